@@ -1,0 +1,68 @@
+"""Checks of arguments, with one message format for the whole package."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Final, Literal
+
+NEIGHBORING_RELATIONS: Final = ("add_or_remove_one", "replace_one")
+
+Closed = Literal["neither", "left", "right", "both"]
+
+
+def check_float(
+    name: str, value: object, low: float, high: float, *, closed: Closed = "neither"
+) -> float:
+    """Return `value` as a float, or raise when it is not a number in the interval.
+
+    Booleans, NaN and strings are refused.
+
+    Raises
+    ------
+    ValueError
+        Names the parameter, the interval and the value.
+    """
+    left = "[" if closed in ("left", "both") else "("
+    right = "]" if closed in ("right", "both") else ")"
+    message = f"{name} must be a float in {left}{low:g}, {high:g}{right}, got {value!r}."
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(message)
+    number = float(value)
+    above = number >= low if left == "[" else number > low
+    below = number <= high if right == "]" else number < high
+    # A NaN fails both comparisons.
+    if not (above and below):
+        raise ValueError(message)
+    return number
+
+
+def check_int(name: str, value: object, low: int) -> int:
+    """Return `value` as an int, or raise when it is not an integer of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+        raise ValueError(f"{name} must be an int in [{low}, inf), got {value!r}.")
+    return int(value)
+
+
+def check_name(value: object) -> str:
+    """Return `value`, or raise when it is not a non-empty string."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"name must be a non-empty string, got {value!r}.")
+    return value
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
+    """Return `value`, or raise when it is not one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}.")
+    return value
+
+
+def check_target(target_epsilon: object, target_delta: object) -> tuple[float, float]:
+    """Return a checked (epsilon, delta); delta may be 0 only when epsilon is infinite."""
+    # The interval is half open, yet infinity is allowed: it means "no noise".
+    if isinstance(target_epsilon, Real) and float(target_epsilon) == math.inf:
+        return math.inf, check_float("target_delta", target_delta, 0, 1, closed="left")
+    epsilon = check_float("target_epsilon", target_epsilon, 0, math.inf)
+    return epsilon, check_float("target_delta", target_delta, 0, 1)

@@ -1,0 +1,166 @@
+"""What a fit may release, decided before any private row is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dp_accounting
+from dpfc.accounting._checks import (
+    NEIGHBORING_RELATIONS,
+    check_choice,
+    check_float,
+    check_int,
+    check_name,
+    check_target,
+)
+from dpfc.accounting._events import composed_mu, gaussian_steps
+
+
+@dataclass(frozen=True)
+class ReleaseRequest:
+    """A release that a solver asks for.
+
+    Parameters
+    ----------
+    name : str
+        Unique within a plan.
+    share : float in (0, 1]
+        Share of the budget mu^2, for all `count` invocations together.
+    count : int, default=1
+        How often the mechanism is invoked.
+    sampling_probability : float in (0, 1], default=1.0
+        Probability with which each row takes part in one invocation, independently
+        (Poisson sampling); 1 is full batch.
+
+    Raises
+    ------
+    ValueError
+        When a field is outside its interval.
+    """
+
+    name: str
+    share: float
+    count: int = 1
+    sampling_probability: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_release(self.name, self.share, self.count, self.sampling_probability)
+
+
+@dataclass(frozen=True)
+class PlannedRelease:
+    """A release with the noise that it must carry.
+
+    Parameters
+    ----------
+    name : str
+    noise_multiplier : float in [0, inf)
+        Standard deviation of the noise / l2 sensitivity *for the plan's neighboring
+        relation*; 0 adds no noise and is not private. A sampled release under
+        `replace_one` must have sensitivity 2C, where C bounds what one row adds.
+    count : int
+    sampling_probability : float in (0, 1]
+    share : float in (0, 1]
+
+    Raises
+    ------
+    ValueError
+        When a field is outside its interval.
+    """
+
+    name: str
+    noise_multiplier: float
+    count: int
+    sampling_probability: float
+    share: float
+
+    def __post_init__(self) -> None:
+        _check_release(self.name, self.share, self.count, self.sampling_probability)
+        check_float("noise_multiplier", self.noise_multiplier, 0, math.inf, closed="left")
+
+    @property
+    def event(self) -> dp_accounting.DpEvent:
+        """All `count` invocations, as dp_accounting describes them."""
+        return release_event(self.noise_multiplier, self.count, self.sampling_probability)
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """Every release of a fit, calibrated to one (epsilon, delta).
+
+    Parameters
+    ----------
+    target_epsilon : float in (0, inf]
+    target_delta : float in (0, 1)
+        0 is allowed when epsilon is infinite.
+    neighboring_relation : {"add_or_remove_one", "replace_one"}
+    releases : tuple of PlannedRelease
+        Names are unique; `plan[name]` finds one.
+
+    Raises
+    ------
+    ValueError
+        When a field is outside its interval or a name appears twice.
+    """
+
+    target_epsilon: float
+    target_delta: float
+    neighboring_relation: str
+    releases: tuple[PlannedRelease, ...]
+
+    def __post_init__(self) -> None:
+        check_target(self.target_epsilon, self.target_delta)
+        check_choice("neighboring_relation", self.neighboring_relation, NEIGHBORING_RELATIONS)
+        check_unique_names([release.name for release in self.releases])
+
+    def __getitem__(self, name: str) -> PlannedRelease:
+        for release in self.releases:
+            if release.name == name:
+                return release
+        listed = ", ".join(repr(release.name) for release in self.releases)
+        raise KeyError(f"no release named {name!r} in the plan, which has {listed}.")
+
+    @property
+    def event(self) -> dp_accounting.DpEvent:
+        """The composition of all releases."""
+        return dp_accounting.ComposedDpEvent([release.event for release in self.releases])
+
+    @property
+    def mu(self) -> float | None:
+        """Composed mu = sqrt(sum count / z^2), or None when a release is sampled.
+
+        Infinity when a release carries no noise.
+        """
+        if any(release.sampling_probability < 1 for release in self.releases):
+            return None
+        return composed_mu(gaussian_steps(self.event))
+
+
+def release_event(
+    noise_multiplier: float, count: int, sampling_probability: float
+) -> dp_accounting.DpEvent:
+    """Describe `count` invocations of one Gaussian mechanism as a `DpEvent`."""
+    event: dp_accounting.DpEvent
+    if noise_multiplier == 0:
+        event = dp_accounting.NonPrivateDpEvent()
+    else:
+        event = dp_accounting.GaussianDpEvent(noise_multiplier)
+        if sampling_probability < 1:
+            event = dp_accounting.PoissonSampledDpEvent(sampling_probability, event)
+    return dp_accounting.SelfComposedDpEvent(event, count) if count > 1 else event
+
+
+def check_unique_names(names: Sequence[str]) -> None:
+    """Raise ValueError when a release name appears twice."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"names of releases must be unique, got {list(names)!r}.")
+
+
+def _check_release(name: object, share: object, count: object, probability: object) -> None:
+    check_name(name)
+    # The interval is (0, 1]: a share of nothing cannot be released with finite noise.
+    check_float("share", share, 0, 1, closed="right")
+    check_int("count", count, 1)
+    check_float("sampling_probability", probability, 0, 1, closed="right")

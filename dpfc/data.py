@@ -1,0 +1,221 @@
+"""Checking what users bring: arrays, tensors or feature caches, before anything is spent.
+
+The data domain is finite rows with labels inside `classes`, at most `MAX_SAMPLES` of
+them. Whatever lies outside is refused here, to the owner of the data only; messages
+name a row's position at most, never a value.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpfc.exceptions import PrivacyWarning
+from dpfc.memory import available_memory
+from dpfc.queries import MAX_SAMPLES
+
+__all__ = ["ArrayRows", "BlockSource", "CacheRows", "encode_labels", "public_classes"]
+
+_CHECK_ROWS = 4096
+
+
+@runtime_checkable
+class BlockSource(Protocol):
+    """What a feature cache offers: `dpfc.features.FeatureCache` is one."""
+
+    n_features: int
+    class_names: list[str] | None
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    def blocks(self, block_rows: int = ...) -> Iterator[tuple[Any, Any]]:
+        """Yield (rows, labels) in a fixed order."""
+        ...
+
+
+class ArrayRows:
+    """Rows of a checked array or tensor with their label codes.
+
+    Parameters
+    ----------
+    X : ndarray or torch.Tensor of shape (n_samples, n_features)
+    codes : ndarray of shape (n_samples,), int64
+    """
+
+    def __init__(self, X: NDArray[Any] | torch.Tensor, codes: NDArray[np.int64]):
+        self.n_samples, self.n_features = X.shape
+        self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
+        self._X = X
+        self._codes = torch.from_numpy(codes).to(self.device)
+
+    def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (rows, codes)."""
+        for start in range(0, self.n_samples, block_rows):
+            rows = self._X[start : start + block_rows]
+            if not isinstance(rows, torch.Tensor):
+                # A copy: memory maps may be read-only, which torch does not accept.
+                rows = torch.from_numpy(np.array(rows, dtype=np.float64))
+            yield rows, self._codes[start : start + block_rows]
+
+
+class CacheRows:
+    """Rows of a feature cache, checked in one pass, then read again at every sum."""
+
+    def __init__(self, cache: BlockSource, classes: NDArray[Any]):
+        self.n_samples = len(cache)
+        self.n_features = cache.n_features
+        self.device = torch.device("cpu")
+        self._cache = cache
+        codes, start = [], 0
+        for X, y in cache.blocks(_CHECK_ROWS):
+            check_finite(X, first_row=start)
+            codes.append(encode_labels(cache_labels(cache, y), classes, first_row=start))
+            start += len(X)
+        check_size(start)
+        self._codes = torch.from_numpy(np.concatenate(codes))
+
+    def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (rows, codes)."""
+        start = 0
+        for X, _ in self._cache.blocks(block_rows):
+            rows = torch.from_numpy(np.asarray(X, dtype=np.float64))
+            yield rows, self._codes[start : start + len(rows)]
+            start += len(rows)
+
+
+def open_cache(cache: BlockSource, classes: NDArray[Any]) -> ArrayRows | CacheRows:
+    """Read a cache into memory where a quarter of the free memory holds it, else stream it."""
+    streamed = CacheRows(cache, classes)
+    size = 4 * streamed.n_samples * streamed.n_features
+    if size > available_memory(streamed.device) // 4:
+        return streamed
+    X = np.empty((streamed.n_samples, streamed.n_features), dtype=np.float32)
+    start = 0
+    for block, _ in cache.blocks(_CHECK_ROWS):
+        X[start : start + len(block)] = block
+        start += len(block)
+    return ArrayRows(X, streamed._codes.numpy())
+
+
+def cache_labels(cache: BlockSource, labels: NDArray[Any] | None) -> NDArray[Any]:
+    """Labels of a cache's block as class names where it has them, else as integers.
+
+    Raises
+    ------
+    ValueError
+        If the cache holds no labels, or a label has no class name.
+    """
+    if labels is None:
+        raise ValueError("the feature cache holds no labels; extract it from labelled data.")
+    if cache.class_names is None:
+        return np.asarray(labels)
+    names = np.asarray(cache.class_names)
+    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < len(names)):
+        raise ValueError(
+            f"the feature cache has labels outside its {len(names)} class names; extract it again."
+        )
+    return np.asarray(names[labels])
+
+
+def public_classes(
+    classes: Iterable[Any] | None, y: Iterable[NDArray[Any]], names: list[str] | None = None
+) -> NDArray[Any]:
+    """Return the sorted class labels: as stated, as a cache names them, or read from `y`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two classes, or they are not hashable scalars.
+
+    Warns
+    -----
+    PrivacyWarning
+        If the classes are read from the private labels.
+    """
+    if classes is None:
+        classes = names
+    if classes is None:
+        warnings.warn(
+            "classes were read from the private labels: a released model then reveals which "
+            "classes occur, without privacy. Pass classes=… to state them.",
+            PrivacyWarning,
+            stacklevel=4,
+        )
+        known = np.unique(np.concatenate([np.unique(block) for block in y]))
+        if len(known) < 2:
+            raise ValueError(
+                f"the labels have {len(known)} class(es); a classifier needs 2 or more classes. "
+                "Pass classes=… if there are more."
+            )
+        return known
+    listed = np.asarray(list(classes))
+    if listed.ndim != 1 or listed.dtype == object and not all(isinstance(c, str) for c in listed):
+        raise ValueError("classes must be a list of plain labels, all numbers or all strings.")
+    if listed.dtype.kind == "f" and not np.isfinite(listed).all():
+        raise ValueError("classes must not contain NaN or infinity.")
+    unique = np.unique(listed)
+    if len(unique) < 2 or len(unique) != len(listed):
+        raise ValueError(
+            f"classes must list two or more different labels, got {len(listed)} "
+            f"label(s), {len(unique)} of them different."
+        )
+    return unique
+
+
+def encode_labels(
+    y: NDArray[Any], classes: NDArray[Any], first_row: int = 0
+) -> NDArray[np.int64]:
+    """Positions of the labels in the sorted `classes`, shape (n_samples,).
+
+    Raises
+    ------
+    ValueError
+        If a label is not one of `classes`; names the first such row's position.
+    """
+    try:
+        codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
+        unknown = np.flatnonzero(classes[codes] != y)
+    except TypeError:
+        raise ValueError(
+            f"labels and classes have different types ({y.dtype} and {classes.dtype})."
+        ) from None
+    if len(unknown):
+        raise ValueError(
+            f"{len(unknown)} label(s) are not in classes, the first in row "
+            f"{first_row + int(unknown[0])}. Add the class, or remove those rows."
+        )
+    return codes.astype(np.int64)
+
+
+def check_finite(X: Any, first_row: int = 0) -> None:
+    """Refuse NaN and infinity, naming the first row's position.
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(X, torch.Tensor):
+        finite = torch.isfinite(X).all(dim=1).cpu().numpy()
+    else:
+        finite = np.isfinite(X).all(axis=1)
+    if not finite.all():
+        row = first_row + int(np.argmin(finite))
+        raise ValueError(f"X contains NaN or infinity, first in row {row}.")
+
+
+def check_size(n_samples: int) -> None:
+    """Refuse data sets outside the domain that rounding bounds cover.
+
+    Raises
+    ------
+    ValueError
+    """
+    if n_samples > MAX_SAMPLES:
+        raise ValueError(f"X must have at most {MAX_SAMPLES} rows.")

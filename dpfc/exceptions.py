@@ -1,0 +1,15 @@
+"""Warnings and errors of dpfc."""
+
+__all__ = ["InsufficientMemoryError", "ModelFileError", "PrivacyWarning"]
+
+
+class PrivacyWarning(UserWarning):
+    """The stated guarantee does not cover, or no longer covers, what was done."""
+
+
+class InsufficientMemoryError(ValueError):
+    """A solver would need more memory than is available; the message says what to change."""
+
+
+class ModelFileError(ValueError):
+    """A model file cannot be read or written; the message says which and why."""

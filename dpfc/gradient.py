@@ -1,0 +1,186 @@
+"""DP first-order methods on features: gradient descent, Adam, and Poisson-sampled SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpfc.accounting import ReleaseRequest
+from dpfc.base import PrivateLinearClassifier
+from dpfc.losses import LOSSES
+from dpfc.mechanisms import GaussianMechanism
+from dpfc.parameters import Choice, Constraint, Interval
+from dpfc.probabilities import logistic_probabilities
+from dpfc.queries import GradientSum
+
+__all__ = ["DPGradientClassifier"]
+
+
+class DPGradientClassifier(PrivateLinearClassifier):
+    """Private first-order training of a linear classifier: the baseline to DP-FC.
+
+    Each step releases the noisy clipped gradient of the logistic loss over all rows, or
+    over a Poisson sample of them, divides it by the (noisy or stated) number of rows
+    that were expected, and hands it to PyTorch's SGD with momentum or Adam.
+
+    Parameters
+    ----------
+    epsilon : float in (0, inf], default=1.0
+        inf switches noise off; the result is then not private.
+    delta : float in (0, 1), default=1e-5
+    classes : array-like of labels or None, default=None
+        Public list of classes; None reads them from `y`, with a `PrivacyWarning`.
+    neighboring_relation : {"add_or_remove_one", "replace_one"}
+    n_samples : int or None, default=None
+        A number of rows that is public knowledge; None releases a noisy count where
+        one is needed.
+    l2_clip_norm : float, default=1.0
+        C, the length that rows are scaled to, or clipped at.
+    normalize : bool, default=True
+        Scale every row to length C; otherwise only longer rows are scaled down.
+    center : bool, default=True
+        Release the mean row (3% of μ²), subtract it, and bound the rows again.
+    fit_intercept : bool, default=True
+        Append a constant column, as a share of a normalised row's length.
+    intercept_scaling : float in (0, 1), default=0.1
+        Value of the constant column.
+    optimizer : {"sgd", "adam"}, default="sgd"
+    n_steps : int, default=60
+    learning_rate : float or "auto", default="auto"
+        Per step, of the mean loss. "auto" is n_classes / 2 for SGD with the softmax loss
+        (2 with sigmoid), half of one over the curvature at zero weights, and 0.3 for Adam.
+    momentum : float in [0, 1), default=0.9
+        Of SGD.
+    sampling_probability : float in (0, 1], default=1.0
+        Probability with which each row takes part in a step, independently; 1 is full
+        batch. Below 1 the budget is accounted with privacy loss distributions.
+    residual_clip_norm : float in (0, inf], default=0.5
+        c, bound on the norm of a row's residual.
+    loss : {"softmax", "sigmoid"}, default="softmax"
+    l2_regularization : float, default=0.0
+        ρ of the term (ρ/2)||W||² added to the sum of the losses.
+    random_state : int, Generator, RandomState or None, default=None
+        None draws from the operating system's secure source. A seed makes the run
+        reproducible and its result not private.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        On bounded, centred rows.
+    intercept_ : ndarray of shape (n_classes,) or (1,)
+    center_ : ndarray of shape (n_features,) or None
+        The released mean of the bounded rows.
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    privacy_ : PrivacyStatement
+        What was released, how noisy, and what it adds up to.
+
+    References
+    ----------
+    Abadi et al. (2016), Deep Learning with Differential Privacy.
+    Tramèr, Boneh (2021), Differentially Private Learning Needs Better Features.
+    Panda et al. (2024), A New Linear Scaling Rule for Private Adaptive Hyperparameter
+    Optimization (full batch with momentum).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = DPGradientClassifier(epsilon=8.0, classes=range(10)).fit(X, y)
+    >>> model.privacy_.releases[-1].count
+    60
+    """
+
+    _constraints: ClassVar[dict[str, Constraint]] = {
+        **PrivateLinearClassifier._constraints,
+        "optimizer": Choice(("sgd", "adam")),
+        "n_steps": Interval(1, closed="left", integer=True),
+        "learning_rate": Interval(0, words=("auto",)),
+        "momentum": Interval(0, 1, closed="left"),
+        "sampling_probability": Interval(0, 1, closed="right"),
+        "residual_clip_norm": Interval(0, float("inf"), closed="right"),
+        "loss": Choice(("softmax", "sigmoid")),
+        "l2_regularization": Interval(0, closed="left"),
+    }
+
+    def __init__(
+        self,
+        epsilon: float = 1.0,
+        delta: float = 1e-5,
+        *,
+        classes: Iterable[Any] | None = None,
+        neighboring_relation: str = "add_or_remove_one",
+        n_samples: int | None = None,
+        l2_clip_norm: float = 1.0,
+        normalize: bool = True,
+        center: bool = True,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 0.1,
+        optimizer: str = "sgd",
+        n_steps: int = 60,
+        learning_rate: float | Literal["auto"] = "auto",
+        momentum: float = 0.9,
+        sampling_probability: float = 1.0,
+        residual_clip_norm: float = 0.5,
+        loss: str = "softmax",
+        l2_regularization: float = 0.0,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ):
+        self.epsilon = epsilon
+        self.delta = delta
+        self.classes = classes
+        self.neighboring_relation = neighboring_relation
+        self.n_samples = n_samples
+        self.l2_clip_norm = l2_clip_norm
+        self.normalize = normalize
+        self.center = center
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.optimizer = optimizer
+        self.n_steps = n_steps
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.sampling_probability = sampling_probability
+        self.residual_clip_norm = residual_clip_norm
+        self.loss = loss
+        self.l2_regularization = l2_regularization
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _requests(self) -> list[ReleaseRequest]:
+        return [ReleaseRequest("gradient", 1.0, self.n_steps, self.sampling_probability)]
+
+    def _needs_n_samples(self) -> bool:
+        return True
+
+    def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
+        loss = LOSSES[self.loss]
+        shape = (loss.n_outputs(mechanism.n_classes), mechanism.n_columns)
+        coef = torch.zeros(shape, dtype=torch.float64, device=mechanism.device)
+        n_samples = mechanism.n_samples()
+        optimizer = self._make_optimizer(coef, 1.0 / loss.initial_curvature(mechanism.n_classes))
+        for _ in range(self.n_steps):
+            query = GradientSum(coef.clone(), loss, self.residual_clip_norm)
+            total = loss.project(mechanism.release("gradient", query).value)
+            mean = total / (self.sampling_probability * n_samples)
+            coef.grad = mean + self.l2_regularization / n_samples * coef
+            optimizer.step()
+        return np.asarray(coef.cpu().numpy())
+
+    def _make_optimizer(self, coef: torch.Tensor, newton_step: float) -> torch.optim.Optimizer:
+        rate = self.learning_rate
+        if self.optimizer == "adam":
+            return torch.optim.Adam([coef], lr=0.3 if rate == "auto" else rate)
+        return torch.optim.SGD(
+            [coef], lr=newton_step / 2 if rate == "auto" else rate, momentum=self.momentum
+        )
+
+    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return logistic_probabilities(scores, self.loss)

@@ -1,0 +1,184 @@
+"""DP-LS: ridge regression on the class labels, from noisy sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpfc.accounting import ReleaseRequest
+from dpfc.base import PrivateLinearClassifier
+from dpfc.mechanisms import GaussianMechanism
+from dpfc.memory import check_memory
+from dpfc.parameters import Constraint, Interval
+from dpfc.probabilities import squared_probabilities
+from dpfc.queries import ClassGrams, ClassSums, Gram
+from dpfc.spectra import noise_spectral_radius, shrunk_inverse
+
+__all__ = ["DPLeastSquaresClassifier"]
+
+
+class DPLeastSquaresClassifier(PrivateLinearClassifier):
+    """Private least-squares classifier (DP-LS).
+
+    By default one noisy Gram matrix G of all rows and the noisy sum b_k of each class's
+    rows give
+
+        θ_k = (G₊ + λI)⁻¹ b_k.
+
+    With `alpha`, the paper's weighted form is used, with one Gram matrix A_k a class:
+
+        θ_k = ((A_k + αG)₊ + λI)⁻¹ b_k,
+
+    which weighs rows of other classes by α. It pays for K more matrices, and is
+    behind the pooled form wherever noise matters (see docs/benchmarks.md).
+
+    Parameters
+    ----------
+    epsilon : float in (0, inf], default=1.0
+        inf switches noise off; the result is then not private.
+    delta : float in (0, 1), default=1e-5
+    classes : array-like of labels or None, default=None
+        Public list of classes; None reads them from `y`, with a `PrivacyWarning`.
+    neighboring_relation : {"add_or_remove_one", "replace_one"}
+    n_samples : int or None, default=None
+        A number of rows that is public knowledge; None releases a noisy count where
+        one is needed.
+    l2_clip_norm : float, default=1.0
+        C, the length that rows are scaled to, or clipped at.
+    normalize : bool, default=True
+        Scale every row to length C; otherwise only longer rows are scaled down.
+    center : bool, default=True
+        Release the mean row (3% of μ²), subtract it, and bound the rows again.
+    fit_intercept : bool, default=True
+        Append a constant column, as a share of a normalised row's length.
+    intercept_scaling : float in (0, 1), default=0.1
+        Value of the constant column.
+    alpha : float in (0, inf) or None, default=None
+        Weight of all rows in the paper's form; None pools the classes.
+    sums_share : float in (0, 1), default=0.5
+        Share of the budget (of μ²) for the class sums; Gram matrices get the rest, with
+        `alpha` in equal parts for G and for the A_k.
+    damping : float, default=1.0
+        λ in units of the spectral radius of the noise in the matrix, σ√(2d).
+    l2_regularization : float, default=0.0
+        Added to λ: the weight of ||θ_k||² in the sum of squared errors.
+    random_state : int, Generator, RandomState or None, default=None
+        None draws from the operating system's secure source. A seed makes the run
+        reproducible and its result not private.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        On bounded, centred rows.
+    intercept_ : ndarray of shape (n_classes,) or (1,)
+    center_ : ndarray of shape (n_features,) or None
+        The released mean of the bounded rows.
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    privacy_ : PrivacyStatement
+        What was released, how noisy, and what it adds up to.
+
+    References
+    ----------
+    Mehta, Krichene, Thakurta, Kurakin, Cutkosky (2023), Differentially Private Image
+    Classification from Features, TMLR, section 4 (DP-LS).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = DPLeastSquaresClassifier(epsilon=8.0, classes=range(10)).fit(X, y)
+    >>> model.coef_.shape
+    (10, 64)
+    """
+
+    _constraints: ClassVar[dict[str, Constraint]] = {
+        **PrivateLinearClassifier._constraints,
+        "alpha": Interval(0, words=(None,)),
+        "sums_share": Interval(0, 1),
+        "damping": Interval(0, closed="left"),
+        "l2_regularization": Interval(0, closed="left"),
+    }
+
+    def __init__(
+        self,
+        epsilon: float = 1.0,
+        delta: float = 1e-5,
+        *,
+        classes: Iterable[Any] | None = None,
+        neighboring_relation: str = "add_or_remove_one",
+        n_samples: int | None = None,
+        l2_clip_norm: float = 1.0,
+        normalize: bool = True,
+        center: bool = True,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 0.1,
+        alpha: float | None = None,
+        sums_share: float = 0.5,
+        damping: float = 1.0,
+        l2_regularization: float = 0.0,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ):
+        self.epsilon = epsilon
+        self.delta = delta
+        self.classes = classes
+        self.neighboring_relation = neighboring_relation
+        self.n_samples = n_samples
+        self.l2_clip_norm = l2_clip_norm
+        self.normalize = normalize
+        self.center = center
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.alpha = alpha
+        self.sums_share = sums_share
+        self.damping = damping
+        self.l2_regularization = l2_regularization
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _requests(self) -> list[ReleaseRequest]:
+        sums = ReleaseRequest("class_sums", self.sums_share)
+        rest = 1.0 - self.sums_share
+        if self.alpha is None:
+            return [sums, ReleaseRequest("gram", rest)]
+        return [sums, ReleaseRequest("gram", rest / 2), ReleaseRequest("class_grams", rest / 2)]
+
+    def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
+        if self.alpha is not None:
+            check_memory(
+                3 * 8 * n_classes * n_columns**2,  # the sum, its noise, and a temporary
+                f"{n_classes} Gram matrices of {n_columns} x {n_columns}",
+                "Leave alpha out for one pooled matrix, or reduce the features.",
+                device,
+            )
+
+    def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
+        sums = mechanism.release("class_sums", ClassSums()).value
+        gram = mechanism.release("gram", Gram())
+        if self.alpha is None:
+            inverse = shrunk_inverse(gram.value, self._ridge(gram.noise_standard_deviation, sums))
+            return np.asarray((sums @ inverse).cpu().numpy())
+        grams = mechanism.release("class_grams", ClassGrams())
+        noise = np.hypot(
+            grams.noise_standard_deviation, self.alpha * gram.noise_standard_deviation
+        )
+        ridge = self._ridge(float(noise), sums)
+        weights = [
+            shrunk_inverse(class_gram + self.alpha * gram.value, ridge) @ class_sum
+            for class_gram, class_sum in zip(grams.value, sums, strict=True)
+        ]
+        return np.asarray(torch.stack(weights).cpu().numpy())
+
+    def _ridge(self, noise_standard_deviation: float, sums: torch.Tensor) -> float:
+        radius = noise_spectral_radius(noise_standard_deviation, sums.shape[1])
+        return self.damping * radius + self.l2_regularization
+
+    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return squared_probabilities(scores)

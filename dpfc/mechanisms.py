@@ -1,0 +1,251 @@
+"""The one way to private rows: a Gaussian mechanism that keeps to a plan.
+
+A solver holds a `GaussianMechanism` and never the data. It names a planned release
+and a query; the mechanism states the sensitivity, records the spend, sums, adds
+noise, and returns what may be published. It refuses what the plan does not hold.
+
+How noise is added. With Δ the query's sensitivity for the stated relation:
+
+1. Rounding. The computed sum is within e of the exact one (`Query.rounding_bound`),
+   so the computed sums of neighbours are within Δ + 2e.
+2. Grid. The sum is rounded to multiples of g, a power of two, which moves m entries
+   by at most g √m / 2 in norm. Neighbours are then within Δ' = Δ + 2e + g √m.
+3. Noise. N has standard deviation z Δ' in every direction and is rounded to the same
+   grid. Sum and noise are then integers times g below 2⁵³ g, so they add exactly,
+   and round(sum + N) = sum + round(N): the release is the exact Gaussian mechanism
+   with noise multiplier z, rounded. No low-order bit carries the sum.
+
+All of Δ, e, g, m and z are public. For a symmetric sum, the noise has standard
+deviation zΔ' on the diagonal and zΔ'/√2 off it, mirrored: that is N(0, z²Δ'²) in
+every direction of the space of symmetric matrices under the Frobenius norm, the
+projection (N + Nᵀ)/2 of independent noise.
+
+References
+----------
+Dwork, Roth (2014), The Algorithmic Foundations of Differential Privacy, appendix A.
+Balle, Wang (2018), Improving the Gaussian Mechanism for Differential Privacy.
+Mironov (2012), On Significance of the Least Significant Bits for Differential Privacy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from dpfc.accounting import PrivacyPlan, ReleaseRecord
+from dpfc.noise import NoiseSource
+from dpfc.queries import MAX_SAMPLES, Count, FeatureSum, Query
+from dpfc.row_map import RowMap
+from dpfc.statistics import BoundedRows, LabeledRows
+
+__all__ = ["GaussianMechanism", "Release"]
+
+_GRID_SLACK = 2.0**-16  # of the sensitivity: what rounding to the grid may add
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a mechanism returns: a value that may be published, and its noise.
+
+    Attributes
+    ----------
+    value : torch.Tensor, float64
+    noise_standard_deviation : float
+        Of every entry (of the diagonal, for a symmetric release).
+    """
+
+    value: torch.Tensor
+    noise_standard_deviation: float
+
+
+class GaussianMechanism:
+    """Draws the releases of a plan from private rows.
+
+    Parameters
+    ----------
+    source : LabeledRows
+        The private rows.
+    row_map : RowMap
+        How each row is bounded.
+    n_classes : int
+        Public.
+    plan : PrivacyPlan
+        Noise multipliers by name; nothing else can be drawn.
+    noise : NoiseSource
+    n_samples : int or None
+        A public number of rows. Under "replace_one" the true number is public.
+    on_release : callable or None
+        Called with the name of each release once it is drawn, for progress bars.
+    """
+
+    def __init__(
+        self,
+        source: LabeledRows,
+        row_map: RowMap,
+        n_classes: int,
+        plan: PrivacyPlan,
+        noise: NoiseSource,
+        n_samples: int | None = None,
+        on_release: Callable[[str], None] | None = None,
+    ):
+        self._source = source
+        self._rows: BoundedRows | None = None
+        self._noise = noise
+        self._on_release = on_release
+        self._records: dict[str, ReleaseRecord] = {}
+        self.plan = plan
+        self.row_map = row_map
+        self.n_classes = n_classes
+        self.device = source.device
+        if n_samples is None and plan.neighboring_relation == "replace_one":
+            n_samples = source.n_samples
+        self._public_n_samples = n_samples
+
+    @property
+    def n_columns(self) -> int:
+        """Width of a mapped row."""
+        return self.row_map.n_columns(self._source.n_features)
+
+    @property
+    def records(self) -> list[ReleaseRecord]:
+        """What was drawn so far, one entry a name."""
+        return list(self._records.values())
+
+    @property
+    def exact(self) -> bool:
+        """Whether the plan asks for no noise (an infinite budget)."""
+        return math.isinf(self.plan.target_epsilon)
+
+    def n_samples(self) -> float:
+        """Number of rows: as stated, or released with noise as "count"; at least 1."""
+        if self._public_n_samples is None:
+            count = self.release("count", Count()).value
+            self._public_n_samples = round(max(1.0, float(count[0])))
+        return self._public_n_samples
+
+    def center_rows(self) -> None:
+        """Release the mean of the bounded rows and centre all further releases by it.
+
+        The noisy sum is shrunk as a whole towards zero by the James-Stein factor
+        max(0, 1 - σ²d/||s||²), so that a mean that is all noise moves nothing.
+
+        References
+        ----------
+        James, Stein (1961), Estimation with Quadratic Loss.
+        """
+        row_map = RowMap(self.row_map.l2_clip_norm, self.row_map.normalize)
+        rows = BoundedRows(self._source, row_map, self.n_classes, keep=False)
+        release = self._draw("feature_sum", FeatureSum(), rows)
+        total, n_columns = release.value, len(release.value)
+        expected_noise = release.noise_standard_deviation**2 * n_columns
+        energy = max(float(total @ total), 1e-300)
+        mean = total * max(0.0, 1.0 - expected_noise / energy) / self.n_samples()
+        length = float(torch.linalg.vector_norm(mean))
+        mean *= min(1.0, row_map.l2_clip_norm / max(length, 1e-300))
+        self.row_map = RowMap(
+            self.row_map.l2_clip_norm, self.row_map.normalize, mean, self.row_map.intercept_scaling
+        )
+        self._rows = None
+
+    def release(self, name: str, query: Query) -> Release:
+        """Draw one planned release.
+
+        Raises
+        ------
+        KeyError
+            If the plan holds no such release.
+        RuntimeError
+            If all of its draws are spent.
+        ValueError
+            If the query's bound is not finite although noise has to be scaled by it.
+        """
+        if self._rows is None:
+            self._rows = BoundedRows(self._source, self.row_map, self.n_classes)
+        return self._draw(name, query, self._rows)
+
+    def _draw(self, name: str, query: Query, rows: BoundedRows) -> Release:
+        """State the sensitivity, record the spend, then look at the data and add noise."""
+        planned = self.plan[name]
+        scale, grid = self._noise_scale(name, query, rows)
+        self._spend(name, query, rows, scale)
+        if planned.sampling_probability < 1.0:
+            coins = self._noise.bernoulli(planned.sampling_probability, self._source.n_samples)
+            total = rows.sum_subset(query, torch.from_numpy(coins).to(self.device))
+        else:
+            total = rows.sum(query)
+        if query.symmetric:  # a product may differ from its transpose in the last bits
+            total = torch.triu(total) + torch.triu(total, 1).mT
+        if scale > 0.0:
+            total = torch.round(total / grid) * grid + self._grid_noise(query, total, scale, grid)
+        if self._on_release is not None:
+            self._on_release(name)
+        return Release(total, scale)
+
+    def _noise_scale(self, name: str, query: Query, rows: BoundedRows) -> tuple[float, float]:
+        """Standard deviation z Δ' and grid step g; both 0 where nothing needs noise."""
+        noise_multiplier = self.plan[name].noise_multiplier
+        bound = rows.row_map.l2_bound
+        relation = self.plan.neighboring_relation
+        sensitivity = query.l2_sensitivity(bound, relation)
+        if noise_multiplier == 0.0 or sensitivity == 0.0:
+            return 0.0, 0.0
+        rounding = query.rounding_bound(bound, rows.n_columns)
+        if not math.isfinite(sensitivity + rounding):
+            raise ValueError(
+                f"the sensitivity of {name} is not finite: weights have diverged or a bound is "
+                "missing. Lower the step size, or set a finite l2_clip_norm and residual clip."
+            )
+        entries = math.prod(query.shape(rows.n_columns, rows.n_classes))
+        largest = MAX_SAMPLES * query.row_norm(bound) + 9.0 * noise_multiplier * sensitivity
+        step = max(sensitivity * _GRID_SLACK / math.sqrt(entries), largest * 2.0**-52)
+        grid = 2.0 ** math.ceil(math.log2(step))
+        slack = 2.0 * rounding + grid * math.sqrt(entries)
+        return noise_multiplier * (sensitivity + slack), grid
+
+    def _spend(self, name: str, query: Query, rows: BoundedRows, scale: float) -> None:
+        """Record a draw before it happens, or refuse it."""
+        planned = self.plan[name]
+        before = self._records.get(name)
+        drawn = before.count if before else 0
+        if drawn >= planned.count:
+            raise RuntimeError(f"the plan holds {planned.count} draw(s) of {name}; all are spent.")
+        bound = rows.row_map.l2_bound
+        sensitivity = query.l2_sensitivity(bound, self.plan.neighboring_relation)
+        slack = scale / planned.noise_multiplier - sensitivity if scale > 0.0 else 0.0
+        self._records[name] = ReleaseRecord(
+            name=name,
+            description=f"sum over rows of {query.formula}",
+            shape=list(query.shape(rows.n_columns, rows.n_classes)),
+            l2_sensitivity=sensitivity,
+            numerical_slack=max(slack, before.numerical_slack if before else 0.0),
+            noise_multiplier=planned.noise_multiplier,
+            noise_standard_deviation=max(
+                scale, before.noise_standard_deviation if before else 0.0
+            ),
+            count=drawn + 1,
+            sampling_probability=planned.sampling_probability,
+            share_of_budget=planned.share,
+        )
+
+    def _grid_noise(
+        self, query: Query, total: torch.Tensor, scale: float, grid: float
+    ) -> torch.Tensor:
+        """Fresh Gaussian noise for every entry, in multiples of the grid."""
+        if query.symmetric:
+            rows, columns = torch.triu_indices(total.shape[-2], total.shape[-1])
+            leading = total.reshape(-1, *total.shape[-2:])
+            draws = self._normal(len(leading) * len(rows)).reshape(len(leading), -1)
+            scales = torch.where(rows == columns, scale, scale / math.sqrt(2.0))
+            draws = torch.round(draws * scales / grid) * grid
+            noise = torch.empty(leading.shape, dtype=torch.float64)
+            noise[:, rows, columns] = draws
+            noise[:, columns, rows] = draws
+            return noise.reshape(total.shape).to(self.device)
+        draws = self._normal(total.numel()).reshape(total.shape)
+        return (torch.round(draws * scale / grid) * grid).to(self.device)
+
+    def _normal(self, size: int) -> torch.Tensor:
+        return torch.from_numpy(self._noise.standard_normal(size))

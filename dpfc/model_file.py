@@ -1,0 +1,156 @@
+"""One safetensors file a model: weights, what makes them usable, and the statement.
+
+Loading reads numbers and JSON and runs no code from the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from dpfc.accounting import PrivacyStatement
+from dpfc.exceptions import ModelFileError
+
+if TYPE_CHECKING:
+    from dpfc.base import PrivateLinearClassifier
+
+__all__ = ["load_model", "save_model"]
+
+_FORMAT = "dpfc-model-0"
+# The only classes that a file can name; anything else is refused.
+_MODULES = {
+    "DPFCClassifier": "dpfc.feature_covariance",
+    "DPGradientClassifier": "dpfc.gradient",
+    "DPLeastSquaresClassifier": "dpfc.least_squares",
+    "DPNewtonClassifier": "dpfc.newton",
+}
+
+
+def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> None:
+    """Write a fitted classifier; the file appears whole or not at all.
+
+    Raises
+    ------
+    ModelFileError
+        If the file cannot be written, or the classes are not plain numbers or strings.
+    """
+    path = Path(path)
+    if model.classes_.dtype.kind not in "iufUb":
+        raise ModelFileError("classes must be plain numbers or strings to be saved to a file.")
+    parameters = model.get_params(deep=False)
+    # Public labels are kept once, as classes_; a live generator has no business in a file.
+    parameters |= {"classes": model.classes_.tolist()}
+    if not isinstance(parameters["random_state"], int | None):
+        parameters["random_state"] = None
+    header = {
+        "format": _FORMAT,
+        "estimator": type(model).__name__,
+        "parameters": json.dumps({k: _plain(v) for k, v in parameters.items()}),
+        "classes": json.dumps(model.classes_.tolist()),
+        "privacy": model.privacy_.to_json(),
+    }
+    feature_names = getattr(model, "feature_names_in_", None)
+    if feature_names is not None:
+        header["feature_names"] = json.dumps([str(name) for name in feature_names])
+    tensors = {"coef": model.coef_, "intercept": model.intercept_}
+    if model.center_ is not None:
+        tensors["center"] = model.center_
+    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    _write_whole(path, save(contiguous, metadata=header))
+
+
+def load_model(path: str | os.PathLike[str]) -> PrivateLinearClassifier:
+    """Read a classifier that `save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    PrivateLinearClassifier
+        Fitted, of the class that was saved.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, damaged, or not a model of dpfc.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelFileError(f"cannot read a model from {path}: {error}") from error
+    if header.get("format") != _FORMAT or header.get("estimator") not in _MODULES:
+        raise ModelFileError(f"{path} is not a model file of dpfc (format {_FORMAT!r}).")
+    try:
+        return _rebuild(header, tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+
+
+def _rebuild(
+    header: dict[str, str], tensors: dict[str, NDArray[np.float64]]
+) -> PrivateLinearClassifier:
+    """Put a fitted estimator together from a file's parts, checking that they fit."""
+    name = header["estimator"]
+    estimator_class = getattr(import_module(_MODULES[name]), name)
+    parameters = {k: _from_plain(v) for k, v in json.loads(header["parameters"]).items()}
+    model: PrivateLinearClassifier = estimator_class(**parameters)
+    model.coef_, model.intercept_ = tensors["coef"], tensors["intercept"]
+    model.center_ = tensors.get("center")
+    model.classes_ = np.asarray(json.loads(header["classes"]))
+    model.n_features_in_ = model.coef_.shape[1]
+    model.privacy_ = PrivacyStatement.from_json(header["privacy"])
+    if "feature_names" in header:
+        model.feature_names_in_ = np.asarray(json.loads(header["feature_names"]), dtype=object)
+    n_outputs = 1 if len(model.classes_) == 2 else len(model.classes_)
+    shapes_fit = (
+        model.coef_.shape == (n_outputs, model.n_features_in_)
+        and model.intercept_.shape == (n_outputs,)
+        and (model.center_ is None or model.center_.shape == (model.n_features_in_,))
+    )
+    if not shapes_fit or not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError("its weights do not fit its classes")
+    model._check_parameters()
+    return model
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinity and no NumPy numbers."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return "inf" if value == float("inf") else value
+
+
+def _from_plain(value: Any) -> Any:
+    return float("inf") if value == "inf" else value
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write to a temporary name beside the target, flush, and rename."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise ModelFileError(f"cannot write the model to {path}: {error.strerror}.") from error

@@ -1,0 +1,92 @@
+"""Declared constraints on an estimator's parameters, and one voice for their errors."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["Choice", "Constraint", "Flag", "Interval", "check_parameters"]
+
+
+class Constraint(Protocol):
+    """A test of one value, and the words for it."""
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is allowed."""
+        ...
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A real number between two bounds, each open or closed; or an integer; or a word."""
+
+    low: float
+    high: float = math.inf
+    closed: str = "neither"  # "left", "right", "both", "neither"
+    integer: bool = False
+    words: tuple[str | None, ...] = ()
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is allowed; NaN and bool never are."""
+        if isinstance(value, str) or value is None:
+            return value in self.words
+        kind = numbers.Integral if self.integer else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, kind):
+            return False
+        number = float(value)  # type: ignore[arg-type]
+        above = number >= self.low if self.closed in ("left", "both") else number > self.low
+        below = number <= self.high if self.closed in ("right", "both") else number < self.high
+        return above and below
+
+    def __str__(self) -> str:
+        left = "[" if self.closed in ("left", "both") else "("
+        right = "]" if self.closed in ("right", "both") else ")"
+        kind = "an int" if self.integer else "a float"
+        words = "".join(f" or {word!r}" for word in self.words)
+        return f"{kind} in {left}{self.low:g}, {self.high:g}{right}{words}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words."""
+
+    options: tuple[str, ...]
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is one of the options."""
+        return isinstance(value, str) and value in self.options
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(repr(option) for option in self.options)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """True or False."""
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is a bool."""
+        return isinstance(value, bool)
+
+    def __str__(self) -> str:
+        return "True or False"
+
+
+def check_parameters(
+    parameters: Mapping[str, Any], constraints: Mapping[str, Constraint]
+) -> None:
+    """Check every parameter that has a constraint.
+
+    Raises
+    ------
+    ValueError
+        For the first parameter that is not allowed: what it must be and what it is.
+    """
+    for name, constraint in constraints.items():
+        if not constraint.accepts(parameters[name]):
+            raise ValueError(f"{name} must be {constraint}, got {parameters[name]!r}.")

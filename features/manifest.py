@@ -1,0 +1,187 @@
+"""The manifest of a feature cache: what the features are, and the checksum of every shard."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dpfc.features._files import sha256_of_bytes
+from dpfc.features.exceptions import FeatureCacheError
+
+__all__ = ["MANIFEST_NAME", "CacheDescription", "Manifest", "Shard", "shard_name"]
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "dpfc feature cache"
+FORMAT_VERSION = 1
+DTYPES = ("float16", "float32")
+SHARD_NAME = re.compile(r"part-\d{5}\.parquet")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def shard_name(index: int) -> str:
+    """File name of the shard at a position."""
+    return f"part-{index:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a cache: its name, rows and SHA-256."""
+
+    file: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CacheDescription:
+    """What the rows of a cache are; decided before the first is written.
+
+    Attributes
+    ----------
+    n_features : int
+        Length of a feature row.
+    dtype : {"float16", "float32"}
+        How features are stored.
+    class_names : tuple of str or None
+        Names of the labels 0, 1, ….
+    has_labels, has_ids : bool
+        Whether the columns ``label`` and ``id`` exist.
+    shard_rows : int
+        Rows in every shard but the last.
+    backbone, preprocessing, dataset : dict
+        Where the features come from (JSON); empty if unknown.
+    """
+
+    n_features: int
+    dtype: str = "float16"
+    class_names: tuple[str, ...] | None = None
+    has_labels: bool = True
+    has_ids: bool = False
+    shard_rows: int = 8192
+    backbone: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("n_features", "shard_rows"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be an int > 0, got {value!r}.")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
+        for name in ("has_labels", "has_ids"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be a bool, got {getattr(self, name)!r}.")
+        names = self.class_names
+        if names is not None and not all(isinstance(name, str) for name in names):
+            raise ValueError("class_names must be strings.")
+
+    def differences(self, other: "CacheDescription") -> list[str]:
+        """Where two descriptions differ, as ``key (this, that)``; a data set's name may."""
+        # Through JSON, because one of the two may have been read from a file.
+        mine, theirs = (_flatten(json.loads(json.dumps(asdict(d)))) for d in (self, other))
+        keys = [key for key in {**mine, **theirs} if key != "dataset.name"]
+        return [
+            f"{key} ({mine.get(key)!r}, {theirs.get(key)!r})"
+            for key in keys
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A description, the finished shards, and whether they are all."""
+
+    description: CacheDescription
+    shards: tuple[Shard, ...] = ()
+    complete: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Contents of ``manifest.json`` as a dictionary."""
+        contents: dict[str, Any] = json.loads(self.to_json())
+        return contents
+
+    def to_json(self) -> bytes:
+        """Contents of ``manifest.json``; the same for the same manifest, byte by byte."""
+        body = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "complete": self.complete,
+            "n_samples": sum(shard.rows for shard in self.shards),
+            **asdict(self.description),
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+        body["sha256"] = _checksum(body)
+        return (json.dumps(body, indent=2) + "\n").encode()
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read and check the manifest of a folder.
+
+        Raises
+        ------
+        FeatureCacheError
+            If it is missing, damaged, of another format, or names files that are not shards.
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            body = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise FeatureCacheError(
+                f"{folder} is not a feature cache: it holds no {MANIFEST_NAME}. "
+                "Write one with `dpfc extract`."
+            ) from None
+        except OSError as error:
+            raise FeatureCacheError(f"cannot read {path}: {error.strerror}.") from error
+        except (ValueError, RecursionError):
+            raise _damaged(path, "is not valid JSON") from None
+        if not isinstance(body, dict) or body.get("format") != FORMAT:
+            raise _damaged(path, "is not the manifest of a feature cache, or is damaged")
+        if body.get("format_version") != FORMAT_VERSION:
+            raise FeatureCacheError(
+                f"{path} has format version {body.get('format_version')!r}, this dpfc reads "
+                f"version {FORMAT_VERSION}: use the dpfc that wrote it, or extract again."
+            )
+        if body.pop("sha256", None) != _checksum(body):
+            raise _damaged(path, "does not match its own checksum")
+        try:
+            return cls._parse(body)
+        except (KeyError, TypeError, ValueError):
+            raise _damaged(path, "lacks a field or has one of the wrong type") from None
+
+    @classmethod
+    def _parse(cls, body: dict[str, Any]) -> "Manifest":
+        names = body["class_names"]
+        fields = {key: body[key] for key in CacheDescription.__dataclass_fields__}
+        fields["class_names"] = None if names is None else tuple(names)
+        shards = tuple(Shard(s["file"], s["rows"], s["sha256"]) for s in body["shards"])
+        for index, shard in enumerate(shards):
+            # Plain names in order: nothing outside the folder, and no shard twice.
+            if shard.file != shard_name(index) or not _SHA256.fullmatch(shard.sha256):
+                raise ValueError("shard")
+            if type(shard.rows) is not int or shard.rows < 1:
+                raise ValueError("rows")
+        if type(body["complete"]) is not bool:
+            raise TypeError("complete")
+        return cls(CacheDescription(**fields), shards, body["complete"])
+
+
+def _damaged(path: Path, what: str) -> FeatureCacheError:
+    return FeatureCacheError(f"{path} {what}: write it afresh with `dpfc extract --overwrite`.")
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    """SHA-256 of everything else in the manifest, whatever its layout."""
+    return sha256_of_bytes(json.dumps(body, sort_keys=True).encode())
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

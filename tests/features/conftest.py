@@ -1,0 +1,88 @@
+"""Small data sets, a fake backbone and a finished cache."""
+
+import hashlib
+import importlib.util
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+FAKE_PATH = Path(__file__).with_name("fake_backbone.py")
+CLASS_NAMES = ["cat", "dog", "owl"]
+
+
+@pytest.fixture(scope="session")
+def fake_backbone_class():
+    spec = importlib.util.spec_from_file_location("fake_backbone", FAKE_PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FakeBackbone
+
+
+@pytest.fixture
+def fake_backbone(fake_backbone_class):
+    return fake_backbone_class()
+
+
+@pytest.fixture(scope="session")
+def encode():
+    """Encode an image, or an array of pixels, as the bytes of a file."""
+
+    def encode(image, kind="PNG", **options):
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        return file.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def write_parquet(encode):
+    """Write an image Parquet file in the Hugging Face layout."""
+
+    def write(path, rows=30, *, seed=0, labels=True, class_names=CLASS_NAMES, group=7, images=None):
+        generator = np.random.default_rng(seed)
+        pixels = generator.integers(0, 256, (rows, 8, 8, 3), dtype=np.uint8)
+        if images is None:
+            images = [{"bytes": encode(p), "path": f"{i}.png"} for i, p in enumerate(pixels)]
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        columns = {"image": pa.array(images, kind)}
+        if labels is True:
+            labels = (np.arange(rows) % 3).astype(np.int64)
+        if labels is not False:
+            columns["label"] = pa.array(labels)
+        table = pa.table(columns)
+        if class_names:
+            features = {"label": {"names": class_names, "_type": "ClassLabel"}}
+            info = json.dumps({"info": {"features": features}})
+            table = table.replace_schema_metadata({"huggingface": info})
+        pq.write_table(table, path, row_group_size=group)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def parquet_path(write_parquet, tmp_path):
+    return write_parquet(tmp_path / "images.parquet")
+
+
+@pytest.fixture(scope="session")
+def folder_hashes():
+    """SHA-256 of every file under a folder, by relative name."""
+
+    def hashes(folder):
+        return {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(Path(folder).rglob("*"))
+            if path.is_file()
+        }
+
+    return hashes
