@@ -364,4 +364,3 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         tags.classifier_tags.poor_score = not math.isinf(self.epsilon)
         tags.non_deterministic = self.random_state is None and not math.isinf(self.epsilon)
         return tags
-

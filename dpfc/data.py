@@ -50,7 +50,8 @@ class ArrayRows:
     """
 
     def __init__(self, X: NDArray[Any] | torch.Tensor, codes: NDArray[np.int64]):
-        self.n_samples, self.n_features = X.shape
+        self.n_samples: int = X.shape[0]
+        self.n_features: int = X.shape[1]
         self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
         self._X = X
         self._codes = torch.from_numpy(codes).to(self.device)
@@ -117,7 +118,7 @@ def cache_labels(cache: BlockSource, labels: NDArray[Any] | None) -> NDArray[Any
     if cache.class_names is None:
         return np.asarray(labels)
     names = np.asarray(cache.class_names)
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < len(names)):
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) < len(names)):
         raise ValueError(
             f"the feature cache has labels outside its {len(names)} class names; extract it again."
         )
@@ -156,7 +157,7 @@ def public_classes(
             )
         return known
     listed = np.asarray(list(classes))
-    if listed.ndim != 1 or listed.dtype == object and not all(isinstance(c, str) for c in listed):
+    if listed.ndim != 1 or (listed.dtype == object and not all(isinstance(c, str) for c in listed)):
         raise ValueError("classes must be a list of plain labels, all numbers or all strings.")
     if listed.dtype.kind == "f" and not np.isfinite(listed).all():
         raise ValueError("classes must not contain NaN or infinity.")
@@ -169,9 +170,7 @@ def public_classes(
     return unique
 
 
-def encode_labels(
-    y: NDArray[Any], classes: NDArray[Any], first_row: int = 0
-) -> NDArray[np.int64]:
+def encode_labels(y: NDArray[Any], classes: NDArray[Any], first_row: int = 0) -> NDArray[np.int64]:
     """Positions of the labels in the sorted `classes`, shape (n_samples,).
 
     Raises

@@ -15,7 +15,7 @@ from dpfc.losses import LOSSES
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.parameters import Choice, Constraint, Interval
 from dpfc.probabilities import logistic_probabilities
-from dpfc.queries import Gram, GradientSum
+from dpfc.queries import GradientSum, Gram
 from dpfc.spectra import noise_spectral_radius, shrunk_inverse
 
 __all__ = ["DPFCClassifier"]

@@ -166,9 +166,7 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
             inverse = shrunk_inverse(gram.value, self._ridge(gram.noise_standard_deviation, sums))
             return np.asarray((sums @ inverse).cpu().numpy())
         grams = mechanism.release("class_grams", ClassGrams())
-        noise = np.hypot(
-            grams.noise_standard_deviation, self.alpha * gram.noise_standard_deviation
-        )
+        noise = np.hypot(grams.noise_standard_deviation, self.alpha * gram.noise_standard_deviation)
         ridge = self._ridge(float(noise), sums)
         weights = [
             shrunk_inverse(class_gram + self.alpha * gram.value, ridge) @ class_sum

@@ -90,7 +90,7 @@ class SigmoidLoss:
         return math.sqrt(n_outputs)
 
     def initial_curvature(self, n_classes: int) -> float:
-        """p (1 - p) at p = 1/2."""
+        """At p = 1/2, p (1 - p)."""
         return 0.25
 
     def project(self, gradient: torch.Tensor) -> torch.Tensor:

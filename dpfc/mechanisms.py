@@ -222,9 +222,7 @@ class GaussianMechanism:
             l2_sensitivity=sensitivity,
             numerical_slack=max(slack, before.numerical_slack if before else 0.0),
             noise_multiplier=planned.noise_multiplier,
-            noise_standard_deviation=max(
-                scale, before.noise_standard_deviation if before else 0.0
-            ),
+            noise_standard_deviation=max(scale, before.noise_standard_deviation if before else 0.0),
             count=drawn + 1,
             sampling_probability=planned.sampling_probability,
             share_of_budget=planned.share,

@@ -117,4 +117,4 @@ def noise_source(
 def _uniform(size: int) -> NDArray[np.float64]:
     """`size` independent multiples of 2^-53, uniform on [0, 1)."""
     bits = np.frombuffer(os.urandom(8 * size), dtype=np.uint64)
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -38,7 +38,7 @@ class Interval:
         kind = numbers.Integral if self.integer else numbers.Real
         if isinstance(value, bool) or not isinstance(value, kind):
             return False
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
         above = number >= self.low if self.closed in ("left", "both") else number > self.low
         below = number <= self.high if self.closed in ("right", "both") else number < self.high
         return above and below
@@ -77,9 +77,7 @@ class Flag:
         return "True or False"
 
 
-def check_parameters(
-    parameters: Mapping[str, Any], constraints: Mapping[str, Constraint]
-) -> None:
+def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> None:
     """Check every parameter that has a constraint.
 
     Raises

@@ -312,7 +312,7 @@ class HessianSum(Query):
         return math.sqrt(len(self.coef)) / 4.0 * l2_bound**2
 
     def row_error(self, l2_bound: float, n_columns: int) -> float:
-        """p (1 - p) is 1-Lipschitz in the logit."""
+        """The weight p (1 - p) is 1-Lipschitz in the logit."""
         return l2_bound**2 * _residual_error(self.coef, l2_bound)
 
     def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:

@@ -95,7 +95,9 @@ class BoundedRows:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         if self._kept is not None:
             rows, codes = self._kept
-            for index in torch.nonzero(selected).flatten().split(block_rows):
+            picked = torch.nonzero(selected).flatten()
+            for start in range(0, len(picked), block_rows):
+                index = picked[start : start + block_rows]
                 yield rows[index], codes[index]
         else:
             start = 0
@@ -103,4 +105,3 @@ class BoundedRows:
                 keep = selected[start : start + len(block)]
                 start += len(block)
                 yield self.row_map(block[keep]), block_codes[keep]
-

@@ -1,1 +1,1 @@
-"""Placeholder, written below."""
+"""What a person runs: the `dpfc` command, the demo, plots and benchmarks."""

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dpfc.features._files import sha256_of_file
 from dpfc.features.exceptions import MissingDependencyError
 from dpfc.features.preprocessing import describe_preprocessing, square_pixels
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch

@@ -1,16 +1,16 @@
 """Writing a feature cache so that a kill at any moment loses at most one shard."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
 from dpfc.features._files import (
     TEMPORARY_SUFFIX,
     advice_for,
@@ -30,7 +30,6 @@ from dpfc.features.manifest import (
     Shard,
     shard_name,
 )
-from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["FeatureCacheWriter"]
 
@@ -38,9 +37,9 @@ __all__ = ["FeatureCacheWriter"]
 class FeatureCacheWriter:
     """Write a feature cache, or go on with one.
 
-    Use it in a ``with`` statement. Leaving without an error completes the cache; leaving with
-    one, or being killed, keeps the finished shards, and a writer with the same description
-    goes on after row `n_written`. The folder is locked meanwhile.
+    Use it in a ``with`` statement, which locks the folder, and end it with `finish`. Leaving
+    without that, or being killed, keeps the finished shards, and a writer with the same
+    description goes on after row `n_written`.
 
     Parameters
     ----------
@@ -100,19 +99,24 @@ class FeatureCacheWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        with self._stack:
-            if kind is None and not self.is_complete:
-                if self._pending:
-                    self._finish_shard()
-                if not self._manifest.shards:
-                    raise FeatureCacheError(f"no rows were written to {self.path}.")
-                self._save(replace(self._manifest, complete=True))
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def finish(self) -> None:
+        """Write the last shard and mark the cache complete; does nothing if it is.
+
+        Raises
+        ------
+        FeatureCacheError
+            If there are no rows, or the disk refuses.
+        """
+        if self.is_complete:
+            return
+        if self._pending:
+            self._finish_shard()
+        if not self._manifest.shards:
+            raise FeatureCacheError(f"no rows were written to {self.path}.")
+        self._save(replace(self._manifest, complete=True))
 
     def write(
         self, X: ArrayLike, y: ArrayLike | None = None, ids: Sequence[str] | None = None
@@ -176,11 +180,11 @@ class FeatureCacheWriter:
             raise FeatureCacheError(
                 f"features of row {row} are not finite as {about.dtype}: {remedy}."
             )
-        return features, None if y is None else np.asarray(y)
+        return features, None if y is None else _as_labels(y)
 
     def _prepare(self) -> None:
         """Find what is there and go on from it, or start afresh, or refuse."""
-        names = set(os.listdir(self.path))  # noqa: PTH208 - names are what is compared
+        names = {path.name for path in self.path.iterdir()}
         foreign = [name for name in names if not _is_ours(name)]
         if self._overwrite:
             if foreign:
@@ -253,6 +257,14 @@ class FeatureCacheWriter:
             f"{self.path} holds files that are not a feature cache's (such as {names[0]!r}): "
             "choose a new or empty folder."
         )
+
+
+def _as_labels(y: ArrayLike) -> NDArray[np.int32]:
+    labels = np.asarray(y)
+    narrow = labels.astype(np.int32) if labels.dtype.kind in "iu" else None
+    if narrow is None or not np.array_equal(narrow, labels):
+        raise ValueError("y must hold integers that fit into 32 bits.")
+    return narrow
 
 
 def _is_ours(name: str) -> bool:

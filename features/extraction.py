@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
 from dpfc.features.backbones import Backbone, available_cores
 from dpfc.features.cache import FeatureCache
 from dpfc.features.cache_writer import FeatureCacheWriter
 from dpfc.features.datasets import ImageDataset, ImageItem
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.manifest import CacheDescription
-from numpy.typing import NDArray
 
 __all__ = ["extract"]
 
@@ -151,6 +152,7 @@ def _run(
             f"{dataset.name} gave {done} rows instead of {total}: it changed while it was read. "
             "Run again when nothing writes to it."
         )
+    writer.finish()
 
 
 def _batches(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from dpfc.features._files import write_atomically
 from numpy.typing import NDArray
+
+from dpfc.features._files import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +94,7 @@ def _export(network: "torch.nn.Module", image_size: int) -> bytes:
         file = Path(folder, "model.onnx")
         # The exporter that replaces this one is 20 times slower for the same graph.
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based")
+        warnings.filterwarnings("ignore", message="The feature will be removed")
         warnings.filterwarnings("ignore", message="Constant folding")
         torch.onnx.export(
             network,

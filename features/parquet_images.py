@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from dpfc.features.datasets import ImageDataset, ImageItem, fingerprint_of_files, row_id
 from dpfc.features.exceptions import DatasetError, UnreadableImageError
 
 __all__ = ["ParquetImages"]
 
 _BATCH_ROWS = 256
+# Row groups can be large; with a buffer they are streamed.
+_BUFFER_BYTES = 1 << 20
 _MAX_LABEL = 2**31 - 1
 _SPLIT_WORD = re.compile(
     r"(?:^|[-_.])(train|test|validation|valid|val|dev)(?=[-_.]|$)", re.IGNORECASE
@@ -63,7 +66,7 @@ class ParquetImages(ImageDataset):
         position = 0
         for path in self._paths:
             try:
-                with pq.ParquetFile(path, memory_map=True) as file:
+                with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
                     for group in range(file.num_row_groups):
                         rows = file.metadata.row_group(group).num_rows
                         if position + rows > start:
@@ -127,7 +130,7 @@ def _inspect(path: Path) -> tuple[pa.Schema, int]:
     try:
         with pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-    except (OSError, pa.ArrowException) as error:
+    except Exception as error:  # a damaged footer raises whatever it likes
         raise DatasetError(f"{path} is not a readable Parquet file.") from error
     image = schema.field("image").type if "image" in schema.names else None
     fields = {f.name: f.type for f in image} if image and pa.types.is_struct(image) else {}

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dpfc.features.exceptions import UnreadableImageError
 from numpy.typing import NDArray
+
+from dpfc.features.exceptions import UnreadableImageError
 
 if TYPE_CHECKING:
     from PIL import Image

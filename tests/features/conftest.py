@@ -12,8 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dpfc.features import CacheDescription, FeatureCache, FeatureCacheWriter
+
 FAKE_PATH = Path(__file__).with_name("fake_backbone.py")
 CLASS_NAMES = ["cat", "dog", "owl"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_home(tmp_path_factory):
+    """Keep exported networks out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPFC_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -86,3 +96,57 @@ def folder_hashes():
         }
 
     return hashes
+
+
+CACHE_ROWS, CACHE_WIDTH = 25, 6
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """Features, labels and ids of small rows."""
+
+    def rows(n=CACHE_ROWS):
+        X = np.random.default_rng(0).normal(size=(n, CACHE_WIDTH)).astype(np.float32)
+        return X, np.arange(n) % 3, [f"row-{i}" for i in range(n)]
+
+    return rows
+
+
+@pytest.fixture(scope="session")
+def describe():
+    """Describe a cache of such rows."""
+
+    def describe(**options):
+        defaults = {"has_ids": True, "shard_rows": 10, "class_names": ("a", "b", "c")}
+        return CacheDescription(CACHE_WIDTH, **{**defaults, **options})
+
+    return describe
+
+
+@pytest.fixture(scope="session")
+def write(rows, describe):
+    """Write or complete a cache of such rows."""
+
+    def write(path, n=CACHE_ROWS, *, overwrite=False, **options):
+        X, y, ids = rows(n)
+        description = describe(**options)
+        with FeatureCacheWriter(path, description, overwrite=overwrite) as writer:
+            if not writer.is_complete:
+                start = writer.n_written
+                labels = y[start:] if description.has_labels else None
+                writer.write(X[start:], labels, ids[start:] if description.has_ids else None)
+            writer.finish()
+        return FeatureCache.open(path)
+
+    return write
+
+
+@pytest.fixture
+def cache(write, tmp_path):
+    return write(tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def names_in():
+    """Sorted names in a folder."""
+    return lambda folder: sorted(path.name for path in folder.iterdir())

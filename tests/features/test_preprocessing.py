@@ -1,12 +1,14 @@
 import io
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from dpfc.features import UnreadableImageError
-from dpfc.features.preprocessing import decode_image, square_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from dpfc.features import UnreadableImageError
+from dpfc.features.preprocessing import decode_image, square_pixels
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -108,18 +110,12 @@ def test_a_decompression_bomb_is_refused(encode, monkeypatch):
     for limit in (390, 100):  # Pillow warns up to twice its limit, and raises beyond
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with (
-            pytest.warns(Image.DecompressionBombWarning) if limit == 390 else _no_check(),
+            pytest.warns(Image.DecompressionBombWarning) if limit == 390 else nullcontext(),
             pytest.raises(UnreadableImageError, match=r"'a.png' .* decompression bombs"),
         ):
             decoded(data)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert decoded(data).shape == (20, 20, 3)
-
-
-def _no_check():
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])

@@ -1,0 +1,47 @@
+# `make demo` and `make test` need Python 3.11 or newer and a package registry, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+INPUTS := setup.cfg pyproject.toml constraints.txt
+PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: help demo test check lint typecheck slow clean
+
+help:
+	@echo "make demo    embed MNIST-5k, train private classifiers, plot accuracy versus epsilon"
+	@echo "make test    the fast tests"
+	@echo "make check   ruff, mypy on the built wheel, slow tests, examples of the docs"
+	@echo "make clean   remove the virtual environment, caches and runs"
+
+demo: $(VENV)/.stamp-demo
+	$(BIN)/dpfc demo
+
+test: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -q
+
+check: lint typecheck slow
+
+lint: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.stamp-dev
+	.ci/typecheck $(BIN)/python
+
+slow: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest -q -m slow
+
+# One stamp a set of extras: a demo installs no test tools.
+$(VENV)/.stamp-%: $(INPUTS) | $(VENV)
+	@echo "installing dpfc[$*] into $(VENV) …"
+	$(PIP) --no-build-isolation -e ".[$*]"
+	@touch $@
+
+$(VENV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools wheel
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis runs

@@ -1,0 +1,116 @@
+"""How a command talks: one clean line an error or warning, strict JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+__all__ = ["print_json", "run_guarded", "strict"]
+
+_INTERRUPTED = 130  # what shells use for Ctrl-C
+
+
+def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None = None) -> int:
+    """Run a command line, and turn what goes wrong into one line on standard error.
+
+    Parameters
+    ----------
+    run : callable
+        Takes the arguments without the program's name. An integer that it returns is the
+        exit code.
+    argv : sequence of str, optional
+        `sys.argv` without the program's name by default. ``--debug``, anywhere in it, or the
+        environment's ``DPFC_DEBUG=1`` lets a traceback through.
+
+    Returns
+    -------
+    int
+        Exit code: 0; 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or os.environ.get("DPFC_DEBUG") == "1"
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    # OpenMP threads that spin while they wait make small matrix products on a busy machine
+    # ten times slower. It is read when PyTorch is loaded, which is later than here.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with _clean_warnings():
+        try:
+            code = run(arguments)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader (`head`) has gone. Python would complain again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except (Exception, KeyboardInterrupt) as error:
+            if debug:
+                traceback.print_exc()
+            message, code = _explain(error)
+            _print_line("Error", message)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """Words for an exception, and the exit code."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "interrupted.", _INTERRUPTED
+    if isinstance(error, typer.TyperException):
+        return f"{error.format_message()} See --help.", error.exit_code
+    if isinstance(error, MemoryError):
+        return "out of memory.", 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}.", 1
+    if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and str(error):
+        return str(error), 1
+    # The text of an error that nobody foresaw may hold anything, a private value as well.
+    return f"internal error ({type(error).__name__}); --debug shows where.", 1
+
+
+def _print_line(kind: str, message: str) -> None:
+    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+
+
+@contextmanager
+def _clean_warnings() -> Iterator[None]:
+    """Show warnings that are meant for users, one line each, and no others."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        _print_line("Warning", str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for category in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("default", category)
+        warnings.showwarning = show
+        yield
+
+
+def strict(value: Any) -> Any:
+    """Make a value fit for strict JSON: infinity becomes "inf", NumPy numbers plain ones."""
+    if isinstance(value, Mapping):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if hasattr(value, "tolist"):
+        return strict(value.tolist())
+    return "inf" if isinstance(value, float) and math.isinf(value) else value
+
+
+def print_json(report: Mapping[str, Any]) -> None:
+    """Print one strictly valid JSON object on standard output.
+
+    Raises
+    ------
+    ValueError
+        If the report holds NaN.
+    """
+    print(json.dumps(strict(report), indent=2, allow_nan=False))

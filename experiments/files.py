@@ -1,0 +1,75 @@
+"""Files that appear whole or not at all, and folders that are checked before work begins."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["check_writable", "write_whole"]
+
+
+def check_writable(path: Path, *, force: bool, suffixes: Sequence[str] = ()) -> None:
+    """Refuse an output file that could not be written later, by trying its folder now.
+
+    Parameters
+    ----------
+    path : Path
+    force : bool
+        Allow an existing file.
+    suffixes : sequence of str
+        Allowed endings, such as ``.csv``; any if empty.
+
+    Raises
+    ------
+    ValueError
+        If the name is not allowed, is taken, or its folder is absent or not writable.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"--out must end in {' or '.join(suffixes)}, got {str(path)!r}.")
+    if path.is_dir():
+        raise ValueError(f"--out {path} is a folder: name a file in it.")
+    if path.exists() and not force:
+        raise ValueError(f"--out {path} exists: choose another name, or overwrite with --force.")
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder of --out, {path.parent}, does not exist: create it first.")
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+    except OSError as error:
+        raise ValueError(f"cannot write to {path.parent}: {error.strerror}.") from error
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write a file under a temporary name beside it, flush it to disk and rename it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; nothing is left of it then.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files for their owner only; these are meant to be shared.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """Permissions that new files do not get; can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,99 @@
+"""Names of the private classifiers on the command line, and their parameters as text."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpfc.base import PrivateLinearClassifier
+
+__all__ = ["ESTIMATORS", "LABELS", "make_estimator"]
+
+ESTIMATORS = {
+    "fc": "DPFCClassifier",
+    "ls": "DPLeastSquaresClassifier",
+    "newton": "DPNewtonClassifier",
+    "gd": "DPGradientClassifier",
+}
+LABELS = {"fc": "DP-FC", "ls": "DP-LS", "newton": "DP-Newton", "gd": "DP-GD"}
+
+# What has an option of its own, or is not a parameter of the mathematics.
+_OPTIONS = {
+    "epsilon": "--epsilon",
+    "delta": "--delta",
+    "classes": "--classes",
+    "n_samples": "--n-samples",
+    "neighboring_relation": "--neighboring-relation",
+    "random_state": "--seed",
+}
+_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def make_estimator(
+    method: str, settings: Iterable[str] = (), **parameters: Any
+) -> PrivateLinearClassifier:
+    """Build the classifier that a command line asks for.
+
+    Parameters
+    ----------
+    method : str
+        A key of `ESTIMATORS`.
+    settings : iterable of str
+        Further parameters as ``name=value``.
+    **parameters
+        Parameters that are typed already.
+
+    Raises
+    ------
+    ValueError
+        If the method or a parameter is unknown, or a value is of the wrong type.
+    """
+    import dpfc
+
+    if method not in ESTIMATORS:
+        raise ValueError(f"method must be one of {', '.join(ESTIMATORS)}, got {method!r}.")
+    estimator: PrivateLinearClassifier = getattr(dpfc, ESTIMATORS[method])()
+    estimator.set_params(**parameters)
+    estimator.set_params(**_parse(settings, estimator.get_params(), ESTIMATORS[method]))
+    return estimator
+
+
+def _parse(settings: Iterable[str], defaults: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Turn ``name=value`` into typed parameters."""
+    known = sorted(set(defaults) - set(_OPTIONS) - {"verbose"})
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes name=value, got {setting!r}.")
+        if name in _OPTIONS:
+            raise ValueError(f"--set {name} is not needed: use {_OPTIONS[name]}.")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
+            raise ValueError(f"{owner} has no parameter {name!r}; {hint}")
+        if name in parsed:
+            raise ValueError(f"--set {name} is given twice.")
+        parsed[name] = _typed(name, text, defaults[name])
+    return parsed
+
+
+def _typed(name: str, text: str, default: object) -> Any:
+    """Read a value as the type that the parameter's default has."""
+    if isinstance(default, bool):
+        if text.lower() not in _FLAGS:
+            raise ValueError(f"{name} must be true or false, got {text!r}.")
+        return _FLAGS[text.lower()]
+    if default is None and text.lower() == "none":
+        return None
+    # Words ("auto") may stand where numbers are meant; the estimator knows which are allowed.
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if isinstance(default, int | float):
+        raise ValueError(f"{name} must be a number, got {text!r}.")
+    return text
