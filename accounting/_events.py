@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import dp_accounting
+
 from dpfc.accounting._checks import check_float, check_int
 
 

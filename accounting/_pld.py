@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from dp_accounting import NeighboringRelation
 from dp_accounting.pld import privacy_loss_distribution
-from dpfc.accounting._events import GaussianSteps, UnsupportedEventError, composed_mu
 from numpy.typing import NDArray
 from scipy.special import ndtri_exp
+
+from dpfc.accounting._events import GaussianSteps, UnsupportedEventError, composed_mu
 
 # Below this, the error of the FFT and the mass that is cut off (1e-15 a factor) would show.
 SMALLEST_DELTA = 1e-12

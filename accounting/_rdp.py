@@ -6,13 +6,17 @@ stated relation, which is our meaning: nothing is translated.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from absl import logging as absl_logging
 from dp_accounting.rdp import rdp_privacy_accountant
+from numpy.typing import NDArray
+
 from dpfc.accounting._events import GaussianSteps, UnsupportedEventError
 from dpfc.accounting.plans import release_event
-from numpy.typing import NDArray
 
 # The best order of a Gaussian is near 1 + sqrt(2 log(1/delta)) / mu, so this reaches from
 # mu = 1e-6 to mu = 100. A full-batch release has a closed form at every order.
@@ -70,7 +74,8 @@ def _divergences(
     total = np.zeros(orders.shape)
     for step in steps:
         event = release_event(step.noise_multiplier, 1, step.sampling_probability)
-        divergences = rdp_privacy_accountant.RdpAccountant(orders).compose(event).rdp
+        with _without_absl_warnings():  # orders whose series does not converge are left out
+            divergences = rdp_privacy_accountant.RdpAccountant(orders).compose(event).rdp
         if step.is_sampled:
             rounding = _SMALLEST_LOG_MOMENT * orders * step.sampling_probability
             usable &= divergences * (orders - 1) > rounding
@@ -79,3 +84,13 @@ def _divergences(
     if not usable.any():
         raise UnsupportedEventError(f"rdp finds no order with a reliable bound for {steps!r}.")
     return orders[usable], total[usable]
+
+
+@contextmanager
+def _without_absl_warnings() -> Iterator[None]:
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(verbosity)

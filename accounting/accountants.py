@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 import dp_accounting
+
 from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_float
 from dpfc.accounting._events import (
     GaussianSteps,

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import math
 
-from dpfc.accounting._checks import check_float
 from scipy.optimize import brentq
 from scipy.special import erfcx, log_ndtr, ndtri
+
+from dpfc.accounting._checks import check_float
 
 # The finest relative tolerance that brentq accepts.
 _RTOL = 4 * 2.0**-52

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dp_accounting
+
 from dpfc.accounting._checks import (
     NEIGHBORING_RELATIONS,
     check_choice,

@@ -9,10 +9,6 @@ from importlib.metadata import version
 from typing import Annotated, Any, Literal, Self
 
 import dp_accounting
-from dpfc.accounting._events import UnsupportedEventError, composed_mu, gaussian_steps
-from dpfc.accounting._statement_text import render_text
-from dpfc.accounting.accountants import compute_epsilon, default_accountant
-from dpfc.accounting.plans import PrivacyPlan, release_event
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -22,6 +18,11 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+
+from dpfc.accounting._events import UnsupportedEventError, composed_mu, gaussian_steps
+from dpfc.accounting._statement_text import render_text
+from dpfc.accounting.accountants import compute_epsilon, default_accountant
+from dpfc.accounting.plans import PrivacyPlan, release_event
 
 # Relative: a noise multiplier recomputed from a standard deviation is off by a few ulps.
 _ROUNDING = 1e-12

@@ -28,11 +28,13 @@ from dpfc.data import (
     encode_labels,
     open_cache,
     public_classes,
+    without_values,
 )
 from dpfc.mechanisms import GaussianMechanism
+from dpfc.memory import check_memory
 from dpfc.model_file import save_model
 from dpfc.noise import NoiseSource, noise_source
-from dpfc.parameters import Choice, Constraint, Flag, Interval, check_parameters
+from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, check_parameters
 from dpfc.progress import release_progress
 from dpfc.row_map import RowMap
 
@@ -42,6 +44,8 @@ __all__ = ["PrivateLinearClassifier"]
 _MEAN_SHARE = 0.03
 _COUNT_SHARE = 0.005
 _PREDICT_ROWS = 4096
+_FITTED = ("coef_", "intercept_", "center_", "classes_", "privacy_", "feature_names_in_")
+_DTYPES = [np.float64, np.float32, np.float16]
 _RELATIONS = ("add_or_remove_one", "replace_one")
 
 
@@ -77,7 +81,7 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         "delta": Interval(0, 1),
         "neighboring_relation": Choice(_RELATIONS),
         "n_samples": Interval(1, closed="left", integer=True, words=(None,)),
-        "l2_clip_norm": Interval(0, math.inf, closed="right"),
+        "l2_clip_norm": BOUND,
         "normalize": Flag(),
         "center": Flag(),
         "fit_intercept": Flag(),
@@ -104,7 +108,13 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         return False
 
     def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
-        """Refuse, before any spend, what cannot work at this size; nothing by default."""
+        """Refuse, before any spend, what does not fit into memory: here, one matrix."""
+        check_memory(
+            10 * 8 * n_columns**2,  # measured: 9.4 doubles an entry at the peak
+            f"one matrix of {n_columns} x {n_columns} and its factors",
+            "Reduce the features.",
+            device,
+        )
 
     # -- fitting ---------------------------------------------------------------------
 
@@ -164,6 +174,8 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             If the run is seeded, or the classes are read from the labels.
         """
         noise = self._check_parameters()
+        for name in _FITTED:  # a failed fit leaves no half of an older model
+            self.__dict__.pop(name, None)
         rows = self._open_rows(X, y)
         plan = self.privacy_plan()
         row_map = self._row_map(None, intercept=True)
@@ -182,7 +194,7 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             mechanism.records,
             estimator=type(self).__name__,
             seeded=noise.reproducible,
-            rests_on=self._rests_on(),
+            rests_on=self._rests_on(isinstance(X, BlockSource) and X.class_names is not None),
             random_source=noise.description,
         )
         return self
@@ -212,7 +224,11 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
     def _check_arrays(self, X: Any, y: ArrayLike | None) -> tuple[Any, NDArray[Any]]:
         """scikit-learn's checks; tensors on a GPU stay there and get the same ones."""
         if not isinstance(X, torch.Tensor) or X.device.type == "cpu":
-            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32, np.float16])
+            with without_values():
+                X, y = validate_data(self, X, y, dtype=_DTYPES, ensure_all_finite=False)
+                check_classification_targets(y)
+                y = column_or_1d(y)
+            check_finite(X)
         else:
             X = self._check_gpu_tensor(X, reset=True)
             if y is None:
@@ -220,8 +236,10 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             y = y.cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
             if len(y) != len(X):
                 raise ValueError(f"X has {len(X)} rows and y has {len(y)} labels.")
-        check_classification_targets(y)
-        return X, column_or_1d(y)
+            with without_values():
+                check_classification_targets(y)
+                y = column_or_1d(y)
+        return X, y
 
     def _check_gpu_tensor(self, X: torch.Tensor, reset: bool) -> torch.Tensor:
         if X.ndim != 2 or not X.is_floating_point() or 0 in X.shape:
@@ -241,7 +259,8 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
 
     def _row_map(self, center: torch.Tensor | None, intercept: bool = False) -> RowMap:
         scaling = self.intercept_scaling if intercept and self.fit_intercept else 0.0
-        return RowMap(self.l2_clip_norm, self.normalize, center, scaling)
+        # NumPy's scalars would carry a low precision into the bound.
+        return RowMap(float(self.l2_clip_norm), self.normalize, center, float(scaling))
 
     def _set_model(self, weights: NDArray[np.float64], mechanism: GaussianMechanism) -> None:
         """Split the constant column off, and keep one row of weights for two classes."""
@@ -258,7 +277,7 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         self.coef_ = weights[:, :-1] * shrink
         self.intercept_ = weights[:, -1] * scaling * length
 
-    def _rests_on(self) -> list[str]:
+    def _rests_on(self, named_by_cache: bool) -> list[str]:
         """What a reader has to accept for the guarantee to hold."""
         stated = self.n_samples is not None
         count = (
@@ -271,6 +290,8 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         classes = (
             "the list of classes is public knowledge"
             if self.classes is not None
+            else "the class names in the feature cache's manifest are public knowledge"
+            if named_by_cache
             else "NOT COVERED unless public: the list of classes was read from the data"
         )
         return [
@@ -323,7 +344,7 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Linear scores, block by block, shape (n_samples, n_outputs or 1)."""
-        check_is_fitted(self)
+        check_is_fitted(self, "coef_")
         center = None if self.center_ is None else torch.from_numpy(self.center_)
         row_map, coef = self._row_map(center), torch.from_numpy(self.coef_).T
         if isinstance(X, BlockSource):
@@ -336,8 +357,9 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         else:
             if isinstance(X, torch.Tensor) and X.device.type != "cpu":
                 X = self._check_gpu_tensor(X, reset=False).cpu()
-            dtypes = [np.float64, np.float32, np.float16]
-            X = validate_data(self, X, reset=False, dtype=dtypes)
+            with without_values():
+                X = validate_data(self, X, reset=False, dtype=_DTYPES, ensure_all_finite=False)
+            check_finite(X)
             blocks = (
                 X[start : start + _PREDICT_ROWS].astype(np.float64)
                 for start in range(0, len(X), _PREDICT_ROWS)
@@ -355,7 +377,7 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         ModelFileError
             If the file cannot be written; no partial file is left.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "coef_")
         save_model(self, path)
 
     def __sklearn_tags__(self) -> Tags:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -74,35 +75,57 @@ class CacheRows:
         self.n_features = cache.n_features
         self.device = torch.device("cpu")
         self._cache = cache
+        self.dtype: np.dtype[Any] | None = None
         codes, start = [], 0
         for X, y in cache.blocks(_CHECK_ROWS):
+            self._check_block(X, y)
             check_finite(X, first_row=start)
             codes.append(encode_labels(cache_labels(cache, y), classes, first_row=start))
             start += len(X)
+        if start != self.n_samples:
+            raise ValueError("the feature cache does not hold the number of rows that it states.")
         check_size(start)
-        self._codes = torch.from_numpy(np.concatenate(codes))
+        self.codes = np.concatenate(codes)
 
     def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (rows, codes)."""
-        start = 0
+        """Yield (rows, codes), every block but the last of `block_rows` rows."""
+        start, pending = 0, np.empty((0, self.n_features))
         for X, _ in self._cache.blocks(block_rows):
-            rows = torch.from_numpy(np.asarray(X, dtype=np.float64))
-            yield rows, self._codes[start : start + len(rows)]
-            start += len(rows)
+            pending = np.concatenate([pending, np.asarray(X, dtype=np.float64)])
+            while len(pending) >= block_rows or (
+                len(pending) and start + len(pending) == len(self)
+            ):
+                rows, pending = pending[:block_rows], pending[block_rows:]
+                yield torch.from_numpy(rows), torch.from_numpy(self.codes[start:][: len(rows)])
+                start += len(rows)
+
+    def __len__(self) -> int:
+        return self.n_samples
+
+    def _check_block(self, X: NDArray[Any], y: NDArray[Any] | None) -> None:
+        """Refuse a cache whose blocks do not fit what it states."""
+        self.dtype = self.dtype or X.dtype
+        widths_fit = X.ndim == 2 and X.shape[1] == self.n_features
+        if not widths_fit or X.dtype != self.dtype or (y is not None and len(y) != len(X)):
+            raise ValueError(
+                f"the feature cache must hold rows of {self.n_features} features, of one dtype, "
+                "with a label each; extract it again."
+            )
 
 
 def open_cache(cache: BlockSource, classes: NDArray[Any]) -> ArrayRows | CacheRows:
     """Read a cache into memory where a quarter of the free memory holds it, else stream it."""
     streamed = CacheRows(cache, classes)
-    size = 4 * streamed.n_samples * streamed.n_features
+    dtype = streamed.dtype or np.dtype(np.float32)
+    size = dtype.itemsize * streamed.n_samples * streamed.n_features
     if size > available_memory(streamed.device) // 4:
         return streamed
-    X = np.empty((streamed.n_samples, streamed.n_features), dtype=np.float32)
+    X = np.empty((streamed.n_samples, streamed.n_features), dtype=dtype)
     start = 0
     for block, _ in cache.blocks(_CHECK_ROWS):
         X[start : start + len(block)] = block
         start += len(block)
-    return ArrayRows(X, streamed._codes.numpy())
+    return ArrayRows(X, streamed.codes)
 
 
 def cache_labels(cache: BlockSource, labels: NDArray[Any] | None) -> NDArray[Any]:
@@ -149,25 +172,35 @@ def public_classes(
             PrivacyWarning,
             stacklevel=4,
         )
-        known = np.unique(np.concatenate([np.unique(block) for block in y]))
+        known = _as_text(np.unique(np.concatenate([np.unique(block) for block in y])))
         if len(known) < 2:
             raise ValueError(
                 f"the labels have {len(known)} class(es); a classifier needs 2 or more classes. "
                 "Pass classes=… if there are more."
             )
         return known
-    listed = np.asarray(list(classes))
-    if listed.ndim != 1 or (listed.dtype == object and not all(isinstance(c, str) for c in listed)):
+    try:
+        listed = np.asarray(list(classes))
+    except (TypeError, ValueError):
+        listed = np.empty((0, 0))  # not a list, or a ragged one
+    if listed.ndim != 1 or listed.dtype.kind not in "biufUO":
         raise ValueError("classes must be a list of plain labels, all numbers or all strings.")
     if listed.dtype.kind == "f" and not np.isfinite(listed).all():
         raise ValueError("classes must not contain NaN or infinity.")
-    unique = np.unique(listed)
+    unique = _as_text(np.unique(listed))
     if len(unique) < 2 or len(unique) != len(listed):
         raise ValueError(
             f"classes must list two or more different labels, got {len(listed)} "
             f"label(s), {len(unique)} of them different."
         )
     return unique
+
+
+def _as_text(labels: NDArray[Any]) -> NDArray[Any]:
+    """Turn arrays of string objects into NumPy's own strings, which a model file can hold."""
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        return labels.astype(str)
+    return labels
 
 
 def encode_labels(y: NDArray[Any], classes: NDArray[Any], first_row: int = 0) -> NDArray[np.int64]:
@@ -187,8 +220,8 @@ def encode_labels(y: NDArray[Any], classes: NDArray[Any], first_row: int = 0) ->
         ) from None
     if len(unknown):
         raise ValueError(
-            f"{len(unknown)} label(s) are not in classes, the first in row "
-            f"{first_row + int(unknown[0])}. Add the class, or remove those rows."
+            f"y has labels that are not in classes, the first in row "
+            f"{first_row + int(unknown[0])}. Add the class, or remove such rows."
         )
     return codes.astype(np.int64)
 
@@ -218,3 +251,24 @@ def check_size(n_samples: int) -> None:
     """
     if n_samples > MAX_SAMPLES:
         raise ValueError(f"X must have at most {MAX_SAMPLES} rows.")
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Keep the words of scikit-learn's checks and drop the data that some of them print.
+
+    Raises
+    ------
+    ValueError
+        In place of whatever the checks raise.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        text = str(error)
+        words = text.split("\n")[0].removesuffix("array=").split(": ")[0].rstrip(" :.")
+        if "could not convert" in text or "must be a real number" in text:
+            words = "X and y must hold numbers only (y may hold strings)"
+        if "Reshape your data" in text:
+            words += ". Reshape your data to (n_samples, n_features)"
+        raise ValueError(f"{words}.") from None

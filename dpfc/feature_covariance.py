@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
@@ -13,12 +14,15 @@ from dpfc.accounting import ReleaseRequest
 from dpfc.base import PrivateLinearClassifier
 from dpfc.losses import LOSSES
 from dpfc.mechanisms import GaussianMechanism
-from dpfc.parameters import Choice, Constraint, Interval
+from dpfc.parameters import BOUND, Choice, Constraint, Interval
 from dpfc.probabilities import logistic_probabilities
 from dpfc.queries import GradientSum, Gram
 from dpfc.spectra import noise_spectral_radius, shrunk_inverse
 
 __all__ = ["DPFCClassifier"]
+
+_NEWTON_FACTOR = 1.6
+_DAMPING_FLOOR = 1e-3  # of the mean eigenvalue
 
 
 class DPFCClassifier(PrivateLinearClassifier):
@@ -27,7 +31,7 @@ class DPFCClassifier(PrivateLinearClassifier):
     One noisy Gram matrix G of the bounded rows is released, then `n_steps` noisy clipped
     gradients g of the logistic loss, and the weights move by
 
-        W ← W - η (G₊ + λI)⁻¹ (g + ρW),
+        W ← W - η (Ĝ + (λ + ρ)I)⁻¹ (g + ρW),
 
     which is close to a Newton step, for the price of a first-order one.
 
@@ -52,14 +56,17 @@ class DPFCClassifier(PrivateLinearClassifier):
         Append a constant column, as a share of a normalised row's length.
     intercept_scaling : float in (0, 1), default=0.1
         Value of the constant column.
-    gram_share : float in (0, 1), default=0.15
+    gram_share : float in (0, 1), default=0.05
         Share of the budget (of μ²) for the Gram matrix; the gradients get the rest.
     n_steps : int, default=20
     step_size : float or "auto", default="auto"
-        η. "auto" is one over the loss's curvature at zero weights (n_classes for the
-        softmax loss, 4 for the sigmoid loss), so that the first step is Newton's.
-    damping : float, default=1.0
-        λ in units of the spectral radius of the Gram's noise, σ√(2d).
+        η. "auto" is 1.6 over the loss's curvature at zero weights (1.6 n_classes for the
+        softmax loss, 6.4 for the sigmoid loss): a Newton step at zero weights would be 1
+        over it, steps are stable below 2 over it, and clipped residuals shorten them.
+    logit_noise : float, default=0.6
+        How far the noise of all steps together may move a logit (standard deviation for
+        a row of length C, in a direction without signal); λ = η σ_g C √n_steps / logit_noise
+        follows from it, with σ_g the standard deviation of a gradient's noise.
     residual_clip_norm : float in (0, inf], default=0.5
         c, bound on the norm of a row's residual.
     loss : {"softmax", "sigmoid"}, default="softmax"
@@ -102,8 +109,8 @@ class DPFCClassifier(PrivateLinearClassifier):
         "gram_share": Interval(0, 1),
         "n_steps": Interval(1, closed="left", integer=True),
         "step_size": Interval(0, words=("auto",)),
-        "damping": Interval(0, closed="left"),
-        "residual_clip_norm": Interval(0, float("inf"), closed="right"),
+        "logit_noise": Interval(0),
+        "residual_clip_norm": BOUND,
         "loss": Choice(("softmax", "sigmoid")),
         "l2_regularization": Interval(0, closed="left"),
     }
@@ -121,10 +128,10 @@ class DPFCClassifier(PrivateLinearClassifier):
         center: bool = True,
         fit_intercept: bool = True,
         intercept_scaling: float = 0.1,
-        gram_share: float = 0.15,
+        gram_share: float = 0.05,
         n_steps: int = 20,
         step_size: float | Literal["auto"] = "auto",
-        damping: float = 1.0,
+        logit_noise: float = 0.6,
         residual_clip_norm: float = 0.5,
         loss: str = "softmax",
         l2_regularization: float = 0.0,
@@ -144,7 +151,7 @@ class DPFCClassifier(PrivateLinearClassifier):
         self.gram_share = gram_share
         self.n_steps = n_steps
         self.step_size = step_size
-        self.damping = damping
+        self.logit_noise = logit_noise
         self.residual_clip_norm = residual_clip_norm
         self.loss = loss
         self.l2_regularization = l2_regularization
@@ -159,20 +166,33 @@ class DPFCClassifier(PrivateLinearClassifier):
 
     def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
         loss = LOSSES[self.loss]
-        n_columns, n_classes = mechanism.n_columns, mechanism.n_classes
-        gram = mechanism.release("gram", Gram())
-        radius = noise_spectral_radius(gram.noise_standard_deviation, n_columns)
-        inverse = shrunk_inverse(gram.value, self.damping * radius + self.l2_regularization)
         step_size = self.step_size
         if step_size == "auto":
-            step_size = 1.0 / loss.initial_curvature(n_classes)
-        shape = (loss.n_outputs(n_classes), n_columns)
+            step_size = _NEWTON_FACTOR / loss.initial_curvature(mechanism.n_classes)
+        shape = (loss.n_outputs(mechanism.n_classes), mechanism.n_columns)
         coef = torch.zeros(shape, dtype=torch.float64, device=mechanism.device)
+        inverse = self._preconditioner(mechanism, step_size, self._query(coef))
         for _ in range(self.n_steps):
-            query = GradientSum(coef, loss, self.residual_clip_norm)
-            gradient = loss.project(mechanism.release("gradient", query).value)
+            gradient = loss.project(mechanism.release("gradient", self._query(coef)).value)
             coef = coef - step_size * (gradient + self.l2_regularization * coef) @ inverse
         return np.asarray(coef.cpu().numpy())
+
+    def _query(self, coef: torch.Tensor) -> GradientSum:
+        return GradientSum(coef, LOSSES[self.loss], float(self.residual_clip_norm))
+
+    def _preconditioner(
+        self, mechanism: GaussianMechanism, step_size: float, query: GradientSum
+    ) -> torch.Tensor:
+        """(Ĝ + (λ + ρ)I)⁻¹ from one release of the Gram matrix."""
+        gram = mechanism.release("gram", Gram())
+        n_columns = mechanism.n_columns
+        radius = noise_spectral_radius(gram.noise_standard_deviation, n_columns)
+        gradient_noise = mechanism.noise_standard_deviation("gradient", query)
+        walk = step_size * gradient_noise * math.sqrt(self.n_steps)
+        damping = walk * mechanism.row_map.l2_bound / self.logit_noise if walk > 0.0 else 0.0
+        # Where nothing is noisy, this keeps directions without rows from blowing up.
+        floor = _DAMPING_FLOOR * max(float(gram.value.trace()), 0.0) / n_columns
+        return shrunk_inverse(gram.value, radius, max(damping, floor) + self.l2_regularization)
 
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return logistic_probabilities(scores, self.loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
@@ -13,11 +14,15 @@ from dpfc.accounting import ReleaseRequest
 from dpfc.base import PrivateLinearClassifier
 from dpfc.losses import LOSSES
 from dpfc.mechanisms import GaussianMechanism
-from dpfc.parameters import Choice, Constraint, Interval
+from dpfc.parameters import BOUND, Choice, Constraint, Interval
 from dpfc.probabilities import logistic_probabilities
 from dpfc.queries import GradientSum
 
 __all__ = ["DPGradientClassifier"]
+
+_NEWTON_FACTOR = 2.0
+_LOGIT_NOISE = 0.6
+_ADAM_RATE = 0.1
 
 
 class DPGradientClassifier(PrivateLinearClassifier):
@@ -51,8 +56,10 @@ class DPGradientClassifier(PrivateLinearClassifier):
     optimizer : {"sgd", "adam"}, default="sgd"
     n_steps : int, default=60
     learning_rate : float or "auto", default="auto"
-        Per step, of the mean loss. "auto" is n_classes / 2 for SGD with the softmax loss
-        (2 with sigmoid), half of one over the curvature at zero weights, and 0.3 for Adam.
+        Per step, of the mean loss. "auto" is for SGD the rate at which the noise of all
+        steps together moves a logit by 0.6 (standard deviation), but at most twice one
+        over the curvature at zero weights (2 n_classes for softmax, 8 for sigmoid), and
+        0.1 for Adam.
     momentum : float in [0, 1), default=0.9
         Of SGD.
     sampling_probability : float in (0, 1], default=1.0
@@ -104,7 +111,7 @@ class DPGradientClassifier(PrivateLinearClassifier):
         "learning_rate": Interval(0, words=("auto",)),
         "momentum": Interval(0, 1, closed="left"),
         "sampling_probability": Interval(0, 1, closed="right"),
-        "residual_clip_norm": Interval(0, float("inf"), closed="right"),
+        "residual_clip_norm": BOUND,
         "loss": Choice(("softmax", "sigmoid")),
         "l2_regularization": Interval(0, closed="left"),
     }
@@ -165,22 +172,32 @@ class DPGradientClassifier(PrivateLinearClassifier):
         shape = (loss.n_outputs(mechanism.n_classes), mechanism.n_columns)
         coef = torch.zeros(shape, dtype=torch.float64, device=mechanism.device)
         n_samples = mechanism.n_samples()
-        optimizer = self._make_optimizer(coef, 1.0 / loss.initial_curvature(mechanism.n_classes))
+        optimizer = self._make_optimizer(coef, mechanism, n_samples)
         for _ in range(self.n_steps):
-            query = GradientSum(coef.clone(), loss, self.residual_clip_norm)
-            total = loss.project(mechanism.release("gradient", query).value)
+            total = loss.project(mechanism.release("gradient", self._query(coef)).value)
             mean = total / (self.sampling_probability * n_samples)
             coef.grad = mean + self.l2_regularization / n_samples * coef
             optimizer.step()
         return np.asarray(coef.cpu().numpy())
 
-    def _make_optimizer(self, coef: torch.Tensor, newton_step: float) -> torch.optim.Optimizer:
+    def _query(self, coef: torch.Tensor) -> GradientSum:
+        return GradientSum(coef.clone(), LOSSES[self.loss], float(self.residual_clip_norm))
+
+    def _make_optimizer(
+        self, coef: torch.Tensor, mechanism: GaussianMechanism, n_samples: float
+    ) -> torch.optim.Optimizer:
         rate = self.learning_rate
         if self.optimizer == "adam":
-            return torch.optim.Adam([coef], lr=0.3 if rate == "auto" else rate)
-        return torch.optim.SGD(
-            [coef], lr=newton_step / 2 if rate == "auto" else rate, momentum=self.momentum
-        )
+            return torch.optim.Adam([coef], lr=_ADAM_RATE if rate == "auto" else rate)
+        if rate == "auto":
+            bound = mechanism.row_map.l2_bound
+            rate = _NEWTON_FACTOR / LOSSES[self.loss].initial_curvature(mechanism.n_classes)
+            noise = mechanism.noise_standard_deviation("gradient", self._query(coef))
+            if noise > 0.0:
+                # A step's noise moves a logit by rate · noise · bound / (q n (1 - momentum)).
+                walk = noise * bound * math.sqrt(self.n_steps) / (1.0 - self.momentum)
+                rate = min(rate, _LOGIT_NOISE * self.sampling_probability * n_samples / walk)
+        return torch.optim.SGD([coef], lr=rate, momentum=self.momentum)
 
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return logistic_probabilities(scores, self.loss)

@@ -44,6 +44,7 @@ from dpfc.statistics import BoundedRows, LabeledRows
 __all__ = ["GaussianMechanism", "Release"]
 
 _GRID_SLACK = 2.0**-16  # of the sensitivity: what rounding to the grid may add
+_LARGEST_NORMAL = 12.5  # no source of noise returns more
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ class GaussianMechanism:
     def n_samples(self) -> float:
         """Number of rows: as stated, or released with noise as "count"; at least 1."""
         if self._public_n_samples is None:
-            count = self.release("count", Count()).value
+            unmapped = BoundedRows(self._source, self.row_map, self.n_classes, keep=False)
+            count = self._draw("count", Count(), unmapped).value
             self._public_n_samples = round(max(1.0, float(count[0])))
         return self._public_n_samples
 
@@ -136,19 +138,21 @@ class GaussianMechanism:
         ----------
         James, Stein (1961), Estimation with Quadratic Loss.
         """
-        row_map = RowMap(self.row_map.l2_clip_norm, self.row_map.normalize)
+        centred = self.row_map
+        # The constant column's mean is known: only the features are summed.
+        self.row_map = row_map = RowMap(centred.l2_clip_norm, centred.normalize)
         rows = BoundedRows(self._source, row_map, self.n_classes, keep=False)
         release = self._draw("feature_sum", FeatureSum(), rows)
-        total, n_columns = release.value, len(release.value)
-        expected_noise = release.noise_standard_deviation**2 * n_columns
+        total = release.value
+        expected_noise = release.noise_standard_deviation**2 * len(total)
         energy = max(float(total @ total), 1e-300)
         mean = total * max(0.0, 1.0 - expected_noise / energy) / self.n_samples()
         length = float(torch.linalg.vector_norm(mean))
         mean *= min(1.0, row_map.l2_clip_norm / max(length, 1e-300))
         self.row_map = RowMap(
-            self.row_map.l2_clip_norm, self.row_map.normalize, mean, self.row_map.intercept_scaling
+            centred.l2_clip_norm, centred.normalize, mean, centred.intercept_scaling
         )
-        self._rows = None
+        self._rows = None  # whatever was bounded before has another map
 
     def release(self, name: str, query: Query) -> Release:
         """Draw one planned release.
@@ -166,11 +170,19 @@ class GaussianMechanism:
             self._rows = BoundedRows(self._source, self.row_map, self.n_classes)
         return self._draw(name, query, self._rows)
 
+    def noise_standard_deviation(self, name: str, query: Query) -> float:
+        """Noise that a release will carry; public, and nothing is drawn."""
+        return self._noise_scale(name, query)[0]
+
     def _draw(self, name: str, query: Query, rows: BoundedRows) -> Release:
         """State the sensitivity, record the spend, then look at the data and add noise."""
+        if rows.row_map is not self.row_map:
+            raise RuntimeError("rows were bounded by another map than the stated sensitivity's.")
         planned = self.plan[name]
-        scale, grid = self._noise_scale(name, query, rows)
-        self._spend(name, query, rows, scale)
+        if planned.sampling_probability < 1.0:
+            self._check_samplable(name, query)
+        scale, grid = self._noise_scale(name, query)
+        self._spend(name, query, scale)
         if planned.sampling_probability < 1.0:
             coins = self._noise.bernoulli(planned.sampling_probability, self._source.n_samples)
             total = rows.sum_subset(query, torch.from_numpy(coins).to(self.device))
@@ -184,41 +196,41 @@ class GaussianMechanism:
             self._on_release(name)
         return Release(total, scale)
 
-    def _noise_scale(self, name: str, query: Query, rows: BoundedRows) -> tuple[float, float]:
+    def _noise_scale(self, name: str, query: Query) -> tuple[float, float]:
         """Standard deviation z Δ' and grid step g; both 0 where nothing needs noise."""
         noise_multiplier = self.plan[name].noise_multiplier
-        bound = rows.row_map.l2_bound
+        bound = self.row_map.l2_bound
         relation = self.plan.neighboring_relation
         sensitivity = query.l2_sensitivity(bound, relation)
         if noise_multiplier == 0.0 or sensitivity == 0.0:
             return 0.0, 0.0
-        rounding = query.rounding_bound(bound, rows.n_columns)
+        rounding = query.rounding_bound(bound, self.n_columns)
         if not math.isfinite(sensitivity + rounding):
             raise ValueError(
                 f"the sensitivity of {name} is not finite: weights have diverged or a bound is "
                 "missing. Lower the step size, or set a finite l2_clip_norm and residual clip."
             )
-        entries = math.prod(query.shape(rows.n_columns, rows.n_classes))
-        largest = MAX_SAMPLES * query.row_norm(bound) + 9.0 * noise_multiplier * sensitivity
+        entries = math.prod(query.shape(self.n_columns, self.n_classes))
+        most_noise = _LARGEST_NORMAL * noise_multiplier * (sensitivity + 2.0 * rounding)
+        largest = MAX_SAMPLES * query.row_norm(bound) + most_noise
         step = max(sensitivity * _GRID_SLACK / math.sqrt(entries), largest * 2.0**-52)
         grid = 2.0 ** math.ceil(math.log2(step))
         slack = 2.0 * rounding + grid * math.sqrt(entries)
         return noise_multiplier * (sensitivity + slack), grid
 
-    def _spend(self, name: str, query: Query, rows: BoundedRows, scale: float) -> None:
+    def _spend(self, name: str, query: Query, scale: float) -> None:
         """Record a draw before it happens, or refuse it."""
         planned = self.plan[name]
         before = self._records.get(name)
         drawn = before.count if before else 0
         if drawn >= planned.count:
             raise RuntimeError(f"the plan holds {planned.count} draw(s) of {name}; all are spent.")
-        bound = rows.row_map.l2_bound
-        sensitivity = query.l2_sensitivity(bound, self.plan.neighboring_relation)
+        sensitivity = query.l2_sensitivity(self.row_map.l2_bound, self.plan.neighboring_relation)
         slack = scale / planned.noise_multiplier - sensitivity if scale > 0.0 else 0.0
         self._records[name] = ReleaseRecord(
             name=name,
             description=f"sum over rows of {query.formula}",
-            shape=list(query.shape(rows.n_columns, rows.n_classes)),
+            shape=list(query.shape(self.n_columns, self.n_classes)),
             l2_sensitivity=sensitivity,
             numerical_slack=max(slack, before.numerical_slack if before else 0.0),
             noise_multiplier=planned.noise_multiplier,
@@ -227,6 +239,11 @@ class GaussianMechanism:
             sampling_probability=planned.sampling_probability,
             share_of_budget=planned.share,
         )
+
+    def _check_samplable(self, name: str, query: Query) -> None:
+        """Sampled events under "replace_one" are accounted for a sensitivity of twice ||v||."""
+        if self.plan.neighboring_relation == "replace_one" and query.replace_factor < 2.0:
+            raise ValueError(f'{name} cannot be sampled under neighboring_relation="replace_one".')
 
     def _grid_noise(
         self, query: Query, total: torch.Tensor, scale: float, grid: float

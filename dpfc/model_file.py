@@ -96,7 +96,7 @@ def load_model(path: str | os.PathLike[str]) -> PrivateLinearClassifier:
         raise ModelFileError(f"{path} is not a model file of dpfc (format {_FORMAT!r}).")
     try:
         return _rebuild(header, tensors)
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
@@ -115,16 +115,27 @@ def _rebuild(
     model.privacy_ = PrivacyStatement.from_json(header["privacy"])
     if "feature_names" in header:
         model.feature_names_in_ = np.asarray(json.loads(header["feature_names"]), dtype=object)
-    n_outputs = 1 if len(model.classes_) == 2 else len(model.classes_)
-    shapes_fit = (
-        model.coef_.shape == (n_outputs, model.n_features_in_)
-        and model.intercept_.shape == (n_outputs,)
-        and (model.center_ is None or model.center_.shape == (model.n_features_in_,))
-    )
-    if not shapes_fit or not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise ValueError("its weights do not fit its classes")
+    _check_parts(model, tensors)
     model._check_parameters()
     return model
+
+
+def _check_parts(model: PrivateLinearClassifier, tensors: dict[str, NDArray[Any]]) -> None:
+    """Refuse weights, classes and names that do not fit each other."""
+    classes, n_features = model.classes_, model.n_features_in_
+    if classes.ndim != 1 or len(classes) < 2 or not np.array_equal(np.unique(classes), classes):
+        raise ValueError("its classes are not a sorted list of different labels")
+    n_outputs = 1 if len(classes) == 2 else len(classes)
+    shapes_fit = (
+        model.coef_.shape == (n_outputs, n_features)
+        and model.intercept_.shape == (n_outputs,)
+        and (model.center_ is None or model.center_.shape == (n_features,))
+        and len(getattr(model, "feature_names_in_", range(n_features))) == n_features
+    )
+    if not shapes_fit:
+        raise ValueError("its weights do not fit its classes")
+    if not all(t.dtype == np.float64 and np.isfinite(t).all() for t in tensors.values()):
+        raise ValueError("its weights are not finite float64 numbers")
 
 
 def _plain(value: Any) -> Any:

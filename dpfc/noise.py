@@ -35,10 +35,10 @@ class NoiseSource(Protocol):
 class SystemNoise:
     """Randomness from the operating system's cryptographically secure generator.
 
-    Normal values come from 53-bit uniforms by the Box-Muller transform, so they
-    reach 8.57 standard deviations; the mass beyond is 1e-17 a value. They are
-    rounded to a public grid before they are added (see `dpfc.mechanisms`), so
-    that the low-order bits of a floating-point sum carry nothing.
+    Normal values come from the Box-Muller transform of uniforms with 107 random bits,
+    so they reach 12.2 standard deviations, and neither their tails nor values near
+    zero are spaced wider than the public grid that they are rounded to before they
+    are added (see `dpfc.mechanisms`). The low-order bits of a sum then carry nothing.
 
     References
     ----------
@@ -54,7 +54,7 @@ class SystemNoise:
         for start in range(0, out.size, _CHUNK):
             chunk = out[start : start + _CHUNK]
             pairs = chunk.size // 2
-            radius = np.sqrt(-2.0 * np.log1p(-_uniform(pairs)))
+            radius = _rayleigh(pairs)
             angle = 2.0 * np.pi * _uniform(pairs)
             np.multiply(radius, np.cos(angle), out=chunk[:pairs])
             np.multiply(radius, np.sin(angle), out=chunk[pairs:])
@@ -114,7 +114,18 @@ def noise_source(
     return SeededNoise(random_state)
 
 
+def _rayleigh(size: int) -> NDArray[np.float64]:
+    """Lengths √(-2 ln u), u uniform on (0, 1) and finely spaced at both of its ends."""
+    low = _random_words(size)
+    half = 0.5 * (_uniform(size) + ((low >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-106)
+    coin = (low & np.uint64(1)).astype(np.bool_)  # u is `half`, or 1 - `half`
+    return np.sqrt(-2.0 * np.where(coin, np.log(half), np.log1p(-half)))
+
+
 def _uniform(size: int) -> NDArray[np.float64]:
     """`size` independent multiples of 2^-53, uniform on [0, 1)."""
-    bits = np.frombuffer(os.urandom(8 * size), dtype=np.uint64)
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (_random_words(size) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _random_words(size: int) -> NDArray[np.uint64]:
+    return np.frombuffer(os.urandom(8 * size), dtype=np.uint64)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Choice", "Constraint", "Flag", "Interval", "check_parameters"]
+__all__ = ["BOUND", "Choice", "Constraint", "Flag", "Interval", "check_parameters"]
 
 
 class Constraint(Protocol):
@@ -29,6 +29,7 @@ class Interval:
     high: float = math.inf
     closed: str = "neither"  # "left", "right", "both", "neither"
     integer: bool = False
+    or_inf: bool = False
     words: tuple[str | None, ...] = ()
 
     def accepts(self, value: object) -> bool:
@@ -38,7 +39,12 @@ class Interval:
         kind = numbers.Integral if self.integer else numbers.Real
         if isinstance(value, bool) or not isinstance(value, kind):
             return False
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            return False
+        if self.or_inf and number == math.inf:
+            return True
         above = number >= self.low if self.closed in ("left", "both") else number > self.low
         below = number <= self.high if self.closed in ("right", "both") else number < self.high
         return above and below
@@ -47,7 +53,7 @@ class Interval:
         left = "[" if self.closed in ("left", "both") else "("
         right = "]" if self.closed in ("right", "both") else ")"
         kind = "an int" if self.integer else "a float"
-        words = "".join(f" or {word!r}" for word in self.words)
+        words = " or inf" * self.or_inf + "".join(f" or {word!r}" for word in self.words)
         return f"{kind} in {left}{self.low:g}, {self.high:g}{right}{words}"
 
 
@@ -75,6 +81,10 @@ class Flag:
 
     def __str__(self) -> str:
         return "True or False"
+
+
+# Norm bounds: squares of them, and of noise scaled by them, must stay within float64.
+BOUND = Interval(1e-30, 1e30, closed="both", or_inf=True)
 
 
 def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> None:

@@ -66,6 +66,8 @@ class Query:
         The last two axes of the sum are a symmetric matrix.
     block_rows : int
         Rows that are summed in one matrix product.
+    reads_rows : bool
+        v depends on x, so that rows have to be bounded first.
     """
 
     name: ClassVar[str]
@@ -73,6 +75,7 @@ class Query:
     replace_factor: ClassVar[float]
     symmetric: ClassVar[bool] = False
     block_rows: ClassVar[int] = 4096
+    reads_rows: ClassVar[bool] = True
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """Shape of the sum."""
@@ -115,6 +118,7 @@ class Count(Query):
     name = "count"
     formula = "1"
     replace_factor = 0.0
+    reads_rows = False
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """One number."""
@@ -136,6 +140,7 @@ class ClassCounts(Query):
     name = "class_counts"
     formula = "e_y"
     replace_factor = math.sqrt(2.0)
+    reads_rows = False
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """One number a class."""

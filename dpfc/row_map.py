@@ -13,7 +13,7 @@ import torch
 
 __all__ = ["RowMap"]
 
-_SQUARE_SAFE = 1e150  # norms below this are computed without overflow
+_SQUARE_SAFE = 1e150  # norms between one over this and this are computed accurately
 _TINY = torch.finfo(torch.float64).tiny  # the smallest normal number
 
 
@@ -50,8 +50,8 @@ class RowMap:
     |---|---|
     | zero | zero, then centred and scaled like any other |
     | equal to the centre | zero (plus the constant column) |
-    | norm below the smallest normal float64 | zero |
-    | norm above 1e150 | scaled without overflow |
+    | all entries below the smallest normal float64 | zero (left as it is without `normalize`) |
+    | norm below 1e-150 or above 1e150 | scaled without under- or overflow |
     | NaN, ±Inf | refused before any row is mapped (`dpfc.data`) |
     """
 
@@ -101,9 +101,11 @@ class RowMap:
         length = self.l2_clip_norm * (1.0 - 2.0**-40)
         norms = _norms(rows)
         peaks = torch.ones_like(norms)
-        if not bool((norms < _SQUARE_SAFE).all()):
-            # Squares may overflow: take the largest entry out of those rows, and of no others.
-            peaks = torch.where(norms < _SQUARE_SAFE, 1.0, rows.abs().amax(dim=1, keepdim=True))
+        safe = (norms < _SQUARE_SAFE) & (norms > 1.0 / _SQUARE_SAFE)
+        if not bool(safe.all()):
+            # Squares over- or underflow: take the largest entry out of those rows, no others.
+            largest = rows.abs().amax(dim=1, keepdim=True)
+            peaks = torch.where(safe | (largest < _TINY), 1.0, largest)
             rows = rows / peaks
             norms = _norms(rows)
         scale = length / norms.clamp(min=_TINY)

@@ -10,6 +10,8 @@ __all__ = ["noise_spectral_radius", "shrunk_inverse"]
 
 # Relative to the largest eigenvalue: where a matrix without noise counts as singular.
 _SINGULAR = 1e-12
+# Of the radius: wide enough to hold many eigenvalues, narrow beside the spectrum.
+_SMOOTHING = 0.2
 
 
 def noise_spectral_radius(noise_standard_deviation: float, n_columns: int) -> float:
@@ -28,18 +30,20 @@ def noise_spectral_radius(noise_standard_deviation: float, n_columns: int) -> fl
 def shrunk_inverse(noisy: torch.Tensor, radius: float, damping: float) -> torch.Tensor:
     """Inverse of Â + damping I, with Â the estimate of A from A + noise.
 
-    An eigenvalue y above the edge R of the noise's spectrum is the image of a larger
-    or equal one of A, seen along a vector that has turned: the estimate of A along it
-    that is best in Frobenius norm is √(y² - R²). What lies inside the noise's spectrum
-    says nothing but its trace; the trace that is left is spread evenly over the part
-    of the space that no such vector explains (1 - 2√/(y + √) of each).
+    Â keeps the eigenvectors of the noisy matrix and gives each the eigenvalue that is
+    best in expected squared error given all of them, whatever A's spectrum is:
+
+        ξ(y) = y - (R²/2) Re g(y),   g(y) = mean_j 1 / (y - y_j).
+
+    An eigenvalue far outside the noise's spectrum becomes √(y² - R²), pure noise
+    becomes 0, and the trace is kept.
 
     Parameters
     ----------
     noisy : torch.Tensor of shape (d, d)
         Symmetric; A is positive semi-definite.
     radius : float
-        R; 0 means that there is no noise.
+        R, the edge of the noise's spectrum; 0 means that there is no noise.
     damping : float
         In the units of A's eigenvalues. With 0, directions in which Â is singular get
         0 (the pseudo-inverse).
@@ -50,19 +54,23 @@ def shrunk_inverse(noisy: torch.Tensor, radius: float, damping: float) -> torch.
 
     References
     ----------
-    Benaych-Georges, Nadakuditi (2011), The eigenvalues and eigenvectors of finite, low
-    rank perturbations of large random matrices, section 3.1.
-    Gavish, Donoho (2017), Optimal Shrinkage of Singular Values, section IV (Frobenius).
+    Bun, Allez, Bouchaud, Potters (2016), Rotational Invariant Estimator for General
+    Noisy Matrices, section III (additive noise).
     """
     values, vectors = torch.linalg.eigh(noisy)
-    signal = (values.clamp(min=radius) ** 2 - radius**2).sqrt()
-    unexplained = 1.0 - 2.0 * signal / (values.clamp(min=radius) + signal).clamp(min=1e-300)
-    left = (values.sum() - signal.sum()).clamp(min=0.0) / unexplained.sum().clamp(min=1.0)
-    cleaned = signal + left * unexplained if radius > 0.0 else values.clamp(min=0.0)
+    cleaned = (values - radius**2 / 2.0 * _resolvent(values, radius)).clamp(min=0.0)
     if damping == 0.0:
-        regular = cleaned > _SINGULAR * cleaned[-1]
+        regular = cleaned > _SINGULAR * cleaned.max()
         inverse = torch.where(regular, 1.0 / torch.where(regular, cleaned, 1.0), 0.0)
     else:
         inverse = 1.0 / (cleaned + damping)
     result: torch.Tensor = (vectors * inverse) @ vectors.T
     return result
+
+
+def _resolvent(values: torch.Tensor, radius: float) -> torch.Tensor:
+    """Re g at each eigenvalue, smoothed over a width that holds many of them."""
+    if radius == 0.0:
+        return torch.zeros_like(values)
+    gaps = values.unsqueeze(1) - values
+    return (gaps / (gaps**2 + (_SMOOTHING * radius) ** 2)).mean(dim=1)

@@ -53,6 +53,8 @@ class BoundedRows:
 
     def sum(self, query: Query) -> torch.Tensor:
         """Sum the query over all rows, in float64."""
+        if not query.reads_rows:
+            return self._accumulate(query, self.source.blocks(query.block_rows))
         return self._accumulate(query, self._blocks(query.block_rows))
 
     def sum_subset(self, query: Query, selected: torch.Tensor) -> torch.Tensor:
@@ -79,6 +81,8 @@ class BoundedRows:
             rows[start:stop] = self.row_map(block)
             codes[start:stop] = block_codes
             start = stop
+        if start != n_samples:
+            raise RuntimeError("the source does not yield the number of rows that it states.")
         return rows, codes
 
     def _blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

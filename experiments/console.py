@@ -45,6 +45,8 @@ def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None =
     with _clean_warnings():
         try:
             code = run(arguments)
+            if code == _INTERRUPTED:  # Typer swallows the exception
+                raise KeyboardInterrupt
             sys.stdout.flush()
         except BrokenPipeError:
             # The reader (`head`) has gone. Python would complain again when it flushes at exit.
@@ -63,7 +65,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted.", _INTERRUPTED
     if isinstance(error, typer.TyperException):
-        return f"{error.format_message()} See --help.", error.exit_code
+        message = error.format_message().replace("Value error, ", "")
+        return f"{message} See --help.", error.exit_code
     if isinstance(error, MemoryError):
         return "out of memory.", 1
     if isinstance(error, OSError) and error.strerror:

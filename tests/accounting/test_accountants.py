@@ -5,6 +5,7 @@ import math
 
 import dp_accounting as dpa
 import pytest
+
 from dpfc.accounting import (
     UnsupportedEventError,
     compute_delta,

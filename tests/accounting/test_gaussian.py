@@ -4,9 +4,10 @@ import math
 
 import mpmath
 import pytest
-from dpfc.accounting import gaussian_delta, gaussian_epsilon, gaussian_mu
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from dpfc.accounting import gaussian_delta, gaussian_epsilon, gaussian_mu
 
 EPSILONS = [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0]
 DELTAS = [1e-15, 1e-12, 1e-9, 1e-5, 1e-3, 0.1, 0.5]

@@ -7,6 +7,7 @@ import pickle
 
 import dp_accounting as dpa
 import pytest
+
 from dpfc.accounting import PlannedRelease, PrivacyPlan, ReleaseRequest
 
 

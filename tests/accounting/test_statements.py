@@ -9,6 +9,8 @@ import time
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
+
 from dpfc.accounting import (
     PrivacyPlan,
     PrivacyStatement,
@@ -18,7 +20,6 @@ from dpfc.accounting import (
     gaussian_epsilon,
     make_statement,
 )
-from pydantic import ValidationError
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 

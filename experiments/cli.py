@@ -1,0 +1,66 @@
+"""The command `dpfc`: from images to a private classifier, its accuracy and its statement.
+
+Commands live beside this file, one file a step. They import what is slow (PyTorch,
+scikit-learn, matplotlib) when they run, so that help is immediate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dpfc.experiments.cli_budget import budget_app
+from dpfc.experiments.cli_demo import demo
+from dpfc.experiments.cli_extract import extract
+from dpfc.experiments.cli_fit import fit
+from dpfc.experiments.cli_predict import evaluate, predict
+from dpfc.experiments.console import run_guarded
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+for command in (demo, extract, fit, evaluate, predict):
+    app.command()(command)
+app.add_typer(budget_app, name="budget")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dpfc._version import __version__
+
+        print(f"dpfc {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _dpfc(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", help="Show tracebacks; so does the environment's DPFC_DEBUG=1."),
+    ] = False,
+) -> None:
+    """Train the most accurate private classifier that a budget buys, from frozen features.
+
+    Images go through a public network once (extract), a classifier is trained on the features
+    under (ε, δ)-differential privacy (fit), and the model can then be published.
+
+    Start with: dpfc demo
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; see `dpfc.experiments.console.run_guarded` for exit codes."""
+    return run_guarded(
+        lambda arguments: app(arguments, prog_name="dpfc", standalone_mode=False), argv
+    )

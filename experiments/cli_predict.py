@@ -1,0 +1,179 @@
+"""`dpfc evaluate` and `dpfc predict`: a model file applied to a feature cache."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpfc.experiments.console import print_json
+from dpfc.experiments.files import check_writable, write_whole
+from dpfc.experiments.options import Features, Force, Json, ModelPath
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dpfc.features import FeatureCache
+
+__all__ = ["evaluate", "predict"]
+
+_NO_NOISE = (
+    "Computed without noise: the data owner's own look. Publishing these figures is covered by "
+    "no guarantee if the rows are private."
+)
+
+
+def evaluate(model: ModelPath, features: Features, json: Json = False) -> None:
+    """Measure a model's accuracy on a feature cache with labels, in all and class by class.
+
+    The figures are computed without noise: they are the data owner's own look, and no
+    guarantee covers publishing them if the rows are private.
+
+    Example: dpfc evaluate --model model.safetensors --features features/test
+    """
+    import numpy as np
+
+    from dpfc import load_model
+    from dpfc.features import FeatureCache
+
+    classifier = load_model(model)
+    cache = FeatureCache.open(features)
+    labels = _labels(cache, classifier.classes_)
+    hits = classifier.predict(cache) == labels
+    per_class = []
+    for name in classifier.classes_.tolist():
+        own = hits[labels == name]
+        accuracy = float(own.mean()) if len(own) else None
+        per_class.append({"class": name, "rows": len(own), "accuracy": accuracy})
+    report = {
+        "command": "evaluate",
+        "model": str(model),
+        "features": str(features),
+        "accuracy": float(np.mean(hits)),
+        "rows": len(hits),
+        "per_class": per_class,
+        "note": _NO_NOISE,
+    }
+    if json:
+        print_json(report)
+    else:
+        _print_evaluation(report)
+
+
+def _labels(cache: FeatureCache, classes: NDArray[Any]) -> NDArray[Any]:
+    """Labels as the model names them, shape (n_samples,)."""
+    import numpy as np
+
+    from dpfc.data import cache_labels
+
+    labels = cache_labels(cache, cache.read_labels())
+    if labels.dtype.kind != classes.dtype.kind and "U" in (labels.dtype.kind, classes.dtype.kind):
+        raise ValueError(
+            "the model's classes and the cache's labels are of different kinds (names and "
+            "numbers): the model was trained on another data set."
+        )
+    unknown = int((~np.isin(labels, classes)).sum())
+    if unknown:
+        raise ValueError(f"{unknown} rows of the cache have labels that the model does not know.")
+    return labels
+
+
+def _print_evaluation(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("class", box=None, pad_edge=False)
+    for heading in ("rows", "accuracy"):
+        table.add_column(heading, justify="right")
+    for entry in report["per_class"]:
+        accuracy = "-" if entry["accuracy"] is None else f"{entry['accuracy']:.2%}"
+        table.add_row(str(entry["class"]), f"{entry['rows']:,}", accuracy)
+    print(f"accuracy {report['accuracy']:.2%} on {report['rows']:,} rows\n")
+    Console(highlight=False, markup=False).print(table)
+    print(f"\n{_NO_NOISE}")
+
+
+def predict(
+    model: ModelPath,
+    features: Features,
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="File to write, .csv or .parquet; '-' is CSV on standard output."
+        ),
+    ],
+    proba: Annotated[
+        bool, typer.Option("--proba", help="Add a column of probabilities for each class.")
+    ] = False,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write a model's predictions for a feature cache, one line a row.
+
+    Columns: id (or row, counted from 0, where the cache has no ids), predicted_class, and with
+    --proba one column probability_CLASS a class. Labels are not needed.
+
+    Example: dpfc predict --model model.safetensors --features features/test --out out.csv
+    """
+    from dpfc import load_model
+    from dpfc.features import FeatureCache
+
+    if out == "-" and json:
+        raise ValueError("--json and --out - would both write to standard output; choose one.")
+    if out != "-":
+        check_writable(Path(out), force=force, suffixes=(".csv", ".parquet"))
+    classifier = load_model(model)
+    cache = FeatureCache.open(features)
+    columns: dict[str, Any] = _row_names(cache)
+    columns["predicted_class"] = classifier.predict(cache)
+    if proba:
+        probabilities = classifier.predict_proba(cache)
+        for k, name in enumerate(classifier.classes_.tolist()):
+            columns[f"probability_{name}"] = probabilities[:, k]
+    _write(columns, out)
+    if json:
+        print_json({"command": "predict", "path": out, "rows": len(cache), "columns": [*columns]})
+    elif out != "-":
+        print(f"{len(cache):,} predictions: {out}")
+
+
+def _row_names(cache: FeatureCache) -> dict[str, Any]:
+    """Column with the rows' ids, or their positions where the cache has none."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    if not cache.description.has_ids:
+        return {"row": np.arange(len(cache))}
+    ids: list[str] = []
+    for shard in cache.manifest["shards"]:
+        with pq.ParquetFile(cache.path / shard["file"]) as file:
+            ids += file.read(["id"]).column("id").to_pylist()
+    return {"id": ids}
+
+
+def _write(columns: dict[str, Any], out: str) -> None:
+    if Path(out).suffix.lower() == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        sink = io.BytesIO()
+        pq.write_table(pa.table(columns), sink)
+        write_whole(Path(out), sink.getvalue())
+        return
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(_plain(column) for column in columns.values()), strict=True))
+    if out == "-":
+        sys.stdout.write(text.getvalue())
+    else:
+        write_whole(Path(out), text.getvalue())
+
+
+def _plain(column: list[str] | NDArray[np.generic]) -> list[Any]:
+    return column if isinstance(column, list) else list(column.tolist())

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dpfc.spectra import noise_spectral_radius, shrunk_inverse
+
+
+def spd(rank, n, seed=0):
+    factor = np.random.default_rng(seed).normal(size=(n, rank))
+    return torch.from_numpy(factor @ factor.T)
+
+
+def test_without_noise_the_inverse_is_exact():
+    matrix = spd(8, 8)
+    expected = torch.linalg.inv(matrix)
+    result = shrunk_inverse(matrix, radius=0.0, damping=0.0)
+    torch.testing.assert_close(result, expected, rtol=1e-8, atol=1e-8 * float(expected.norm()))
+
+
+@pytest.mark.parametrize("damping", [1e-3, 1.0, 50.0])
+def test_without_noise_damping_is_a_ridge(damping):
+    matrix = spd(3, 8)
+    expected = torch.linalg.inv(matrix + damping * torch.eye(8, dtype=torch.float64))
+    result = shrunk_inverse(matrix, radius=0.0, damping=damping)
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9 / damping)
+
+
+def test_without_noise_or_damping_a_singular_matrix_gets_its_pseudo_inverse():
+    matrix = spd(3, 8)
+    result = shrunk_inverse(matrix, radius=0.0, damping=0.0)
+    torch.testing.assert_close(result, torch.linalg.pinv(matrix, hermitian=True))
+
+
+def test_the_inverse_is_symmetric_positive_and_finite_under_noise():
+    rng = np.random.default_rng(3)
+    for scale in (0.1, 10.0, 1e4):
+        noise = rng.normal(scale=scale, size=(40, 40))
+        matrix = spd(5, 40) + torch.from_numpy((noise + noise.T) / 2)
+        radius = noise_spectral_radius(scale, 40)
+        result = shrunk_inverse(matrix, radius=radius, damping=radius)
+        assert torch.isfinite(result).all()
+        torch.testing.assert_close(result, result.T, rtol=1e-9, atol=1e-12)
+        assert float(torch.linalg.eigvalsh(result).min()) >= 0.0
+        # No eigenvalue of the inverse exceeds what damping alone allows.
+        assert float(torch.linalg.eigvalsh(result).max()) <= (1 + 1e-9) / radius
+
+
+def test_the_spectral_radius_is_the_edge_of_sampled_noise():
+    d, sigma = 400, 2.5
+    noise = np.random.default_rng(4).normal(scale=sigma, size=(d, d))
+    sampled = np.abs(np.linalg.eigvalsh((noise + noise.T) / 2)).max()
+    stated = noise_spectral_radius(sigma, d)
+    assert 0.95 * sampled < stated < 1.05 * sampled
+    assert noise_spectral_radius(0.0, d) == 0.0

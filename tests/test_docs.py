@@ -1,0 +1,66 @@
+"""What the README and the docstrings show really runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ESTIMATORS = ("feature_covariance", "gradient", "least_squares", "newton")
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_readme_python_example_runs(tmp_path):
+    (example,) = code_blocks("python")
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "accuracy 0." in done.stdout
+    assert (tmp_path / "digits.safetensors").exists()
+
+
+def test_readme_commands_run(tmp_path):
+    pytest.importorskip("onnxruntime")
+    commands = [
+        line
+        for block in code_blocks("sh")
+        for line in block.splitlines()
+        if line.startswith("dpfc ")
+    ]
+    assert len(commands) == 6
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands:
+        done = subprocess.run(
+            command.split(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PATH": path},
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert (tmp_path / "runs/predictions.csv").exists()
+
+
+def test_readme_table_names_every_public_classifier():
+    dpfc = importlib.import_module("dpfc")
+    for name in (name for name in dpfc.__all__ if name.endswith("Classifier")):
+        assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("module", ESTIMATORS)
+def test_docstring_examples_run(module):
+    result = doctest.testmod(importlib.import_module(f"dpfc.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
