@@ -5,13 +5,32 @@
 statement in `privacy_`.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from dpfc._version import __version__
-from dpfc.exceptions import InsufficientMemoryError, ModelFileError, PrivacyWarning
-from dpfc.feature_covariance import DPFCClassifier
-from dpfc.gradient import DPGradientClassifier
-from dpfc.least_squares import DPLeastSquaresClassifier
-from dpfc.model_file import load_model
-from dpfc.newton import DPNewtonClassifier
+
+if TYPE_CHECKING:
+    from dpfc.exceptions import InsufficientMemoryError, ModelFileError, PrivacyWarning
+    from dpfc.feature_covariance import DPFCClassifier
+    from dpfc.gradient import DPGradientClassifier
+    from dpfc.least_squares import DPLeastSquaresClassifier
+    from dpfc.model_file import load_model
+    from dpfc.newton import DPNewtonClassifier
+
+# Imported when first used: `dpfc --help` and `dpfc.accounting` should not wait for torch.
+_MODULES = {
+    "DPFCClassifier": "feature_covariance",
+    "DPGradientClassifier": "gradient",
+    "DPLeastSquaresClassifier": "least_squares",
+    "DPNewtonClassifier": "newton",
+    "InsufficientMemoryError": "exceptions",
+    "ModelFileError": "exceptions",
+    "PrivacyWarning": "exceptions",
+    "load_model": "model_file",
+}
 
 __all__ = [
     "DPFCClassifier",
@@ -24,3 +43,13 @@ __all__ = [
     "__version__",
     "load_model",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"dpfc.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -30,6 +31,7 @@ from dpfc.data import (
     public_classes,
     without_values,
 )
+from dpfc.exceptions import PrivacyWarning
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
 from dpfc.model_file import save_model
@@ -180,6 +182,13 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         plan = self.privacy_plan()
         row_map = self._row_map(None, intercept=True)
         self._check_size(row_map.n_columns(rows.n_features), len(self.classes_), rows.device)
+        if noise.reproducible:
+            warnings.warn(
+                "random_state was given: anyone who knows the seed can remove the noise. "
+                "The result must not be published.",
+                PrivacyWarning,
+                stacklevel=2,
+            )
         draws = sum(release.count for release in plan.releases)
         with release_progress(draws) if self.verbose else nullcontext() as on_release:
             mechanism = GaussianMechanism(
@@ -271,11 +280,9 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if row_map.intercept_scaling == 0.0:
             self.coef_, self.intercept_ = weights, np.zeros(len(weights))
             return
-        scaling = row_map.intercept_scaling
-        shrink = math.sqrt(1.0 - scaling**2) if row_map.normalize else 1.0
-        length = row_map.l2_clip_norm if row_map.normalize else 1.0
-        self.coef_ = weights[:, :-1] * shrink
-        self.intercept_ = weights[:, -1] * scaling * length
+        share = row_map.intercept_scaling**2 if row_map.normalize else 0.0
+        self.coef_ = weights[:, :-1] * math.sqrt(1.0 - share)
+        self.intercept_ = weights[:, -1] * row_map.constant
 
     def _rests_on(self, named_by_cache: bool) -> list[str]:
         """What a reader has to accept for the guarantee to hold."""

@@ -92,15 +92,11 @@ class CacheRows:
         start, pending = 0, np.empty((0, self.n_features))
         for X, _ in self._cache.blocks(block_rows):
             pending = np.concatenate([pending, np.asarray(X, dtype=np.float64)])
-            while len(pending) >= block_rows or (
-                len(pending) and start + len(pending) == len(self)
-            ):
+            last = start + len(pending) == self.n_samples
+            while len(pending) >= block_rows or (last and len(pending)):
                 rows, pending = pending[:block_rows], pending[block_rows:]
                 yield torch.from_numpy(rows), torch.from_numpy(self.codes[start:][: len(rows)])
                 start += len(rows)
-
-    def __len__(self) -> int:
-        return self.n_samples
 
     def _check_block(self, X: NDArray[Any], y: NDArray[Any] | None) -> None:
         """Refuse a cache whose blocks do not fit what it states."""
@@ -183,7 +179,8 @@ def public_classes(
         listed = np.asarray(list(classes))
     except (TypeError, ValueError):
         listed = np.empty((0, 0))  # not a list, or a ragged one
-    if listed.ndim != 1 or listed.dtype.kind not in "biufUO":
+    text = listed.dtype == object and all(isinstance(label, str) for label in listed.flat)
+    if listed.ndim != 1 or not (text or listed.dtype.kind in "biufU"):
         raise ValueError("classes must be a list of plain labels, all numbers or all strings.")
     if listed.dtype.kind == "f" and not np.isfinite(listed).all():
         raise ValueError("classes must not contain NaN or infinity.")
@@ -259,16 +256,17 @@ def without_values() -> Iterator[None]:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         In place of whatever the checks raise.
     """
     try:
         yield
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         text = str(error)
-        words = text.split("\n")[0].removesuffix("array=").split(": ")[0].rstrip(" :.")
-        if "could not convert" in text or "must be a real number" in text:
-            words = "X and y must hold numbers only (y may hold strings)"
+        words = text.split("\n")[0].rstrip(" :.")
+        if "could not convert" in text:
+            words = "X must hold numbers only"
         if "Reshape your data" in text:
             words += ". Reshape your data to (n_samples, n_features)"
-        raise ValueError(f"{words}.") from None
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{words}.") from None

@@ -63,7 +63,7 @@ class DPFCClassifier(PrivateLinearClassifier):
         η. "auto" is 1.6 over the loss's curvature at zero weights (1.6 n_classes for the
         softmax loss, 6.4 for the sigmoid loss): a Newton step at zero weights would be 1
         over it, steps are stable below 2 over it, and clipped residuals shorten them.
-    logit_noise : float, default=0.6
+    logit_noise : float, default=0.7
         How far the noise of all steps together may move a logit (standard deviation for
         a row of length C, in a direction without signal); λ = η σ_g C √n_steps / logit_noise
         follows from it, with σ_g the standard deviation of a gradient's noise.
@@ -131,7 +131,7 @@ class DPFCClassifier(PrivateLinearClassifier):
         gram_share: float = 0.05,
         n_steps: int = 20,
         step_size: float | Literal["auto"] = "auto",
-        logit_noise: float = 0.6,
+        logit_noise: float = 0.7,
         residual_clip_norm: float = 0.5,
         loss: str = "softmax",
         l2_regularization: float = 0.0,

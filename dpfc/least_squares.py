@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dpfc.accounting import ReleaseRequest
 from dpfc.base import PrivateLinearClassifier
-from dpfc.mechanisms import GaussianMechanism
+from dpfc.mechanisms import GaussianMechanism, Release
 from dpfc.memory import check_memory
 from dpfc.parameters import Constraint, Interval
 from dpfc.probabilities import squared_probabilities
@@ -63,6 +63,12 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
     sums_share : float in (0, 1), default=0.7
         Share of the budget (of μ²) for the class sums; Gram matrices get the rest, with
         `alpha` in equal parts for G and for the A_k.
+    discriminant_shift : float in [0, 1], default=0.25
+        Share of a class's mean score on its own rows that is taken off its scores: 0 is
+        plain regression, 0.5 the threshold of linear discriminant analysis. Regression
+        favours classes that are far from the others, the more the noisier it is. Needs
+        `fit_intercept`; not used with `alpha`, nor without noise, where the ridge solution
+        is returned.
     damping : float, default=0.2
         λ in units of the spectral radius of the noise in the matrix, σ√(2d).
     l2_regularization : float, default=0.0
@@ -103,6 +109,7 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
         **PrivateLinearClassifier._constraints,
         "alpha": Interval(0, words=(None,)),
         "sums_share": Interval(0, 1),
+        "discriminant_shift": Interval(0, 1, closed="both"),
         "damping": Interval(0, closed="left"),
         "l2_regularization": Interval(0, closed="left"),
     }
@@ -122,6 +129,7 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
         intercept_scaling: float = 0.1,
         alpha: float | None = None,
         sums_share: float = 0.7,
+        discriminant_shift: float = 0.25,
         damping: float = 0.2,
         l2_regularization: float = 0.0,
         random_state: int | np.random.Generator | np.random.RandomState | None = None,
@@ -139,6 +147,7 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
         self.intercept_scaling = intercept_scaling
         self.alpha = alpha
         self.sums_share = sums_share
+        self.discriminant_shift = discriminant_shift
         self.damping = damping
         self.l2_regularization = l2_regularization
         self.random_state = random_state
@@ -162,11 +171,14 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
             )
 
     def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
-        sums = mechanism.release("class_sums", ClassSums()).value
-        gram = mechanism.release("gram", Gram())
+        release = mechanism.release("class_sums", ClassSums())
+        sums, gram = release.value, mechanism.release("gram", Gram())
         if self.alpha is None:
             inverse = self._inverse(gram.value, gram.noise_standard_deviation)
-            return np.asarray((sums @ inverse).cpu().numpy())
+            coef = sums @ inverse
+            if (constant := mechanism.row_map.constant) > 0.0 and not mechanism.exact:
+                coef[:, -1] -= self._shift(release, inverse, constant) / constant
+            return np.asarray(coef.cpu().numpy())
         grams = mechanism.release("class_grams", ClassGrams())
         noise = math.hypot(
             grams.noise_standard_deviation, self.alpha * gram.noise_standard_deviation
@@ -176,6 +188,18 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
             for class_gram, class_sum in zip(grams.value, sums, strict=True)
         ]
         return np.asarray(torch.stack(weights).cpu().numpy())
+
+    def _shift(self, release: Release, inverse: torch.Tensor, constant: float) -> torch.Tensor:
+        """`discriminant_shift` of each class's mean score on its own rows, shape (n_classes,).
+
+        That mean is θ_kᵀ b_k / n_k; its noise adds σ² tr(inverse) to the numerator, and
+        n_k is what the class sum's constant column says, where it is above its own noise.
+        """
+        sums, noise = release.value, release.noise_standard_deviation
+        scores = ((sums @ inverse) * sums).sum(dim=1) - noise**2 * inverse.trace()
+        counts = sums[:, -1] / constant
+        known = max(float(counts.mean()), 3.0 * noise / constant, 1.0)
+        return self.discriminant_shift * scores.clamp(min=0.0) / counts.clamp(min=known)
 
     def _inverse(self, noisy: torch.Tensor, noise_standard_deviation: float) -> torch.Tensor:
         radius = noise_spectral_radius(noise_standard_deviation, len(noisy))

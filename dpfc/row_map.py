@@ -67,6 +67,11 @@ class RowMap:
             return self.l2_clip_norm
         return math.hypot(self.l2_clip_norm, self.intercept_scaling)
 
+    @property
+    def constant(self) -> float:
+        """Value of the constant column; 0 where there is none."""
+        return self.intercept_scaling * (self.l2_clip_norm if self.normalize else 1.0)
+
     def n_columns(self, n_features: int) -> int:
         """Width of a mapped row."""
         return n_features + (self.intercept_scaling > 0)
@@ -86,11 +91,9 @@ class RowMap:
         if self.center is not None:
             rows = self._bound(rows - self.center)
         if self.intercept_scaling > 0:
-            value = self.intercept_scaling
             if self.normalize:
-                rows = rows * math.sqrt(1.0 - value**2)
-                value *= self.l2_clip_norm
-            rows = torch.nn.functional.pad(rows, (0, 1), value=value)
+                rows = rows * math.sqrt(1.0 - self.intercept_scaling**2)
+            rows = torch.nn.functional.pad(rows, (0, 1), value=self.constant)
         return rows
 
     def _bound(self, rows: torch.Tensor) -> torch.Tensor:
