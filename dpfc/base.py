@@ -235,8 +235,6 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if not isinstance(X, torch.Tensor) or X.device.type == "cpu":
             with without_values():
                 X, y = validate_data(self, X, y, dtype=_DTYPES, ensure_all_finite=False)
-                check_classification_targets(y)
-                y = column_or_1d(y)
             check_finite(X)
         else:
             X = self._check_gpu_tensor(X, reset=True)
@@ -245,10 +243,10 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             y = y.cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
             if len(y) != len(X):
                 raise ValueError(f"X has {len(X)} rows and y has {len(y)} labels.")
-            with without_values():
-                check_classification_targets(y)
-                y = column_or_1d(y)
-        return X, y
+        with without_values():
+            check_classification_targets(y)
+            labels: NDArray[Any] = column_or_1d(y)
+        return X, labels
 
     def _check_gpu_tensor(self, X: torch.Tensor, reset: bool) -> torch.Tensor:
         if X.ndim != 2 or not X.is_floating_point() or 0 in X.shape:

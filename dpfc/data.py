@@ -55,7 +55,7 @@ class ArrayRows:
         self.n_features: int = X.shape[1]
         self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
         self._X = X
-        self._codes = torch.from_numpy(codes).to(self.device)
+        self.codes = torch.from_numpy(codes).to(self.device)
 
     def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (rows, codes)."""
@@ -64,7 +64,7 @@ class ArrayRows:
             if not isinstance(rows, torch.Tensor):
                 # A copy: memory maps may be read-only, which torch does not accept.
                 rows = torch.from_numpy(np.array(rows, dtype=np.float64))
-            yield rows, self._codes[start : start + block_rows]
+            yield rows, self.codes[start : start + block_rows]
 
 
 class CacheRows:
@@ -85,7 +85,7 @@ class CacheRows:
         if start != self.n_samples:
             raise ValueError("the feature cache does not hold the number of rows that it states.")
         check_size(start)
-        self.codes = np.concatenate(codes)
+        self.codes = torch.from_numpy(np.concatenate(codes))
 
     def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (rows, codes), every block but the last of `block_rows` rows."""
@@ -95,7 +95,7 @@ class CacheRows:
             last = start + len(pending) == self.n_samples
             while len(pending) >= block_rows or (last and len(pending)):
                 rows, pending = pending[:block_rows], pending[block_rows:]
-                yield torch.from_numpy(rows), torch.from_numpy(self.codes[start:][: len(rows)])
+                yield torch.from_numpy(rows), self.codes[start : start + len(rows)]
                 start += len(rows)
 
     def _check_block(self, X: NDArray[Any], y: NDArray[Any] | None) -> None:
@@ -121,7 +121,7 @@ def open_cache(cache: BlockSource, classes: NDArray[Any]) -> ArrayRows | CacheRo
     for block, _ in cache.blocks(_CHECK_ROWS):
         X[start : start + len(block)] = block
         start += len(block)
-    return ArrayRows(X, streamed.codes)
+    return ArrayRows(X, streamed.codes.numpy())
 
 
 def cache_labels(cache: BlockSource, labels: NDArray[Any] | None) -> NDArray[Any]:

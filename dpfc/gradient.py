@@ -197,7 +197,7 @@ class DPGradientClassifier(PrivateLinearClassifier):
                 # A step's noise moves a logit by rate · noise · bound / (q n (1 - momentum)).
                 walk = noise * bound * math.sqrt(self.n_steps) / (1.0 - self.momentum)
                 rate = min(rate, _LOGIT_NOISE * self.sampling_probability * n_samples / walk)
-        return torch.optim.SGD([coef], lr=rate, momentum=self.momentum)
+        return torch.optim.SGD([coef], lr=float(rate), momentum=self.momentum)
 
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return logistic_probabilities(scores, self.loss)

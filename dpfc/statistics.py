@@ -25,6 +25,7 @@ class LabeledRows(Protocol):
     n_samples: int
     n_features: int
     device: torch.device
+    codes: torch.Tensor
 
     def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (rows (n, n_features), codes (n,)), the same at every call."""
@@ -54,7 +55,8 @@ class BoundedRows:
     def sum(self, query: Query) -> torch.Tensor:
         """Sum the query over all rows, in float64."""
         if not query.reads_rows:
-            return self._accumulate(query, self.source.blocks(query.block_rows))
+            codes = self.source.codes
+            return query.block_sum(codes.unsqueeze(1), codes, self.n_classes)
         return self._accumulate(query, self._blocks(query.block_rows))
 
     def sum_subset(self, query: Query, selected: torch.Tensor) -> torch.Tensor:

@@ -412,7 +412,7 @@ def test_a_sampled_release_sums_the_rows_whose_coins_came_up(kept, monkeypatch):
     query = QUERIES["gradient"]
     value = mechanism.release("gradient", query).value
     mapped = RowMap()(torch.from_numpy(rows._X[coins]))
-    expected = query.block_sum(mapped, rows._codes[coins], N_CLASSES)
+    expected = query.block_sum(mapped, rows.codes[coins], N_CLASSES)
     torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-11)
     assert noise.probability == 0.3
 
@@ -505,7 +505,7 @@ def test_centring_after_a_release_applies_to_the_next_one():
     mechanism.center_rows()
     value = mechanism.release("class_sums", ClassSums()).value
     mapped = mechanism.row_map(torch.from_numpy(rows._X))
-    expected = ClassSums().block_sum(mapped, rows._codes, N_CLASSES)
+    expected = ClassSums().block_sum(mapped, rows.codes, N_CLASSES)
     torch.testing.assert_close(value, expected, rtol=1e-11, atol=1e-11)
 
 
