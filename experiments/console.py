@@ -41,7 +41,7 @@ def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None =
     arguments = [argument for argument in arguments if argument != "--debug"]
     # OpenMP threads that spin while they wait make small matrix products on a busy machine
     # ten times slower. It is read when PyTorch is loaded, which is later than here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     with _clean_warnings():
         try:
             code = run(arguments)
