@@ -36,7 +36,8 @@ def shrunk_inverse(noisy: torch.Tensor, radius: float, damping: float) -> torch.
         ξ(y) = y - (R²/2) Re g(y),   g(y) = mean_j 1 / (y - y_j).
 
     An eigenvalue far outside the noise's spectrum becomes √(y² - R²), pure noise
-    becomes 0, and the trace is kept.
+    becomes 0 but for what the smoothing of g leaves at the spectrum's edge, and the
+    trace is kept until negative values are cut off.
 
     Parameters
     ----------

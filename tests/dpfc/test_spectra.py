@@ -54,3 +54,37 @@ def test_the_spectral_radius_is_the_edge_of_sampled_noise():
     stated = noise_spectral_radius(sigma, d)
     assert 0.95 * sampled < stated < 1.05 * sampled
     assert noise_spectral_radius(0.0, d) == 0.0
+
+
+def _noisy_spiked_matrix(n_columns, noise_standard_deviation, seed=0):
+    """A matrix of decaying spectrum, and the same with symmetric noise."""
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(
+        torch.randn(n_columns, n_columns, generator=generator, dtype=torch.float64)
+    )[0]
+    values = 200.0 / torch.arange(1, n_columns + 1, dtype=torch.float64)
+    matrix = (basis * values) @ basis.T
+    noise = torch.randn(n_columns, n_columns, generator=generator, dtype=torch.float64)
+    return matrix, matrix + noise_standard_deviation * (noise + noise.T) / 2
+
+
+def test_the_cleaned_matrix_is_nearer_to_the_exact_one_than_the_noisy_one_or_its_positive_part():
+    exact, noisy = _noisy_spiked_matrix(200, 1.0)
+    radius, damping = noise_spectral_radius(1.0, 200), 1.0
+    identity = torch.eye(200, dtype=torch.float64)
+    cleaned = torch.linalg.inv(shrunk_inverse(noisy, radius, damping)) - damping * identity
+    values, vectors = torch.linalg.eigh(noisy)
+    positive = (vectors * values.clamp(min=0.0)) @ vectors.T
+    error = torch.linalg.norm(cleaned - exact)
+    assert error < 0.5 * torch.linalg.norm(noisy - exact)
+    assert error < 0.8 * torch.linalg.norm(positive - exact)
+
+
+def test_pure_noise_is_cleaned_away():
+    _, noisy = _noisy_spiked_matrix(200, 1.0)
+    noise = noisy - _noisy_spiked_matrix(200, 0.0)[1]
+    radius, damping = noise_spectral_radius(1.0, 200), 1.0
+    inverse = shrunk_inverse(noise, radius, damping)
+    left = 1.0 / torch.linalg.eigvalsh(inverse) - damping
+    assert left.mean() < 0.1 * radius  # its positive part has a mean of 0.21 radii
+    assert left.max() < 0.5 * radius  # at the edge, as far as the smoothing reaches
