@@ -268,5 +268,5 @@ def _reasons_not_private(plan: PrivacyPlan, seeded: bool) -> list[str]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("dpfc", "dp-accounting", "numpy", "scipy")
+    packages = ("dpfc", "dp-accounting", "numpy", "scipy", "torch")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -32,7 +32,7 @@ BAD = [
     (FIT + "--epsilon 1 --set epsilon=9", "use --epsilon", 1),
     (FIT + "--epsilon 1 --set loss=hinge", "loss must be one of 'softmax', 'sigmoid'", 1),
     (FIT + "--epsilon 1 --n-samples 0", "n_samples must be an int", 1),
-    (FIT + "--epsilon 1 --classes ant,bee", "label(s) are not in classes", 1),
+    (FIT + "--epsilon 1 --classes ant,bee", "y has labels that are not in classes", 1),
     (FIT + "--epsilon 1 --classes ant", "classes must list two or more", 1),
     (FIT + "--epsilon 1 --seed x", "--seed", 2),
     ("fit --features {none} --out {out} --epsilon 1", "no feature cache at", 1),
