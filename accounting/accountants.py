@@ -9,7 +9,7 @@ REPLACE_ONE; `_pld.py` translates.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import dp_accounting
@@ -147,3 +147,35 @@ def _exact_mu(steps: tuple[GaussianSteps, ...]) -> float:
     if any(step.is_sampled for step in steps):
         raise UnsupportedEventError("exact has no closed form for Poisson sampling.")
     return composed_mu(steps)
+
+
+def epsilon_by_accountant(
+    event: dp_accounting.DpEvent,
+    target_delta: float,
+    *,
+    neighboring_relation: str,
+    accountants: Sequence[str],
+) -> dict[str, float | str]:
+    """Epsilon at `target_delta` by each accountant in turn, or why it cannot tell.
+
+    Parameters
+    ----------
+    event : DpEvent
+    target_delta : float
+    neighboring_relation : {"add_or_remove_one", "replace_one"}
+    accountants : sequence of {"exact", "pld", "rdp"}
+
+    Returns
+    -------
+    dict
+        An epsilon, or a text that starts with "unavailable", by accountant.
+    """
+    epsilons: dict[str, float | str] = {}
+    for name in accountants:
+        try:
+            epsilons[name] = compute_epsilon(
+                event, target_delta, neighboring_relation=neighboring_relation, accountant=name
+            )
+        except UnsupportedEventError as error:
+            epsilons[name] = f"unavailable: {error}"
+    return epsilons

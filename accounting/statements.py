@@ -19,9 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from dpfc.accounting._events import UnsupportedEventError, composed_mu, gaussian_steps
+from dpfc.accounting._events import composed_mu, gaussian_steps
 from dpfc.accounting._statement_text import render_text
-from dpfc.accounting.accountants import compute_epsilon, default_accountant
+from dpfc.accounting.accountants import default_accountant, epsilon_by_accountant
 from dpfc.accounting.plans import PrivacyPlan, release_event
 
 # Relative: a noise multiplier recomputed from a standard deviation is off by a few ulps.
@@ -195,7 +195,14 @@ def make_statement(
     """
     event = dp_accounting.ComposedDpEvent([record.event for record in records])
     accountant = default_accountant(event)
-    epsilons = _epsilons(event, plan, accountant)
+    # PLD costs time and is left out where it is not the tightest.
+    others = [name for name in ("exact", "rdp") if name != accountant]
+    epsilons = epsilon_by_accountant(
+        event,
+        plan.target_delta,
+        neighboring_relation=plan.neighboring_relation,
+        accountants=[accountant, *others],
+    )
     steps = gaussian_steps(event)
     mu = None if any(step.is_sampled for step in steps) else composed_mu(steps)
     _refuse_excess(plan, epsilons[accountant], mu)
@@ -218,25 +225,6 @@ def make_statement(
             "versions": _versions(),
         }
     )
-
-
-def _epsilons(
-    event: dp_accounting.DpEvent, plan: PrivacyPlan, default: str
-) -> dict[str, float | str]:
-    """Evaluate the default accountant first, then the cheap ones."""
-    names = [default, *(name for name in ("exact", "rdp") if name != default)]
-    epsilons: dict[str, float | str] = {}
-    for name in names:
-        try:
-            epsilons[name] = compute_epsilon(
-                event,
-                plan.target_delta,
-                neighboring_relation=plan.neighboring_relation,
-                accountant=name,
-            )
-        except UnsupportedEventError as error:
-            epsilons[name] = f"unavailable: {error}"
-    return epsilons
 
 
 def _refuse_excess(plan: PrivacyPlan, epsilon: float | str, mu: float | None) -> None:

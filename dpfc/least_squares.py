@@ -34,8 +34,7 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
 
         θ_k = (A_k + αG + λI)⁻¹ b_k,
 
-    which weighs rows of other classes by α. It pays for K more matrices, and is
-    behind the pooled form wherever noise matters (see docs/benchmarks.md).
+    which weighs rows of other classes by α, and pays for K more matrices.
 
     Parameters
     ----------

@@ -30,8 +30,7 @@ class DPNewtonClassifier(PrivateLinearClassifier):
 
         θ_k ← θ_k - (Ĥ_k + (λ + ρ)I)⁻¹ (g_k + ρ θ_k).
 
-    It holds K matrices of d² numbers and is meant for few classes and narrow features;
-    DP-FC reaches its accuracy or a better one for a small part of the time.
+    It holds K matrices of d² numbers and is meant for few classes and narrow features.
 
     Parameters
     ----------

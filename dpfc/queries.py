@@ -286,7 +286,7 @@ class GradientSum(Query):
 
     def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
         """Residuals of the block, clipped, times its rows."""
-        # In this order the product reads the rows along memory, a third faster than rows @ coefᵀ.
+        # In this order the product reads the rows along memory, faster than rows @ coefᵀ does.
         logits = (self.coef @ rows.T).T
         residual = self.loss.residual(logits, codes)
         if self.residual_clip_norm < self.loss.residual_bound(len(self.coef)):

@@ -59,14 +59,11 @@ def logistic_ceiling(
 def bound_rows(
     X: NDArray[np.floating], X_test: NDArray[np.floating]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Normalise, centre by the mean of `X`, and normalise again; float32."""
-    rows, test_rows = _normalise(X), _normalise(X_test)
-    center = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return _normalise(rows - center), _normalise(test_rows - center)
+    """Normalise, centre by the exact mean of `X`, and normalise again; float32."""
+    import torch
 
+    from dpfc.row_map import RowMap
 
-def _normalise(X: NDArray[np.floating]) -> NDArray[np.float32]:
-    rows = X.astype(np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = rows / np.maximum(norms, np.finfo(np.float32).tiny)
-    return scaled
+    rows, test_rows = torch.from_numpy(X), torch.from_numpy(X_test)
+    row_map = RowMap(center=RowMap()(rows).mean(dim=0))
+    return row_map(rows).float().numpy(), row_map(test_rows).float().numpy()

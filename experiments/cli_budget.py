@@ -105,32 +105,21 @@ def _gaussian_plan(
 def _report(plan: PrivacyPlan) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from dpfc.accounting import epsilon_by_accountant
+
     return {
         "target_epsilon": plan.target_epsilon,
         "target_delta": plan.target_delta,
         "neighboring_relation": plan.neighboring_relation,
         "mu": plan.mu,
-        "epsilon_by_accountant": _epsilons(plan),
+        "epsilon_by_accountant": epsilon_by_accountant(
+            plan.event,
+            plan.target_delta,
+            neighboring_relation=plan.neighboring_relation,
+            accountants=("exact", "pld", "rdp"),
+        ),
         "releases": [asdict(release) for release in plan.releases],
     }
-
-
-def _epsilons(plan: PrivacyPlan) -> dict[str, float | str]:
-    """Epsilon at the plan's delta by each accountant, or why it cannot tell."""
-    from dpfc.accounting import UnsupportedEventError, compute_epsilon
-
-    epsilons: dict[str, float | str] = {}
-    for name in ("exact", "pld", "rdp"):
-        try:
-            epsilons[name] = compute_epsilon(
-                plan.event,
-                plan.target_delta,
-                neighboring_relation=plan.neighboring_relation,
-                accountant=name,
-            )
-        except UnsupportedEventError as error:
-            epsilons[name] = f"unavailable: {error}"
-    return epsilons
 
 
 def _print_plan(report: dict[str, Any]) -> None:
