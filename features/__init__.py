@@ -1,4 +1,4 @@
-"""From images to a feature cache: data sets, frozen backbones, extraction, the cache itself.
+"""From images or texts to a feature cache: data sets, backbones, extraction, the cache.
 
 Public names are imported when they are first used, so that importing this package costs nothing.
 """
@@ -15,15 +15,19 @@ if TYPE_CHECKING:
         DatasetError,
         FeatureCacheError,
         MissingDependencyError,
+        OutOfDeviceMemoryError,
         UnreadableImageError,
     )
     from dpfc.features.extraction import extract
     from dpfc.features.manifest import CacheDescription
+    from dpfc.features.sklearn_transformer import BackboneTransformer
 
 __all__ = [
     "BACKBONES",
     "Backbone",
+    "BackboneTransformer",
     "CacheDescription",
+    "Dataset",
     "DatasetError",
     "FeatureCache",
     "FeatureCacheError",
@@ -31,7 +35,12 @@ __all__ = [
     "ImageDataset",
     "ImageItem",
     "MissingDependencyError",
+    "OutOfDeviceMemoryError",
+    "TextDataset",
+    "TextItem",
     "UnreadableImageError",
+    "UnreadableItemError",
+    "UnreadableTextError",
     "extract",
     "load_backbone",
     "open_dataset",
@@ -41,15 +50,26 @@ _HOMES = {
     "backbones": ("BACKBONES", "Backbone", "load_backbone"),
     "cache": ("FeatureCache",),
     "cache_writer": ("FeatureCacheWriter",),
-    "datasets": ("ImageDataset", "ImageItem", "open_dataset"),
+    "datasets": (
+        "Dataset",
+        "ImageDataset",
+        "ImageItem",
+        "TextDataset",
+        "TextItem",
+        "open_dataset",
+    ),
     "exceptions": (
         "DatasetError",
         "FeatureCacheError",
         "MissingDependencyError",
+        "OutOfDeviceMemoryError",
         "UnreadableImageError",
+        "UnreadableItemError",
+        "UnreadableTextError",
     ),
     "extraction": ("extract",),
     "manifest": ("CacheDescription",),
+    "sklearn_transformer": ("BackboneTransformer",),
 }
 
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dpfc.features._files import sha256_of_bytes
+from dpfc.features._files import sha256_of_bytes, sha256_of_file
 from dpfc.features.exceptions import FeatureCacheError
-from dpfc.features.manifest import CacheDescription, Manifest
+from dpfc.features.manifest import CacheDescription, Manifest, Shard
 
 __all__ = ["FeatureCache", "cache_schema"]
 
@@ -81,8 +81,31 @@ class FeatureCache:
                 "it resumes."
             )
         cache = cls(path, manifest)
-        cache._check_footers()
+        for shard in manifest.shards:
+            cache._check_footer(shard)
         return cache
+
+    @classmethod
+    def verify(cls, path: str | Path) -> list[str]:
+        """Check every byte of a cache's files against its manifest, and that against itself.
+
+        The checksums tell accidents, not an attacker who writes new ones.
+
+        Returns
+        -------
+        list of str
+            What is wrong, a sentence for each damaged file; empty if nothing is. Of a damaged
+            manifest's shards nothing can be said.
+        """
+        path = Path(path)
+        try:
+            manifest = Manifest.read(path, strict=True)
+        except FeatureCacheError as error:
+            return [str(error)]
+        found = list(cls(path, manifest)._damages())
+        if not manifest.complete:
+            found.append(f"{path} is incomplete: run the same `dpfc extract` again, it resumes.")
+        return found
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -127,6 +150,17 @@ class FeatureCache:
                 rows = slice(start, start + block_rows)
                 # Copies: Arrow's memory is read-only, which PyTorch warns about.
                 yield X[rows].copy(), None if y is None else y[rows].copy()
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Stream the shards as Arrow tables of all columns: features, label, id.
+
+        Raises
+        ------
+        FeatureCacheError
+            If a shard is damaged.
+        """
+        for index in range(len(self._manifest.shards)):
+            yield self._read(index, self._schema.names)
 
     def load(self) -> Block:
         """All features, shape (n_samples, n_features), and labels, shape (n_samples,) or None.
@@ -187,20 +221,31 @@ class FeatureCache:
         self._verified.add(shard.file)
         return table
 
-    def _check_footers(self) -> None:
+    def _damages(self) -> Iterator[str]:
+        """Read every byte of every shard, and say of each damaged one what is wrong with it."""
         for shard in self._manifest.shards:
-            path = self.path / shard.file
-            if not path.is_file():
-                raise self._damaged(path, "is missing")
             try:
-                with pq.ParquetFile(path) as file:
-                    schema, rows = file.schema_arrow, file.metadata.num_rows
-            except Exception as error:  # a damaged footer raises whatever it likes
-                raise self._damaged(path, "is not a readable Parquet file") from error
-            if rows != shard.rows:
-                raise self._damaged(path, f"holds {rows} rows, the manifest says {shard.rows}")
-            if not schema.equals(self._schema):
-                raise self._damaged(path, "has other columns, width or dtype than the manifest")
+                self._check_footer(shard)
+                if sha256_of_file(self.path / shard.file) != shard.sha256:
+                    raise self._damaged(self.path / shard.file, "does not match its checksum")
+            except OSError as error:
+                yield f"{self.path / shard.file} cannot be read: {error.strerror}."
+            except FeatureCacheError as error:
+                yield str(error)
+
+    def _check_footer(self, shard: Shard) -> None:
+        path = self.path / shard.file
+        if not path.is_file():
+            raise self._damaged(path, "is missing")
+        try:
+            with pq.ParquetFile(path) as file:
+                schema, rows = file.schema_arrow, file.metadata.num_rows
+        except Exception as error:  # a damaged footer raises whatever it likes
+            raise self._damaged(path, "is not a readable Parquet file") from error
+        if rows != shard.rows:
+            raise self._damaged(path, f"holds {rows} rows, the manifest says {shard.rows}")
+        if not schema.equals(self._schema):
+            raise self._damaged(path, "has other columns, width or dtype than the manifest")
 
     @staticmethod
     def _damaged(path: Path, what: str) -> FeatureCacheError:

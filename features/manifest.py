@@ -10,7 +10,7 @@ from typing import Any
 from dpfc.features._files import sha256_of_bytes
 from dpfc.features.exceptions import FeatureCacheError
 
-__all__ = ["MANIFEST_NAME", "CacheDescription", "Manifest", "Shard", "shard_name"]
+__all__ = ["MANIFEST_NAME", "CacheDescription", "Manifest", "Shard", "Skipped", "shard_name"]
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "dpfc feature cache"
@@ -35,6 +35,15 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """A row of the data set that could not be read: its id, why, and the shard it is missing in."""
+
+    id: str
+    reason: str
+    shard: int
+
+
+@dataclass(frozen=True)
 class CacheDescription:
     """What the rows of a cache are; decided before the first is written.
 
@@ -49,7 +58,8 @@ class CacheDescription:
     has_labels, has_ids : bool
         Whether the columns ``label`` and ``id`` exist.
     shard_rows : int
-        Rows in every shard but the last.
+        Rows of the data set that a shard covers: its own rows and those skipped; fewer in the
+        last.
     backbone, preprocessing, dataset : dict
         Where the features come from (JSON); empty if unknown.
     """
@@ -92,11 +102,21 @@ class CacheDescription:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A description, the finished shards, and whether they are all."""
+    """A description, the finished shards with the rows skipped in them, and whether that is all."""
 
     description: CacheDescription
     shards: tuple[Shard, ...] = ()
     complete: bool = False
+    skipped: tuple[Skipped, ...] = ()
+
+    def covered(self, index: int) -> int:
+        """Rows of the data set that a shard covers, the skipped ones with it."""
+        return self.shards[index].rows + sum(row.shard == index for row in self.skipped)
+
+    def first(self, shards: int) -> "Manifest":
+        """The same cache cut after so many shards, incomplete."""
+        kept = tuple(row for row in self.skipped if row.shard < shards)
+        return Manifest(self.description, self.shards[:shards], skipped=kept)
 
     def to_dict(self) -> dict[str, Any]:
         """Contents of ``manifest.json`` as a dictionary."""
@@ -112,13 +132,20 @@ class Manifest:
             "n_samples": sum(shard.rows for shard in self.shards),
             **asdict(self.description),
             "shards": [asdict(shard) for shard in self.shards],
+            "skipped": [asdict(row) for row in self.skipped],
         }
         body["sha256"] = _checksum(body)
-        return (json.dumps(body, indent=2) + "\n").encode()
+        return _encode(body)
 
     @classmethod
-    def read(cls, folder: Path) -> "Manifest":
+    def read(cls, folder: Path, *, strict: bool = False) -> "Manifest":
         """Read and check the manifest of a folder.
+
+        Parameters
+        ----------
+        folder : Path
+        strict : bool
+            Refuse every byte that differs from what dpfc wrote, spaces between values as well.
 
         Raises
         ------
@@ -127,7 +154,8 @@ class Manifest:
         """
         path = folder / MANIFEST_NAME
         try:
-            body = json.loads(path.read_bytes())
+            content = path.read_bytes()
+            body = json.loads(content)
         except FileNotFoundError:
             raise FeatureCacheError(
                 f"{folder} is not a feature cache: it holds no {MANIFEST_NAME}. "
@@ -146,6 +174,8 @@ class Manifest:
             )
         if body.pop("sha256", None) != _checksum(body):
             raise _damaged(path, "does not match its own checksum")
+        if strict and content != _encode(body | {"sha256": _checksum(body)}):
+            raise _damaged(path, "is not laid out as dpfc writes it: a byte was changed")
         try:
             return cls._parse(body)
         except (KeyError, TypeError, ValueError):
@@ -161,15 +191,30 @@ class Manifest:
             # Plain names in order: nothing outside the folder, and no shard twice.
             if shard.file != shard_name(index) or not _SHA256.fullmatch(shard.sha256):
                 raise ValueError("shard")
-            if type(shard.rows) is not int or shard.rows < 1:
+            if type(shard.rows) is not int or shard.rows < 0:
                 raise ValueError("rows")
         if type(body["complete"]) is not bool:
             raise TypeError("complete")
-        return cls(CacheDescription(**fields), shards, body["complete"])
+        # Caches of the first versions have no such list.
+        skipped = tuple(Skipped(**row) for row in body.get("skipped", ()))
+        for row in skipped:
+            if type(row.shard) is not int or not 0 <= row.shard < len(shards):
+                raise ValueError("skipped")
+            if not (isinstance(row.id, str) and isinstance(row.reason, str)):
+                raise TypeError("skipped")
+        # A shard without rows is one whose rows were all skipped.
+        emptied = {row.shard for row in skipped}
+        if any(shard.rows == 0 and i not in emptied for i, shard in enumerate(shards)):
+            raise ValueError("rows")
+        return cls(CacheDescription(**fields), shards, body["complete"], skipped)
 
 
 def _damaged(path: Path, what: str) -> FeatureCacheError:
     return FeatureCacheError(f"{path} {what}: write it afresh with `dpfc extract --overwrite`.")
+
+
+def _encode(body: dict[str, Any]) -> bytes:
+    return (json.dumps(body, indent=2) + "\n").encode()
 
 
 def _checksum(body: dict[str, Any]) -> str:

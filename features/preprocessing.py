@@ -42,7 +42,7 @@ def describe_preprocessing(image_size: int, normalisation: str) -> dict[str, Any
 
 
 def decode_image(
-    source: "bytes | Path | Image.Image", image_id: str, *, at_least: int | None = None
+    source: "bytes | Path | Image.Image | None", image_id: str, *, at_least: int | None = None
 ) -> "Image.Image":
     """Decode an image to 8-bit RGB, upright.
 
@@ -52,8 +52,9 @@ def decode_image(
 
     Parameters
     ----------
-    source : bytes, Path or PIL.Image.Image
-        Encoded image (PNG, JPEG, BMP, WebP or GIF), its path, or an image already decoded.
+    source : bytes, Path, PIL.Image.Image or None
+        Encoded image (PNG, JPEG, BMP, WebP or GIF), its path, or an image already decoded; None
+        where the row of a table has none.
     image_id : str
         Name of the image in errors.
     at_least : int, optional
@@ -68,6 +69,10 @@ def decode_image(
     """
     from PIL import Image
 
+    if source is None:
+        raise UnreadableImageError(
+            f"image {image_id!r} has no bytes in its file: embed the images' bytes."
+        )
     if isinstance(source, Image.Image):
         return _to_rgb(source, image_id)
     file = io.BytesIO(source) if isinstance(source, bytes) else source

@@ -27,11 +27,17 @@ def _own_cache_home(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def fake_backbone_class():
+def fakes():
+    """The module with the fake backbones."""
     spec = importlib.util.spec_from_file_location("fake_backbone", FAKE_PATH)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.FakeBackbone
+    return module
+
+
+@pytest.fixture(scope="session")
+def fake_backbone_class(fakes):
+    return fakes.FakeBackbone
 
 
 @pytest.fixture
@@ -150,3 +156,40 @@ def cache(write, tmp_path):
 def names_in():
     """Sorted names in a folder."""
     return lambda folder: sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="session")
+def model_folders():
+    """`model_folders.py`: makers of tiny models."""
+    pytest.importorskip("transformers")
+    path = FAKE_PATH.with_name("model_folders.py")
+    spec = importlib.util.spec_from_file_location("model_folders", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def make_model(model_folders, tmp_path_factory):
+    """Folder and model of a kind, made once in a run; tests must not write into the folder."""
+    made = {}
+
+    def make(kind, *args):
+        if (kind, *args) not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            made[(kind, *args)] = folder, getattr(model_folders, kind)(folder, *args)
+        return made[(kind, *args)]
+
+    return make
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Make any connection fail."""
+
+    def refuse(*args):
+        raise AssertionError(f"a connection was tried: {args[1:]}")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("socket.socket.connect", refuse)

