@@ -8,24 +8,54 @@ from dpfc.accounting.accountants import (
     epsilon_by_accountant,
 )
 from dpfc.accounting.calibration import calibrate
+from dpfc.accounting.event_json import event_from_json, event_to_json
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
+from dpfc.accounting.ledger import (
+    Budget,
+    BudgetExceeded,
+    LedgerError,
+    PrivacyLedger,
+    Remaining,
+    Spend,
+)
+from dpfc.accounting.ledger_statement import make_ledger_statement
 from dpfc.accounting.plans import PlannedRelease, PrivacyPlan, ReleaseRequest
+from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
+from dpfc.accounting.solve import (
+    calibrate_noise_multiplier,
+    calibrate_sampling_probability,
+    calibrate_steps,
+)
 from dpfc.accounting.statements import PrivacyStatement, ReleaseRecord, make_statement
 
 __all__ = [
+    "Budget",
+    "BudgetExceeded",
+    "LedgerError",
     "PlannedRelease",
+    "PrivacyLedger",
     "PrivacyPlan",
+    "PrivacyProfile",
     "PrivacyStatement",
     "ReleaseRecord",
     "ReleaseRequest",
+    "Remaining",
+    "Spend",
     "UnsupportedEventError",
     "calibrate",
+    "calibrate_noise_multiplier",
+    "calibrate_sampling_probability",
+    "calibrate_steps",
     "compute_delta",
     "compute_epsilon",
     "default_accountant",
     "epsilon_by_accountant",
+    "event_from_json",
+    "event_to_json",
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_mu",
+    "make_ledger_statement",
     "make_statement",
+    "privacy_profile",
 ]

@@ -6,6 +6,7 @@ import math
 from numbers import Integral, Real
 from typing import Final, Literal
 
+ACCOUNTANTS: Final = ("exact", "pld", "rdp")
 NEIGHBORING_RELATIONS: Final = ("add_or_remove_one", "replace_one")
 
 Closed = Literal["neither", "left", "right", "both"]
@@ -28,7 +29,10 @@ def check_float(
     message = f"{name} must be a float in {left}{low:g}, {high:g}{right}, got {value!r}."
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(message)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer that no float holds
+        raise ValueError(message) from None
     above = number >= low if left == "[" else number > low
     below = number <= high if right == "]" else number < high
     # A NaN fails both comparisons.

@@ -1,19 +1,24 @@
-"""From a `DpEvent` to the Gaussian releases that it is made of."""
+"""From a `DpEvent` to the releases that it is made of."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dp_accounting
+from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
 from dpfc.accounting._checks import check_float, check_int
 
 
 class UnsupportedEventError(ValueError):
     """An accountant cannot evaluate an event; the message says which and why."""
+
+
+class TooLittleNoiseError(UnsupportedEventError):
+    """Epsilon is finite, and larger than the accountant can tell."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,29 @@ class GaussianSteps:
         return self.sampling_probability < 1
 
 
-def gaussian_steps(event: dp_accounting.DpEvent) -> tuple[GaussianSteps, ...]:
+@dataclass(frozen=True)
+class SelectionSteps:
+    """`count` searches that run `inner` a random number of times and publish the best run only.
+
+    The number of runs has the mean `mean` and is Poisson (`shape` infinite), geometric (1),
+    logarithmic (0) or else truncated negative binomial.
+    """
+
+    inner: tuple[Steps, ...]
+    mean: float
+    shape: float
+    count: int
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether rows are Poisson sampled in one of the runs' releases."""
+        return any(step.is_sampled for step in self.inner)
+
+
+Steps = GaussianSteps | SelectionSteps
+
+
+def gaussian_steps(event: dp_accounting.DpEvent) -> tuple[Steps, ...]:
     """Flatten `event`; equal releases are counted together, in order of appearance.
 
     The one place that multiplies counts, so that no accountant can forget them.
@@ -41,11 +68,40 @@ def gaussian_steps(event: dp_accounting.DpEvent) -> tuple[GaussianSteps, ...]:
     Raises
     ------
     UnsupportedEventError
-        When a leaf is not a Gaussian, Poisson-sampled Gaussian, NoOp or NonPrivate event.
+        When a leaf is not a Gaussian, Poisson-sampled Gaussian, NoOp or NonPrivate event,
+        or a random search over such.
     """
-    counts: Counter[tuple[float, float]] = Counter()
+    counts: Counter[Steps] = Counter()
     _count_steps(event, 1, counts)
-    return tuple(GaussianSteps(z, q, count) for (z, q), count in counts.items())
+    return tuple(replace(step, count=count) for step, count in counts.items())
+
+
+def only_gaussian(steps: Iterable[Steps], accountant: str) -> tuple[GaussianSteps, ...]:
+    """Return `steps`, or raise `UnsupportedEventError` in the name of `accountant`."""
+    found = []
+    for step in steps:
+        if isinstance(step, SelectionSteps):
+            raise UnsupportedEventError(
+                f"{accountant} does not cover RepeatAndSelectDpEvent: the proof for random "
+                "stopping (Papernot and Steinke 2022) is for rdp only."
+            )
+        found.append(step)
+    return tuple(found)
+
+
+def has_no_noise(steps: Iterable[Steps]) -> bool:
+    """Whether a release, of a search's runs too, is made without noise."""
+    return any(
+        has_no_noise(step.inner) if isinstance(step, SelectionSteps) else step.noise_multiplier == 0
+        for step in steps
+    )
+
+
+def event_mu(event: dp_accounting.DpEvent) -> float | None:
+    """Composed mu of an event made of full-batch Gaussian releases; otherwise None."""
+    steps = gaussian_steps(event)
+    gaussian = [step for step in steps if isinstance(step, GaussianSteps) and not step.is_sampled]
+    return composed_mu(gaussian) if len(gaussian) == len(steps) else None
 
 
 def composed_mu(steps: Iterable[GaussianSteps]) -> float:
@@ -64,32 +120,49 @@ def composed_mu(steps: Iterable[GaussianSteps]) -> float:
     return math.sqrt(math.fsum(terms))
 
 
-def _count_steps(
-    event: dp_accounting.DpEvent, count: int, counts: Counter[tuple[float, float]]
-) -> None:
+def probability_drawn(steps: Iterable[GaussianSteps]) -> float:
+    """Probability with which a row takes part in any release.
+
+    No delta above it needs noise: with the rest of the probability, a row changes nothing.
+    """
+    logs = []
+    for step in steps:
+        if not step.is_sampled:
+            return 1.0
+        logs.append(step.count * math.log1p(-step.sampling_probability))
+    return -math.expm1(math.fsum(logs))
+
+
+def _count_steps(event: dp_accounting.DpEvent, count: int, counts: Counter[Steps]) -> None:
     match event:
         case dp_accounting.NoOpDpEvent():
             pass
         case dp_accounting.NonPrivateDpEvent():
-            counts[0.0, 1.0] += count
+            counts[GaussianSteps(0.0, 1.0, 1)] += count
         case dp_accounting.GaussianDpEvent(noise_multiplier=z):
-            counts[_check_noise_multiplier(z), 1.0] += count
+            counts[GaussianSteps(_check_noise_multiplier(z), 1.0, 1)] += count
         case dp_accounting.PoissonSampledDpEvent(
             sampling_probability=q, event=dp_accounting.GaussianDpEvent(noise_multiplier=z)
         ):
             q = check_float("sampling_probability", q, 0, 1, closed="both")
             if q > 0:
-                counts[_check_noise_multiplier(z), q] += count
+                counts[GaussianSteps(_check_noise_multiplier(z), q, 1)] += count
         case dp_accounting.SelfComposedDpEvent(event=repeated, count=times):
             _count_steps(repeated, count * check_int("count", times, 1), counts)
         case dp_accounting.ComposedDpEvent(events=parts):
             for part in parts:
                 _count_steps(part, count, counts)
+        case RepeatAndSelectDpEvent(event=repeated, mean=mean, shape=shape):
+            mean = check_float("mean", mean, 1, math.inf, closed="left")
+            shape = check_float("shape", shape, 0, math.inf, closed="both")
+            inner = gaussian_steps(repeated)
+            if inner:
+                counts[SelectionSteps(inner, mean, shape, 1)] += count
         case _:
             raise UnsupportedEventError(
                 f"No accountant here evaluates {event!r}; events must be composed of "
-                "GaussianDpEvent, PoissonSampledDpEvent of GaussianDpEvent, NoOpDpEvent and "
-                "NonPrivateDpEvent."
+                "GaussianDpEvent, PoissonSampledDpEvent of GaussianDpEvent, "
+                "RepeatAndSelectDpEvent of these, NoOpDpEvent and NonPrivateDpEvent."
             )
 
 

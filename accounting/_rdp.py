@@ -1,22 +1,35 @@
 """Renyi differential privacy (RDP), through dp_accounting.
 
 dp_accounting's RDP accountant reads a noise multiplier as sigma / sensitivity for the
-stated relation, which is our meaning: nothing is translated.
+stated relation, which is our meaning: nothing is translated. Random searches are added
+here, from the same theorems, because dp_accounting's loops over pairs of orders in Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
+import dp_accounting
 import numpy as np
 from absl import logging as absl_logging
 from dp_accounting.rdp import rdp_privacy_accountant
 from numpy.typing import NDArray
 
-from dpfc.accounting._events import GaussianSteps, UnsupportedEventError
+from dpfc.accounting._events import (
+    GaussianSteps,
+    SelectionSteps,
+    Steps,
+    UnsupportedEventError,
+    gaussian_steps,
+    has_no_noise,
+)
+from dpfc.accounting._selection import renyi_deltas, selection_divergences
 from dpfc.accounting.plans import release_event
+
+Floats = NDArray[np.float64]
 
 # The best order of a Gaussian is near 1 + sqrt(2 log(1/delta)) / mu, so this reaches from
 # mu = 1e-6 to mu = 100. A full-batch release has a closed form at every order.
@@ -32,13 +45,15 @@ _SAMPLED_ORDERS = np.array(
 # above that is left out: many steps multiply the error, and a sum below 0 would be read as
 # epsilon = 0.
 _SMALLEST_LOG_MOMENT = 1e-10
+# Measured against sums in 50 digits, orders 1.1 to 100,000: never above a tenth of the bound.
+_ULPS = 4
+_ROUNDING = 1e-15
+_SMALLEST_FLOAT = math.ulp(0.0)
 # Below this, dp_accounting's conversion to delta takes the logarithm of 0.
 _SMALLEST_DIVERGENCE = 1e-15
 
 
-def rdp_epsilon(
-    steps: tuple[GaussianSteps, ...], target_delta: float, neighboring_relation: str
-) -> float:
+def rdp_epsilon(steps: tuple[Steps, ...], target_delta: float, neighboring_relation: str) -> float:
     """Upper bound on the epsilon of composed `steps`.
 
     Raises
@@ -50,40 +65,99 @@ def rdp_epsilon(
     ----------
     Canonne, Kamath and Steinke (2020), Proposition 12.
     """
-    orders, divergences = _divergences(steps, neighboring_relation)
+    orders, divergences = _reliable_divergences(steps, neighboring_relation)
     return float(rdp_privacy_accountant.compute_epsilon(orders, divergences, target_delta)[0])
 
 
-def rdp_delta(
-    steps: tuple[GaussianSteps, ...], target_epsilon: float, neighboring_relation: str
-) -> float:
+def rdp_delta(steps: tuple[Steps, ...], target_epsilon: float, neighboring_relation: str) -> float:
     """Upper bound on the delta of composed `steps`; raises as `rdp_epsilon` does."""
-    orders, divergences = _divergences(steps, neighboring_relation)
-    return float(rdp_privacy_accountant.compute_delta(orders, divergences, target_epsilon)[0])
+    return float(rdp_deltas(steps, neighboring_relation)(np.array([target_epsilon]))[0])
 
 
-def _divergences(
-    steps: tuple[GaussianSteps, ...], neighboring_relation: str
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def rdp_deltas(steps: tuple[Steps, ...], neighboring_relation: str) -> Callable[[Floats], Floats]:
+    """Return the function from epsilons (n,) to upper bounds on delta (n,)."""
+    return partial(renyi_deltas, *_reliable_divergences(steps, neighboring_relation))
+
+
+def renyi_divergences(
+    event: dp_accounting.DpEvent, orders: Sequence[float], neighboring_relation: str
+) -> tuple[float, ...]:
+    """Upper bounds on the Renyi divergence of `event` at each of `orders`, in nats.
+
+    Parameters
+    ----------
+    event : DpEvent
+    orders : sequence of float, each > 1
+        The bound of a random search at one order draws on all of them.
+    neighboring_relation : {"add_or_remove_one", "replace_one"}
+
+    Returns
+    -------
+    tuple of float
+        Infinite where there is no noise, or no reliable figure.
+
+    Raises
+    ------
+    UnsupportedEventError
+        When a release is sampled under `replace_one`, or `event` is of another kind.
+    """
+    steps = gaussian_steps(event)
+    return tuple(_divergences(steps, np.array(orders, dtype=float), neighboring_relation).tolist())
+
+
+def _reliable_divergences(
+    steps: tuple[Steps, ...], neighboring_relation: str
+) -> tuple[Floats, Floats]:
     """Return orders and the composed Renyi divergence at each, in nats."""
     sampled = any(step.is_sampled for step in steps)
-    if sampled and neighboring_relation == "replace_one":
-        raise UnsupportedEventError("rdp has no bound for Poisson sampling under 'replace_one'.")
     orders = _SAMPLED_ORDERS if sampled else _FULL_BATCH_ORDERS
-    usable = np.full(orders.shape, True)
-    total = np.zeros(orders.shape)
-    for step in steps:
-        event = release_event(step.noise_multiplier, 1, step.sampling_probability)
-        with _without_absl_warnings():  # orders whose series does not converge are left out
-            divergences = rdp_privacy_accountant.RdpAccountant(orders).compose(event).rdp
-        if step.is_sampled:
-            rounding = _SMALLEST_LOG_MOMENT * orders * step.sampling_probability
-            usable &= divergences * (orders - 1) > rounding
-        total += step.count * divergences
-    usable &= np.isfinite(total) & (total > _SMALLEST_DIVERGENCE)
+    divergences = _divergences(steps, orders, neighboring_relation)
+    usable = np.isfinite(divergences) & (divergences > _SMALLEST_DIVERGENCE)
     if not usable.any():
         raise UnsupportedEventError(f"rdp finds no order with a reliable bound for {steps!r}.")
-    return orders[usable], total[usable]
+    return orders[usable], divergences[usable]
+
+
+def _divergences(steps: tuple[Steps, ...], orders: Floats, neighboring_relation: str) -> Floats:
+    if neighboring_relation == "replace_one" and any(step.is_sampled for step in steps):
+        raise UnsupportedEventError("rdp has no bound for Poisson sampling under 'replace_one'.")
+    total = np.zeros(orders.shape)
+    if has_no_noise(steps):
+        return np.full(orders.shape, math.inf)
+    for step in steps:
+        if isinstance(step, SelectionSteps):
+            inner = _divergences(step.inner, orders, neighboring_relation)
+            total += step.count * selection_divergences(orders, inner, step.mean, step.shape)
+        else:
+            total += step.count * _one_release(step, orders)
+    return total
+
+
+def _one_release(step: GaussianSteps, orders: Floats) -> Floats:
+    """Divergences of one Gaussian release, rounded up; infinite where there is no figure."""
+    z, q = step.noise_multiplier, step.sampling_probability
+    if not step.is_sampled:
+        with np.errstate(divide="ignore", over="ignore"):  # to infinity, which is an upper bound
+            return np.asarray(orders / (2 * z * z) * (1 + _ROUNDING) + _SMALLEST_FLOAT)
+    event = release_event(z, 1, q)
+    with _without_absl_warnings():  # a series that does not converge counts as infinite
+        divergences = rdp_privacy_accountant.RdpAccountant(orders).compose(event).rdp
+    log_moments = divergences * (orders - 1)
+    errors = _log_moment_error(q, orders, log_moments)
+    reliable = log_moments > _SMALLEST_LOG_MOMENT * orders * q
+    return np.where(reliable, divergences + errors / (orders - 1), math.inf)
+
+
+def _log_moment_error(q: float, orders: Floats, log_moments: Floats) -> Floats:
+    """Bound the rounding of dp_accounting's sum of a sampled release.
+
+    Each term but the first is off by the rounding of logarithms of factorials, of the size of
+    order * log(order), and of order * log(q). Those terms make up at most the share
+    1 - (1 - q)^order / moment of the sum. Adding them up is off by an ulp for each.
+    """
+    size = orders * (np.log(orders + 1) - math.log(q) + 1)
+    share = np.minimum(1.0, log_moments - orders * math.log1p(-q))
+    return np.asarray(_ULPS * 2.0**-52 * (size * share + orders * log_moments))
 
 
 @contextmanager

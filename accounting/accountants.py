@@ -3,31 +3,45 @@
 Every accountant returns an upper bound; "exact" and, up to its grid, "pld" are tight. In
 every event, `noise_multiplier` is the standard deviation of the noise / l2 sensitivity for
 the stated neighboring relation. dp_accounting's PLD means something else under
-REPLACE_ONE; `_pld.py` translates.
+REPLACE_ONE; see `_pld.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
 
 import dp_accounting
 
-from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_float
+from dpfc.accounting._checks import ACCOUNTANTS, NEIGHBORING_RELATIONS, check_choice, check_float
 from dpfc.accounting._events import (
-    GaussianSteps,
+    SelectionSteps,
+    Steps,
+    TooLittleNoiseError,
     UnsupportedEventError,
     composed_mu,
     gaussian_steps,
+    has_no_noise,
+    only_gaussian,
 )
 from dpfc.accounting._pld import pld_delta, pld_epsilon
+from dpfc.accounting._pld_step import LARGEST_LOSS
 from dpfc.accounting._rdp import rdp_delta, rdp_epsilon
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon
 
-ACCOUNTANTS: Final = ("exact", "pld", "rdp")
+__all__ = [
+    "ACCOUNTANTS",
+    "checked_steps",
+    "compute_delta",
+    "compute_epsilon",
+    "default_accountant",
+    "epsilon_by_accountant",
+    "exact_mu",
+    "resolve_accountant",
+    "trial_epsilon",
+]
 
-_Bound = Callable[[tuple[GaussianSteps, ...], float, str], float]
+_Bound = Callable[[tuple[Steps, ...], float, str], float]
 
 
 def default_accountant(event: dp_accounting.DpEvent) -> str:
@@ -35,15 +49,33 @@ def default_accountant(event: dp_accounting.DpEvent) -> str:
 
     Returns
     -------
-    {"exact", "pld"}
-        "exact" when every release is full batch, "pld" when one is Poisson sampled.
+    {"exact", "pld", "rdp"}
+        "exact" when every release is full batch, "pld" when one is Poisson sampled, "rdp"
+        when there is a random search (`RepeatAndSelectDpEvent`), which no other covers.
 
     Raises
     ------
     UnsupportedEventError
         When no accountant evaluates `event`.
     """
-    return "pld" if any(step.is_sampled for step in gaussian_steps(event)) else "exact"
+    steps = gaussian_steps(event)
+    if any(isinstance(step, SelectionSteps) for step in steps):
+        return "rdp"
+    return "pld" if any(step.is_sampled for step in steps) else "exact"
+
+
+def resolve_accountant(accountant: str, event: dp_accounting.DpEvent) -> str:
+    """Return `accountant`, or for "auto" the default of `event`.
+
+    Raises
+    ------
+    UnsupportedEventError
+        When no accountant evaluates `event`.
+    ValueError
+        When `accountant` is not one of "auto", "exact", "pld", "rdp".
+    """
+    check_choice("accountant", accountant, ("auto", *ACCOUNTANTS))
+    return default_accountant(event) if accountant == "auto" else accountant
 
 
 def compute_epsilon(
@@ -51,21 +83,22 @@ def compute_epsilon(
     target_delta: float,
     *,
     neighboring_relation: str,
-    accountant: str,
+    accountant: str = "auto",
 ) -> float:
     """Epsilon that `event` satisfies at `target_delta`.
 
     Parameters
     ----------
     event : DpEvent
-        Compositions of full-batch and Poisson-sampled Gaussian releases. A sampled one
-        under `replace_one` must have l2 sensitivity 2C, where C bounds what one row adds.
+        Compositions of full-batch and Poisson-sampled Gaussian releases, and of random
+        searches over such (`RepeatAndSelectDpEvent`). A sampled release under
+        `replace_one` must have l2 sensitivity 2C, where C bounds what one row adds.
     target_delta : float in [0, 1)
     neighboring_relation : {"add_or_remove_one", "replace_one"}
-    accountant : {"exact", "pld", "rdp"}
-        "exact": closed form, full batch only. "pld": privacy loss distributions, delta of
-        at least 1e-12. "rdp": Renyi divergences, looser; not for sampling under
-        `replace_one`.
+    accountant : {"auto", "exact", "pld", "rdp"}, default="auto"
+        "auto": the tightest. "exact": closed form, full batch only. "pld": privacy loss
+        distributions, delta of at least 1e-12. "rdp": Renyi divergences, looser; not for
+        sampling under `replace_one`; the only one for random searches.
 
     Returns
     -------
@@ -80,12 +113,13 @@ def compute_epsilon(
         When a parameter is outside its interval.
     """
     target_delta = check_float("target_delta", target_delta, 0, 1, closed="left")
-    steps = _checked_steps(event, neighboring_relation, accountant)
+    accountant = resolve_accountant(accountant, event)
+    steps = checked_steps(event, neighboring_relation)
     if not steps:
         return 0.0
-    if target_delta == 0 or any(step.noise_multiplier == 0 for step in steps):
+    if target_delta == 0 or has_no_noise(steps):
         return math.inf
-    bounds: dict[str, _Bound] = {"exact": _exact_epsilon, "pld": pld_epsilon, "rdp": rdp_epsilon}
+    bounds: dict[str, _Bound] = {"exact": _exact_epsilon, "pld": _pld_epsilon, "rdp": rdp_epsilon}
     return bounds[accountant](steps, target_delta, neighboring_relation)
 
 
@@ -94,7 +128,7 @@ def compute_delta(
     target_epsilon: float,
     *,
     neighboring_relation: str,
-    accountant: str,
+    accountant: str = "auto",
 ) -> float:
     """Delta that `event` satisfies at `target_epsilon`.
 
@@ -118,35 +152,63 @@ def compute_delta(
         When a parameter is outside its interval.
     """
     target_epsilon = check_float("target_epsilon", target_epsilon, 0, math.inf, closed="left")
-    steps = _checked_steps(event, neighboring_relation, accountant)
+    accountant = resolve_accountant(accountant, event)
+    steps = checked_steps(event, neighboring_relation)
     if not steps:
         return 0.0
-    if any(step.noise_multiplier == 0 for step in steps):
+    if has_no_noise(steps):
         return 1.0
-    bounds: dict[str, _Bound] = {"exact": _exact_delta, "pld": pld_delta, "rdp": rdp_delta}
+    bounds: dict[str, _Bound] = {"exact": _exact_delta, "pld": _pld_delta, "rdp": rdp_delta}
     return bounds[accountant](steps, target_epsilon, neighboring_relation)
 
 
-def _checked_steps(
-    event: dp_accounting.DpEvent, neighboring_relation: str, accountant: str
-) -> tuple[GaussianSteps, ...]:
+def trial_epsilon(
+    event: dp_accounting.DpEvent, target_delta: float, neighboring_relation: str, accountant: str
+) -> float:
+    """Return `compute_epsilon` for a search: infinity where epsilon is too large to tell."""
+    try:
+        return compute_epsilon(
+            event, target_delta, neighboring_relation=neighboring_relation, accountant=accountant
+        )
+    except TooLittleNoiseError:
+        return math.inf
+
+
+def checked_steps(event: dp_accounting.DpEvent, neighboring_relation: str) -> tuple[Steps, ...]:
+    """Flatten `event`, or raise for it or for a relation that is not one of ours."""
     check_choice("neighboring_relation", neighboring_relation, NEIGHBORING_RELATIONS)
-    check_choice("accountant", accountant, ACCOUNTANTS)
     return gaussian_steps(event)
 
 
-def _exact_epsilon(steps: tuple[GaussianSteps, ...], target_delta: float, _: str) -> float:
-    return gaussian_epsilon(_exact_mu(steps), target_delta)
+def _exact_epsilon(steps: tuple[Steps, ...], target_delta: float, _: str) -> float:
+    return gaussian_epsilon(exact_mu(steps), target_delta)
 
 
-def _exact_delta(steps: tuple[GaussianSteps, ...], target_epsilon: float, _: str) -> float:
-    return gaussian_delta(_exact_mu(steps), target_epsilon)
+def _exact_delta(steps: tuple[Steps, ...], target_epsilon: float, _: str) -> float:
+    return gaussian_delta(exact_mu(steps), target_epsilon)
 
 
-def _exact_mu(steps: tuple[GaussianSteps, ...]) -> float:
-    if any(step.is_sampled for step in steps):
+def exact_mu(steps: tuple[Steps, ...]) -> float:
+    """Composed mu; raises UnsupportedEventError when a release is not full-batch Gaussian."""
+    gaussian = only_gaussian(steps, "exact")
+    if any(step.is_sampled for step in gaussian):
         raise UnsupportedEventError("exact has no closed form for Poisson sampling.")
-    return composed_mu(steps)
+    return composed_mu(gaussian)
+
+
+def _pld_epsilon(steps: tuple[Steps, ...], target_delta: float, relation: str) -> float:
+    epsilon = pld_epsilon(only_gaussian(steps, "pld"), target_delta, relation)
+    if epsilon == math.inf:
+        raise TooLittleNoiseError(
+            f"pld counts privacy losses above {LARGEST_LOSS:g} in one release as infinite, and "
+            f"they have more probability than target_delta={target_delta!r} in {steps!r}; the "
+            "noise multiplier is too small."
+        )
+    return epsilon
+
+
+def _pld_delta(steps: tuple[Steps, ...], target_epsilon: float, relation: str) -> float:
+    return pld_delta(only_gaussian(steps, "pld"), target_epsilon, relation)
 
 
 def epsilon_by_accountant(
@@ -163,7 +225,7 @@ def epsilon_by_accountant(
     event : DpEvent
     target_delta : float
     neighboring_relation : {"add_or_remove_one", "replace_one"}
-    accountants : sequence of {"exact", "pld", "rdp"}
+    accountants : sequence of {"auto", "exact", "pld", "rdp"}
 
     Returns
     -------

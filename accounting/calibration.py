@@ -5,8 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from scipy.optimize import brentq
+
 from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_target
-from dpfc.accounting.accountants import compute_epsilon
+from dpfc.accounting._events import (
+    GaussianSteps,
+    UnsupportedEventError,
+    only_gaussian,
+    probability_drawn,
+)
+from dpfc.accounting._search import find_log
+from dpfc.accounting.accountants import (
+    checked_steps,
+    exact_mu,
+    resolve_accountant,
+    trial_epsilon,
+)
 from dpfc.accounting.gaussian import gaussian_mu
 from dpfc.accounting.plans import PlannedRelease, PrivacyPlan, ReleaseRequest, check_unique_names
 
@@ -14,10 +28,7 @@ _SHARES_TOLERANCE = 1e-9
 # Relative excess of every noise multiplier: covers rounding of the composed mu, in any
 # order of summation, and of a noise multiplier recomputed from a standard deviation.
 _NOISE_MARGIN = 1e-12
-# A sampled plan's epsilon, over the target, is accepted in this interval.
-_ACCEPTED = (1 - 1e-3, 1 - 1e-6)
-_AIM = 1 - 4e-4
-_MAX_EVALUATIONS = 60
+_LARGEST_EXPONENT = 100.0
 
 
 def calibrate(
@@ -26,14 +37,15 @@ def calibrate(
     target_epsilon: float,
     target_delta: float,
     neighboring_relation: str,
+    accountant: str = "auto",
 ) -> PrivacyPlan:
     """Give each requested release the least noise that the budget allows.
 
-    Full-batch releases get z = 1 / (mu sqrt(share / count)) with the largest safe mu of
-    (target_epsilon, target_delta). With a Poisson-sampled release, mu becomes the one
+    Full-batch releases get z = 1 / (mu sqrt(share / count)), where "exact" takes the largest
+    safe mu of (target_epsilon, target_delta). For other accountants mu becomes the one
     parameter m of a family, in which sampled releases get z = q / (m sqrt(share / count)),
-    and m is searched: the PLD epsilon lands between 0.999 target_epsilon and
-    target_epsilon. Shares are then a starting proportion only.
+    and m is searched: epsilon lands between (1 - 1e-4) target_epsilon and target_epsilon.
+    With sampled releases, shares are then a starting proportion only.
 
     Parameters
     ----------
@@ -44,22 +56,22 @@ def calibrate(
     target_delta : float in (0, 1)
         0 is allowed when epsilon is infinite.
     neighboring_relation : {"add_or_remove_one", "replace_one"}
+    accountant : {"auto", "exact", "pld", "rdp"}, default="auto"
+        "auto": "exact" when every release is full batch, otherwise "pld".
 
     Returns
     -------
     PrivacyPlan
-        Its epsilon at `target_delta` is at most `target_epsilon`, as evaluated by the
-        default accountant.
+        Its epsilon at `target_delta` is at most `target_epsilon`, as evaluated by its
+        `accountant`, which is never "auto".
 
     Raises
     ------
     ValueError
         When a parameter is outside its interval, shares do not sum to 1, or names repeat.
     UnsupportedEventError
-        When a release is sampled, and delta is too small for the PLD accountant or pays
-        alone for the few rows that are ever drawn, so that noise has no effect.
-    RuntimeError
-        When the search for a sampled plan's noise does not end.
+        When `accountant` cannot evaluate the releases, or every release is sampled and
+        delta pays alone for the few rows that are ever drawn, so that noise has no effect.
     """
     target_epsilon, target_delta = check_target(target_epsilon, target_delta)
     check_choice("neighboring_relation", neighboring_relation, NEIGHBORING_RELATIONS)
@@ -70,34 +82,72 @@ def calibrate(
 
     def plan_at(scale: float) -> PrivacyPlan:
         releases = tuple(_plan_release(request, scale, total_share) for request in requests)
-        return PrivacyPlan(target_epsilon, target_delta, neighboring_relation, releases)
+        return PrivacyPlan(target_epsilon, target_delta, neighboring_relation, releases, accountant)
 
+    event = plan_at(1.0).event
+    accountant = resolve_accountant(accountant, event)
+    steps = checked_steps(event, neighboring_relation)
+    if accountant == "exact":
+        exact_mu(steps)  # raises for sampled releases
     if target_epsilon == math.inf:
         return plan_at(math.inf)
     mu = gaussian_mu(target_epsilon, target_delta)
-    if all(request.sampling_probability == 1 for request in requests):
+    if accountant == "exact":
         return plan_at(mu)
+    if accountant == "pld":
+        _refuse_too_few_draws(only_gaussian(steps, accountant), target_delta)
 
     def epsilon_at(log_scale: float) -> float:
-        return compute_epsilon(
-            plan_at(math.exp(log_scale)).event,
-            target_delta,
-            neighboring_relation=neighboring_relation,
-            accountant="pld",
-        )
+        event = plan_at(math.exp(log_scale)).event
+        return trial_epsilon(event, target_delta, neighboring_relation, accountant)
 
-    start = min(mu, *(_scale_with_moderate_noise(request) for request in requests))
-    return plan_at(math.exp(_search(epsilon_at, target_epsilon, math.log(start))))
+    start = _log_scale_guess(plan_at, mu)
+    return plan_at(math.exp(find_log(epsilon_at, target_epsilon, start)))
 
 
-def _scale_with_moderate_noise(request: ReleaseRequest) -> float:
-    """Scale at which a sampled release has the noise multiplier 1/2; the search starts there.
+def central_limit_mu(noise_multiplier: float, neighboring_relation: str) -> float:
+    """Return about what mu is, over q sqrt(steps), for many releases of few rows.
 
-    With less noise, epsilon explodes and says little about where the target is.
+    References
+    ----------
+    Bu, Dong, Long and Su (2020), "Deep Learning with Gaussian Differential Privacy",
+    Section 2.4: sqrt(exp(1/z^2) - 1), the standard deviation of the privacy loss. The same
+    under `replace_one` is 2 sqrt(sinh(1/(4 z^2))).
     """
-    if request.sampling_probability == 1:
-        return math.inf
-    return 2 * request.sampling_probability / math.sqrt(request.share / request.count)
+    exponent = min(noise_multiplier**-2, _LARGEST_EXPONENT)
+    if neighboring_relation == "replace_one":
+        return 2 * math.sqrt(math.sinh(exponent / 4))
+    return math.sqrt(math.expm1(exponent))
+
+
+def _log_scale_guess(plan_at: Callable[[float], PrivacyPlan], mu: float) -> float:
+    """Return the log of the scale at which the plan's mu is about `mu`."""
+
+    def log_miss(log_scale: float) -> float:
+        plan = plan_at(math.exp(log_scale))
+        squares = []
+        for release in plan.releases:
+            z, q = release.noise_multiplier, release.sampling_probability
+            one = 1 / z if q == 1 else q * central_limit_mu(z, plan.neighboring_relation)
+            squares.append(release.count * one * one)
+        return math.log(math.fsum(squares)) / 2 - math.log(mu)
+
+    # At the scale mu, the plan's mu is `mu` or more: a sampled release's is above q / z.
+    low, high = math.log(mu), math.log(mu)
+    while log_miss(low) > 0:
+        low -= 1.0
+    return low if low == high else float(brentq(log_miss, low, high, xtol=1e-3))
+
+
+def _refuse_too_few_draws(steps: tuple[GaussianSteps, ...], delta: float) -> None:
+    """Raise when no row is drawn with a probability of more than delta."""
+    drawn = probability_drawn(steps)
+    if drawn <= delta:
+        raise UnsupportedEventError(
+            f"a row is ever drawn with a probability of {drawn:.3g}, which target_delta={delta!r} "
+            "allows to be published without any noise: there is no noise to calibrate. Ask for a "
+            "smaller delta, more steps or a larger sampling probability."
+        )
 
 
 def _plan_release(request: ReleaseRequest, scale: float, total_share: float) -> PlannedRelease:
@@ -110,38 +160,4 @@ def _plan_release(request: ReleaseRequest, scale: float, total_share: float) -> 
         count=request.count,
         sampling_probability=request.sampling_probability,
         share=request.share,
-    )
-
-
-def _search(epsilon_at: Callable[[float], float], target: float, start: float) -> float:
-    """Find the log scale whose epsilon is just below `target`; epsilon rises with scale.
-
-    Regula falsi on log(epsilon / target), aimed at the middle of the accepted interval.
-    """
-
-    def miss_at(log_scale: float) -> float:
-        # A floor keeps the logarithm finite where delta alone pays and epsilon is 0.
-        return math.log(max(epsilon_at(log_scale) / target, 1e-3) / _AIM)
-
-    ends: dict[bool, tuple[float, float]] = {}
-    previous = None
-    log_scale = start
-    for _ in range(_MAX_EVALUATIONS):
-        miss = miss_at(log_scale)
-        if _ACCEPTED[0] < math.exp(miss) * _AIM <= _ACCEPTED[1]:
-            return log_scale
-        below = miss < 0
-        # The Illinois rule: an end that stays twice counts half, or steps would creep
-        # towards the target from the other side.
-        if below == previous and len(ends) == 2:
-            stale, stale_miss = ends[not below]
-            ends[not below] = (stale, stale_miss / 2)
-        ends[below], previous = (log_scale, miss), below
-        if len(ends) == 2:
-            (low, low_miss), (high, high_miss) = ends[True], ends[False]
-            log_scale = low + (high - low) * low_miss / (low_miss - high_miss)
-        else:
-            log_scale -= min(max(miss, -1.0), 1.0)
-    raise RuntimeError(
-        f"no noise found for target_epsilon={target!r} in {_MAX_EVALUATIONS} trials."
     )

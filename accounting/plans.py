@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import dp_accounting
 
 from dpfc.accounting._checks import (
+    ACCOUNTANTS,
     NEIGHBORING_RELATIONS,
     check_choice,
     check_float,
@@ -16,7 +17,7 @@ from dpfc.accounting._checks import (
     check_name,
     check_target,
 )
-from dpfc.accounting._events import composed_mu, gaussian_steps
+from dpfc.accounting._events import event_mu
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,8 @@ class PrivacyPlan:
     neighboring_relation : {"add_or_remove_one", "replace_one"}
     releases : tuple of PlannedRelease
         Names are unique; `plan[name]` finds one.
+    accountant : {"auto", "exact", "pld", "rdp"}, default="auto"
+        What the releases were calibrated with; "auto" stands for the tightest.
 
     Raises
     ------
@@ -110,8 +113,10 @@ class PrivacyPlan:
     target_delta: float
     neighboring_relation: str
     releases: tuple[PlannedRelease, ...]
+    accountant: str = "auto"
 
     def __post_init__(self) -> None:
+        check_choice("accountant", self.accountant, ("auto", *ACCOUNTANTS))
         check_target(self.target_epsilon, self.target_delta)
         check_choice("neighboring_relation", self.neighboring_relation, NEIGHBORING_RELATIONS)
         check_unique_names([release.name for release in self.releases])
@@ -134,9 +139,7 @@ class PrivacyPlan:
 
         Infinity when a release carries no noise.
         """
-        if any(release.sampling_probability < 1 for release in self.releases):
-            return None
-        return composed_mu(gaussian_steps(self.event))
+        return event_mu(self.event)
 
 
 def release_event(

@@ -6,130 +6,156 @@ import math
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import dp_accounting
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-    model_validator,
+from pydantic import Field, ValidationInfo, model_validator
+
+from dpfc.accounting._events import event_mu
+from dpfc.accounting.accountants import (
+    ACCOUNTANTS,
+    default_accountant,
+    epsilon_by_accountant,
+    resolve_accountant,
+)
+from dpfc.accounting.event_json import event_from_json, event_to_json
+from dpfc.accounting.filters import PrivacyFilter, filter_from_json
+from dpfc.accounting.plans import PrivacyPlan
+from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
+from dpfc.accounting.statement_checks import check_statement
+from dpfc.accounting.statement_records import (
+    ROUNDING,
+    AttackRecord,
+    EpsilonOrReason,
+    EventJson,
+    FilterRecord,
+    NonNegativeOrInf,
+    Record,
+    ReleaseRecord,
 )
 
-from dpfc.accounting._events import composed_mu, gaussian_steps
-from dpfc.accounting._statement_text import render_text
-from dpfc.accounting.accountants import default_accountant, epsilon_by_accountant
-from dpfc.accounting.plans import PrivacyPlan, release_event
-
-# Relative: a noise multiplier recomputed from a standard deviation is off by a few ulps.
-_ROUNDING = 1e-12
-
-
-def _infinity_to_text(value: float) -> float | str:
-    return "inf" if value == math.inf else value
-
-
-def _text_to_infinity(value: Any) -> Any:
-    return math.inf if isinstance(value, str) and value == "inf" else value
-
-
-# Strict JSON has no infinity: it is written, and read back, as the string "inf".
-_TO_JSON = PlainSerializer(_infinity_to_text, when_used="json")
-_FROM_JSON = BeforeValidator(_text_to_infinity)
-_OR_INF_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "number", "minimum": 0}, {"const": "inf"}]}
-
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-NonNegativeOrInf = Annotated[
-    float, Field(ge=0), _FROM_JSON, _TO_JSON, WithJsonSchema(_OR_INF_SCHEMA)
+__all__ = [
+    "NOT_COVERED",
+    "BudgetRecord",
+    "PrivacyStatement",
+    "ReleaseRecord",
+    "SpendRecord",
+    "make_statement",
+    "package_versions",
 ]
-Unavailable = Annotated[str, Field(pattern="^unavailable: ")]
-EpsilonOrReason = Annotated[NonNegativeOrInf | Unavailable, _FROM_JSON]
+
+# How an assumption starts that a reader has to judge; it is shown before the others.
+NOT_COVERED: Final = "NOT COVERED"
+# Says which statements can be read; a published schema never changes.
+_SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
+_SCHEMA_VERSION: Final = "1"
+_SCHEMA_ID: Final = f"urn:dpfc:privacy-statement:{_SCHEMA_VERSION}"
+
+Kind = Literal["fit", "search", "evaluation", "summary", "ledger"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", json_schema_serialization_defaults_required=True
+class SpendRecord(Record):
+    """One spend from a budget, and the statement of what it paid for, if that finished."""
+
+    id: int = Field(ge=1)
+    purpose: str
+    made_at: str = Field(description="UTC, ISO 8601.")
+    share_of_budget: float = Field(ge=0, le=1)
+    event: EventJson = Field(description="What was charged, before any noise was drawn.")
+    statement: PrivacyStatement | None
+
+
+class BudgetRecord(Record):
+    """The budget of a data set as its ledger keeps it, with every spend."""
+
+    created_at: str = Field(description="UTC, ISO 8601.")
+    filter: FilterRecord
+    spent_share: float = Field(ge=0, le=1, description="Bookkeeping, not a claim.")
+    remaining_epsilon: NonNegativeOrInf = Field(
+        description="Largest epsilon, at target_delta, of one more full-batch fit."
     )
+    spends: list[SpendRecord]
 
 
-class ReleaseRecord(_Model):
-    """One release that ran, as the mechanism that ran it describes it.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        Also when the noise falls short of `noise_multiplier` * `l2_sensitivity`. It is a
-        ValueError.
-    """
-
-    name: str = Field(min_length=1)
-    description: str = Field(description="What is summed, in words or as a formula.")
-    shape: list[Annotated[int, Field(ge=0)]]
-    l2_sensitivity: NonNegativeOrInf = Field(
-        description="For the statement's neighboring relation, in exact arithmetic."
-    )
-    numerical_slack: NonNegative = Field(
-        description="Added to the sensitivity for rounding errors, in the same unit."
-    )
-    noise_multiplier: NonNegative = Field(
-        description="Standard deviation of the noise / (l2_sensitivity + numerical_slack)."
-    )
-    noise_standard_deviation: NonNegative
-    count: int = Field(ge=1, description="How often the mechanism was invoked.")
-    sampling_probability: float = Field(gt=0, le=1, description="1 is full batch.")
-    share_of_budget: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        description="Of mu^2, for all invocations together, as planned."
-    )
-
-    @model_validator(mode="after")
-    def _noise_is_sufficient(self) -> Self:
-        if self.noise_multiplier == 0:
-            return self
-        needed = self.noise_multiplier * self.l2_sensitivity
-        if self.noise_standard_deviation < needed * (1 - _ROUNDING):
-            raise ValueError(
-                f"noise_standard_deviation must be at least noise_multiplier * l2_sensitivity = "
-                f"{needed!r}, got {self.noise_standard_deviation!r}."
-            )
-        return self
-
-    @property
-    def event(self) -> dp_accounting.DpEvent:
-        """All invocations, as dp_accounting describes them."""
-        return release_event(self.noise_multiplier, self.count, self.sampling_probability)
-
-
-class PrivacyStatement(_Model):
+class PrivacyStatement(Record):
     """Everything that a reader needs to judge a privacy guarantee.
 
-    Immutable by assignment; `make_statement` builds one from what ran. Texts and pages are
-    renderings of it. Infinite numbers appear in JSON as the string "inf".
+    Immutable by assignment; `make_statement` builds one from what ran, and
+    `make_ledger_statement` from a ledger. Texts and pages are renderings of it. Infinite
+    numbers appear in JSON as the string "inf". A statement that contradicts itself cannot
+    be made or read.
     """
 
-    schema_version: Literal["0"] = "0"
+    schema_version: Literal["1"] = "1"
+    kind: Kind = Field(description="What was run; ledger: all spends from one budget.")
     estimator: str
+    dataset: str | None = Field(description="Name of the budget in a ledger; null without one.")
     private: bool
     reasons_not_private: list[str]
     target_epsilon: NonNegativeOrInf
     target_delta: float = Field(ge=0, lt=1)
     neighboring_relation: Literal["add_or_remove_one", "replace_one"]
-    unit_of_privacy: str = "one row"
+    unit_of_privacy: str
     accountant: Literal["exact", "pld", "rdp"] = Field(
-        description="The tightest accountant for these releases."
+        description="What the guarantee was calibrated and checked with."
     )
     epsilon_by_accountant: dict[str, EpsilonOrReason] = Field(
-        description="Epsilon at target_delta; pld only where it is the tightest."
+        description="Epsilon of event at target_delta."
     )
     mu: NonNegativeOrInf | None = Field(
-        description="Composed Gaussian-DP parameter; null when a release is sampled."
+        description="Composed Gaussian-DP parameter; null unless all is full-batch Gaussian."
     )
-    releases: list[ReleaseRecord]
+    event: EventJson = Field(description="Everything that ran, composed.")
+    attack: AttackRecord
+    releases: list[ReleaseRecord] = Field(
+        description="Those that were published; of a search, event holds the others as well."
+    )
+    budget: BudgetRecord | None = Field(description="Of a ledger; null otherwise.")
     rests_on: list[str] = Field(description="Assumptions, in plain sentences.")
     random_source: str
     versions: dict[str, str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_this_version(cls, data: Any, info: ValidationInfo) -> Any:
+        # Alone, and before anything else that another version would have in another way.
+        version = data.get("schema_version") if isinstance(data, dict) else _SCHEMA_VERSION
+        if info.mode == "json" and version != _SCHEMA_VERSION:
+            raise ValueError(
+                f"schema_version must be {_SCHEMA_VERSION!r}, got {version!r}: read it with the "
+                "release of dpfc that wrote it."
+            )
+        return data
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        check_statement(self)
+        return self
+
+    @property
+    def not_covered(self) -> list[str]:
+        """Assumptions that may not hold: a reader has to judge them."""
+        return [sentence for sentence in self.rests_on if sentence.startswith(NOT_COVERED)]
+
+    def profile(self) -> PrivacyProfile:
+        """Every (epsilon, delta) and every attack that the guarantee bounds.
+
+        A ledger's is that of its budget, whatever was spent; otherwise that of what ran.
+        """
+        kept = self.privacy_filter()
+        if kept is not None:
+            return kept.profile()
+        return privacy_profile(
+            event_from_json(self.event),
+            neighboring_relation=self.neighboring_relation,
+            accountant=self.accountant,
+        )
+
+    def privacy_filter(self) -> PrivacyFilter | None:
+        """Return the filter of a ledger's budget; None otherwise."""
+        if self.budget is None:
+            return None
+        return filter_from_json(self.budget.filter.model_dump(), self.neighboring_relation)
 
     def to_json(self, indent: int | None = 2) -> str:
         """Write strict JSON (no Infinity or NaN)."""
@@ -142,7 +168,8 @@ class PrivacyStatement(_Model):
         Raises
         ------
         pydantic.ValidationError
-            When `text` does not follow the schema. It is a ValueError.
+            When `text` does not follow the schema, or contradicts itself. It is a
+            ValueError.
         """
         return cls.model_validate_json(text)
 
@@ -150,11 +177,25 @@ class PrivacyStatement(_Model):
     def json_schema(cls) -> dict[str, Any]:
         """JSON Schema (2020-12) of what `to_json` writes."""
         schema = cls.model_json_schema(mode="serialization")
-        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+        return {"$schema": _SCHEMA, "$id": _SCHEMA_ID, **schema}
 
     def to_text(self) -> str:
         """Render the statement as plain text for people."""
+        from dpfc.accounting.statement_text import render_text
+
         return render_text(self)
+
+    def to_markdown(self) -> str:
+        """Render the statement as GitHub-flavoured Markdown."""
+        from dpfc.accounting.statement_markdown import render_markdown
+
+        return render_markdown(self)
+
+    def to_html(self) -> str:
+        """Render the statement as one HTML page, with pictures, that opens offline."""
+        from dpfc.accounting.statement_html import render_html
+
+        return render_html(self)
 
     def __str__(self) -> str:
         return self.to_text()
@@ -169,13 +210,16 @@ def make_statement(
     rests_on: Sequence[str],
     random_source: str,
     unit_of_privacy: str = "one row",
+    kind: Literal["fit", "search", "evaluation", "summary"] = "fit",
+    dataset: str | None = None,
+    event: dp_accounting.DpEvent | None = None,
 ) -> PrivacyStatement:
     """State what the releases that ran add up to, at the plan's delta.
 
     Parameters
     ----------
     plan : PrivacyPlan
-        The promise: targets and neighboring relation.
+        The promise: targets, neighboring relation and accountant.
     records : sequence of ReleaseRecord
         What ran; epsilon is composed from these, not from the plan.
     estimator : str
@@ -187,29 +231,37 @@ def make_statement(
     random_source : str
         Where random bits came from.
     unit_of_privacy : str, default="one row"
+    kind : {"fit", "search", "evaluation", "summary"}, default="fit"
+    dataset : str, optional
+        Name of the budget that paid.
+    event : DpEvent, optional
+        Of a search: all that ran, published or not; `records` are then what was published.
 
     Raises
     ------
     RuntimeError
         When what ran exceeds the plan. Nothing of it may be published.
     """
-    event = dp_accounting.ComposedDpEvent([record.event for record in records])
-    accountant = default_accountant(event)
-    # PLD costs time and is left out where it is not the tightest.
-    others = [name for name in ("exact", "rdp") if name != accountant]
+    if event is None:
+        event = dp_accounting.ComposedDpEvent([record.event for record in records])
+    accountant = _accountant(plan, event)
     epsilons = epsilon_by_accountant(
         event,
         plan.target_delta,
         neighboring_relation=plan.neighboring_relation,
-        accountants=[accountant, *others],
+        accountants=ACCOUNTANTS,
     )
-    steps = gaussian_steps(event)
-    mu = None if any(step.is_sampled for step in steps) else composed_mu(steps)
+    mu = event_mu(event)
     _refuse_excess(plan, epsilons[accountant], mu)
+    profile = privacy_profile(
+        event, neighboring_relation=plan.neighboring_relation, accountant=accountant
+    )
     reasons = _reasons_not_private(plan, seeded)
     return PrivacyStatement.model_validate(
         {
+            "kind": kind,
             "estimator": estimator,
+            "dataset": dataset,
             "private": not reasons,
             "reasons_not_private": reasons,
             "target_epsilon": plan.target_epsilon,
@@ -219,25 +271,45 @@ def make_statement(
             "accountant": accountant,
             "epsilon_by_accountant": epsilons,
             "mu": mu,
+            "event": event_to_json(event),
+            "attack": AttackRecord.of(profile),
             "releases": list(records),
+            "budget": None,
             "rests_on": list(rests_on),
             "random_source": random_source,
-            "versions": _versions(),
+            "versions": package_versions(),
         }
     )
 
 
+def package_versions() -> dict[str, str]:
+    """Versions of Python, of dpfc and of what computes its figures."""
+    packages = ("dpfc", "dp-accounting", "numpy", "scipy", "torch")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _accountant(plan: PrivacyPlan, event: dp_accounting.DpEvent) -> str:
+    """Return the plan's accountant; the default one where nothing is promised."""
+    if plan.target_epsilon == math.inf:
+        return default_accountant(event)
+    return resolve_accountant(plan.accountant, event)
+
+
 def _refuse_excess(plan: PrivacyPlan, epsilon: float | str, mu: float | None) -> None:
     planned_mu = plan.mu
-    if mu is not None and planned_mu is not None and mu > planned_mu * (1 + _ROUNDING):
+    if mu is not None and planned_mu is not None and mu > planned_mu * (1 + ROUNDING):
         raise RuntimeError(
             f"What ran exceeds the plan: composed mu = {mu!r}, planned {planned_mu!r}. "
             "Do not publish any of its releases."
         )
-    # A default accountant that cannot evaluate what ran cannot vouch for it either.
-    if plan.target_epsilon < math.inf and (
-        isinstance(epsilon, str) or epsilon > plan.target_epsilon
-    ):
+    if plan.target_epsilon == math.inf:
+        return
+    if isinstance(epsilon, str):
+        raise RuntimeError(
+            "What ran cannot be bounded by its accountant; "
+            f"{epsilon.removeprefix('unavailable: ')} Do not publish any of its releases."
+        )
+    if epsilon > plan.target_epsilon:
         raise RuntimeError(
             f"What ran exceeds the plan: epsilon = {epsilon} at delta = {plan.target_delta!r}, "
             f"planned {plan.target_epsilon!r}. Do not publish any of its releases."
@@ -255,6 +327,7 @@ def _reasons_not_private(plan: PrivacyPlan, seeded: bool) -> list[str]:
     return reasons
 
 
-def _versions() -> dict[str, str]:
-    packages = ("dpfc", "dp-accounting", "numpy", "scipy", "torch")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+# A spend holds the statement of what it paid for, and a statement may hold spends.
+SpendRecord.model_rebuild()
+BudgetRecord.model_rebuild()
+PrivacyStatement.model_rebuild()

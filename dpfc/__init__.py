@@ -13,35 +13,55 @@ from typing import TYPE_CHECKING
 from dpfc._version import __version__
 
 if TYPE_CHECKING:
+    from dpfc.accounting.ledger import BudgetExceeded, LedgerError, PrivacyLedger
+    from dpfc.evaluation import PrivateEvaluation, evaluate_privately
     from dpfc.exceptions import InsufficientMemoryError, ModelFileError, PrivacyWarning
     from dpfc.feature_covariance import DPFCClassifier
     from dpfc.gradient import DPGradientClassifier
     from dpfc.least_squares import DPLeastSquaresClassifier
     from dpfc.model_file import load_model
     from dpfc.newton import DPNewtonClassifier
+    from dpfc.summaries import PrivateSummary, summarize_privately
+    from dpfc.tuning import DPSearchCV
 
 # Imported when first used: `dpfc --help` and `dpfc.accounting` should not wait for torch.
 _MODULES = {
+    "BudgetExceeded": "accounting.ledger",
     "DPFCClassifier": "feature_covariance",
     "DPGradientClassifier": "gradient",
     "DPLeastSquaresClassifier": "least_squares",
     "DPNewtonClassifier": "newton",
+    "DPSearchCV": "tuning",
     "InsufficientMemoryError": "exceptions",
+    "LedgerError": "accounting.ledger",
     "ModelFileError": "exceptions",
+    "PrivacyLedger": "accounting.ledger",
     "PrivacyWarning": "exceptions",
+    "PrivateEvaluation": "evaluation",
+    "PrivateSummary": "summaries",
+    "evaluate_privately": "evaluation",
     "load_model": "model_file",
+    "summarize_privately": "summaries",
 }
 
 __all__ = [
+    "BudgetExceeded",
     "DPFCClassifier",
     "DPGradientClassifier",
     "DPLeastSquaresClassifier",
     "DPNewtonClassifier",
+    "DPSearchCV",
     "InsufficientMemoryError",
+    "LedgerError",
     "ModelFileError",
+    "PrivacyLedger",
     "PrivacyWarning",
+    "PrivateEvaluation",
+    "PrivateSummary",
     "__version__",
+    "evaluate_privately",
     "load_model",
+    "summarize_privately",
 ]
 
 

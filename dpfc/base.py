@@ -1,25 +1,27 @@
-"""What the private classifiers share: checking, planning, fitting, predicting, stating."""
+"""What the private classifiers share: checking, planning, spending, fitting, stating."""
 
 from __future__ import annotations
 
 import math
-import warnings
+import os
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
+from dpfc.accounting.accountants import ACCOUNTANTS
+from dpfc.accounting.ledger import Charge
+from dpfc.assumptions import fit_assumptions
 from dpfc.data import (
+    FLOAT_DTYPES,
     ArrayRows,
     BlockSource,
     CacheRows,
@@ -31,27 +33,28 @@ from dpfc.data import (
     public_classes,
     without_values,
 )
-from dpfc.exceptions import PrivacyWarning
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
 from dpfc.model_file import save_model
+from dpfc.model_selection import warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
-from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, check_parameters
+from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, Text, check_parameters
+from dpfc.prediction import LinearPredictor
 from dpfc.progress import release_progress
-from dpfc.row_map import RowMap
+from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
+from dpfc.statistics import LabeledRows
 
 __all__ = ["PrivateLinearClassifier"]
 
 # Shares of the budget (of μ²) for what is released beside a solver's own statistics.
 _MEAN_SHARE = 0.03
 _COUNT_SHARE = 0.005
-_PREDICT_ROWS = 4096
+_LABEL_ROWS = 4096
 _FITTED = ("coef_", "intercept_", "center_", "classes_", "privacy_", "feature_names_in_")
-_DTYPES = [np.float64, np.float32, np.float16]
 _RELATIONS = ("add_or_remove_one", "replace_one")
 
 
-class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class PrivateLinearClassifier(LinearPredictor):
     """A linear classifier on bounded rows, trained from a plan of private releases.
 
     A subclass says what its solver asks for (`_requests`), turns releases into weights
@@ -63,19 +66,13 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
     classes: Iterable[Any] | None
     neighboring_relation: str
     n_samples: int | None
-    l2_clip_norm: float
-    normalize: bool
+    accountant: str
+    ledger: str | os.PathLike[str] | None
+    dataset: str | None
     center: bool
-    fit_intercept: bool
-    intercept_scaling: float
     random_state: int | np.random.Generator | np.random.RandomState | None
     verbose: bool
 
-    coef_: NDArray[np.float64]
-    intercept_: NDArray[np.float64]
-    center_: NDArray[np.float64] | None
-    classes_: NDArray[Any]
-    n_features_in_: int
     privacy_: PrivacyStatement
 
     _constraints: ClassVar[dict[str, Constraint]] = {
@@ -83,6 +80,9 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         "delta": Interval(0, 1),
         "neighboring_relation": Choice(_RELATIONS),
         "n_samples": Interval(1, closed="left", integer=True, words=(None,)),
+        "accountant": Choice(("auto", *ACCOUNTANTS)),
+        "ledger": Text(path=True),
+        "dataset": Text(),
         "l2_clip_norm": BOUND,
         "normalize": Flag(),
         "center": Flag(),
@@ -100,10 +100,6 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
     @abstractmethod
     def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
         """Weights of shape (n_outputs, n_columns), from releases alone."""
-
-    @abstractmethod
-    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities (n_rows, n_classes) from scores (n_rows, n_outputs or 1)."""
 
     def _needs_n_samples(self) -> bool:
         """Whether the solver itself scales by the number of rows."""
@@ -149,6 +145,7 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             target_epsilon=self.epsilon,
             target_delta=self.delta,
             neighboring_relation=self.neighboring_relation,
+            accountant=self.accountant,
         )
 
     def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
@@ -169,44 +166,56 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         ------
         ValueError
             If a parameter or the data is not allowed; nothing was spent then.
+        LedgerError, BudgetExceeded
+            If the ledger has no such budget, or too little is left of it; nothing was
+            spent then. They are ValueErrors.
 
         Warns
         -----
         PrivacyWarning
-            If the run is seeded, or the classes are read from the labels.
+            If the run is seeded, the classes are read from the labels, or scikit-learn's
+            own search or cross-validation calls it.
         """
         noise = self._check_parameters()
         for name in _FITTED:  # a failed fit leaves no half of an older model
             self.__dict__.pop(name, None)
-        rows = self._open_rows(X, y)
+        warn_under_model_selection()
         plan = self.privacy_plan()
+        charge = open_charge(self.ledger, self.dataset, plan, f"fit {type(self).__name__}")
+        rows = self._open_rows(X, y)
         row_map = self._row_map(None, intercept=True)
         self._check_size(row_map.n_columns(rows.n_features), len(self.classes_), rows.device)
-        if noise.reproducible:
-            warnings.warn(
-                "random_state was given: anyone who knows the seed can remove the noise. "
-                "The result must not be published.",
-                PrivacyWarning,
-                stacklevel=2,
-            )
+        warn_if_seeded(noise)
         draws = sum(release.count for release in plan.releases)
         with release_progress(draws) if self.verbose else nullcontext() as on_release:
-            mechanism = GaussianMechanism(
-                rows, row_map, len(self.classes_), plan, noise, self.n_samples, on_release
-            )
-            if self.center:
-                mechanism.center_rows()
-            weights = self._solve(mechanism)
-        self._set_model(weights, mechanism)
-        self.privacy_ = make_statement(
-            plan,
-            mechanism.records,
-            estimator=type(self).__name__,
-            seeded=noise.reproducible,
-            rests_on=self._rests_on(isinstance(X, BlockSource) and X.class_names is not None),
-            random_source=noise.description,
-        )
+            mechanism = self._train(rows, plan, noise, on_release=on_release, charge=charge)
+        self.privacy_ = self._state(mechanism, noise, charge, X)
         return self
+
+    def _train(
+        self,
+        rows: LabeledRows,
+        plan: PrivacyPlan,
+        noise: NoiseSource,
+        *,
+        on_release: Callable[[str], None] | None = None,
+        charge: Charge | None = None,
+    ) -> GaussianMechanism:
+        """Draw what is planned from checked rows, and set the model; `classes_` is set."""
+        mechanism = GaussianMechanism(
+            rows,
+            self._row_map(None, intercept=True),
+            len(self.classes_),
+            plan,
+            noise,
+            self.n_samples,
+            on_release=on_release,
+            charge=charge,
+        )
+        if self.center:
+            mechanism.center_rows()
+        self._set_model(self._solve(mechanism), mechanism)
+        return mechanism
 
     def _check_parameters(self) -> NoiseSource:
         check_parameters(self.get_params(deep=False), self._constraints)
@@ -214,6 +223,7 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             raise ValueError(
                 "l2_clip_norm must be finite unless epsilon is inf and normalize is False, got inf."
             )
+        check_ledger_pair(self.ledger, self.dataset)
         return noise_source(self.random_state)
 
     def _open_rows(self, X: Any, y: ArrayLike | None) -> ArrayRows | CacheRows:
@@ -221,7 +231,7 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         if isinstance(X, BlockSource):
             if y is not None:
                 raise ValueError("y must be left out when X is a feature cache; it has labels.")
-            labels = (cache_labels(X, block_y) for _, block_y in X.blocks(_PREDICT_ROWS))
+            labels = (cache_labels(X, block_y) for _, block_y in X.blocks(_LABEL_ROWS))
             self.classes_ = public_classes(self.classes, labels, X.class_names)
             self.n_features_in_ = X.n_features
             return open_cache(X, self.classes_)
@@ -234,7 +244,7 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         """scikit-learn's checks; tensors on a GPU stay there and get the same ones."""
         if not isinstance(X, torch.Tensor) or X.device.type == "cpu":
             with without_values():
-                X, y = validate_data(self, X, y, dtype=_DTYPES, ensure_all_finite=False)
+                X, y = validate_data(self, X, y, dtype=FLOAT_DTYPES, ensure_all_finite=False)
             check_finite(X)
         else:
             X = self._check_gpu_tensor(X, reset=True)
@@ -247,27 +257,6 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
             check_classification_targets(y)
             labels: NDArray[Any] = column_or_1d(y)
         return X, labels
-
-    def _check_gpu_tensor(self, X: torch.Tensor, reset: bool) -> torch.Tensor:
-        if X.ndim != 2 or not X.is_floating_point() or 0 in X.shape:
-            raise ValueError(
-                "X must be a non-empty floating-point tensor of shape (n_samples, n_features), "
-                f"got {X.dtype} with {X.ndim} dimension(s)."
-            )
-        if reset:
-            self.n_features_in_ = X.shape[1]
-        elif X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input."
-            )
-        check_finite(X)
-        return X
-
-    def _row_map(self, center: torch.Tensor | None, intercept: bool = False) -> RowMap:
-        scaling = self.intercept_scaling if intercept and self.fit_intercept else 0.0
-        # NumPy's scalars would carry a low precision into the bound.
-        return RowMap(float(self.l2_clip_norm), self.normalize, center, float(scaling))
 
     def _set_model(self, weights: NDArray[np.float64], mechanism: GaussianMechanism) -> None:
         """Split the constant column off, and keep one row of weights for two classes."""
@@ -282,95 +271,31 @@ class PrivateLinearClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         self.coef_ = weights[:, :-1] * math.sqrt(1.0 - share)
         self.intercept_ = weights[:, -1] * row_map.constant
 
-    def _rests_on(self, named_by_cache: bool) -> list[str]:
-        """What a reader has to accept for the guarantee to hold."""
-        stated = self.n_samples is not None
-        count = (
-            "the number of rows is public (replacing a row keeps it)"
-            if self.neighboring_relation == "replace_one"
-            else "n_samples was stated as public knowledge"
-            if stated
-            else "the number of rows is private; a noisy count was released where one was needed"
+    def _state(
+        self, mechanism: GaussianMechanism, noise: NoiseSource, charge: Charge | None, X: Any
+    ) -> PrivacyStatement:
+        """Put together what ran; with a ledger, file it there beside the spend."""
+        unit = "one row" if charge is None else charge.budget.unit_of_privacy
+        statement = make_statement(
+            mechanism.plan,
+            mechanism.records,
+            estimator=type(self).__name__,
+            seeded=noise.reproducible,
+            rests_on=fit_assumptions(
+                unit_of_privacy=unit,
+                classes_stated=self.classes is not None,
+                classes_in_cache=isinstance(X, BlockSource) and X.class_names is not None,
+                neighboring_relation=self.neighboring_relation,
+                n_samples_stated=self.n_samples is not None,
+                l2_bound=self._row_map(None, intercept=True).l2_bound,
+            ),
+            random_source=noise.description,
+            unit_of_privacy=unit,
+            dataset=self.dataset,
         )
-        classes = (
-            "the list of classes is public knowledge"
-            if self.classes is not None
-            else "the class names in the feature cache's manifest are public knowledge"
-            if named_by_cache
-            else "NOT COVERED unless public: the list of classes was read from the data"
-        )
-        return [
-            "each person contributes one row",
-            "the features come from a backbone that was not trained on these rows",
-            classes,
-            count,
-            "hyperparameters were chosen without looking at these rows",
-            f"finite rows and labels inside classes; rows bounded to l2 norm "
-            f"{self._row_map(None, intercept=True).l2_bound:g}",
-            "float64 sums; rounding is covered by numerical_slack, noise is on a public grid; "
-            "timing and memory use are not protected",
-        ]
-
-    # -- predicting ------------------------------------------------------------------
-
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Scores of each class.
-
-        Parameters
-        ----------
-        X : array-like, torch.Tensor of shape (n_samples, n_features), or FeatureCache
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-        """
-        scores = self._scores(X)
-        return scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Probabilities of each class, shape (n_samples, n_classes)."""
-        return self._probabilities(self._scores(X))
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """Most likely class of each row, shape (n_samples,)."""
-        scores = self._scores(X)
-        codes = (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)
-        return np.asarray(self.classes_[codes])
-
-    def score(self, X: Any, y: ArrayLike | None = None, sample_weight: Any = None) -> float:
-        """Accuracy on rows with labels; a feature cache brings its own labels.
-
-        The figure is computed without noise: it is the data owner's own look, and is
-        covered by no guarantee if the rows are private.
-        """
-        if y is None and isinstance(X, BlockSource):
-            y = np.concatenate([cache_labels(X, block_y) for _, block_y in X.blocks()])
-        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
-
-    def _scores(self, X: Any) -> NDArray[np.float64]:
-        """Linear scores, block by block, shape (n_samples, n_outputs or 1)."""
-        check_is_fitted(self, "coef_")
-        center = None if self.center_ is None else torch.from_numpy(self.center_)
-        row_map, coef = self._row_map(center), torch.from_numpy(self.coef_).T
-        if isinstance(X, BlockSource):
-            if X.n_features != self.n_features_in_:
-                raise ValueError(
-                    f"the feature cache has {X.n_features} features, but {type(self).__name__} "
-                    f"is expecting {self.n_features_in_} features as input."
-                )
-            blocks = (np.asarray(block, dtype=np.float64) for block, _ in X.blocks(_PREDICT_ROWS))
-        else:
-            if isinstance(X, torch.Tensor) and X.device.type != "cpu":
-                X = self._check_gpu_tensor(X, reset=False).cpu()
-            with without_values():
-                X = validate_data(self, X, reset=False, dtype=_DTYPES, ensure_all_finite=False)
-            check_finite(X)
-            blocks = (
-                X[start : start + _PREDICT_ROWS].astype(np.float64)
-                for start in range(0, len(X), _PREDICT_ROWS)
-            )
-        scores = [(row_map(torch.from_numpy(block)) @ coef).numpy() for block in blocks]
-        return np.concatenate(scores) + self.intercept_
+        if charge is not None:
+            charge.complete(statement)
+        return statement
 
     # -- model file and scikit-learn -------------------------------------------------
 

@@ -20,7 +20,17 @@ from dpfc.exceptions import PrivacyWarning
 from dpfc.memory import available_memory
 from dpfc.queries import MAX_SAMPLES
 
-__all__ = ["ArrayRows", "BlockSource", "CacheRows", "encode_labels", "public_classes"]
+__all__ = [
+    "FLOAT_DTYPES",
+    "ArrayRows",
+    "BlockSource",
+    "CacheRows",
+    "encode_labels",
+    "public_classes",
+]
+
+# What rows may come as; all else is converted to the first.
+FLOAT_DTYPES = [np.float64, np.float32, np.float16]
 
 _CHECK_ROWS = 4096
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
@@ -46,6 +47,13 @@ class DPFCClassifier(PrivateLinearClassifier):
     n_samples : int or None, default=None
         A number of rows that is public knowledge; None releases a noisy count where
         one is needed.
+    accountant : {"auto", "exact", "pld", "rdp"}, default="auto"
+        Adds releases up. "auto" is exact where all are full batch, and privacy loss
+        distributions where rows are sampled. "rdp" asks for more noise.
+    ledger : path-like or None, default=None
+        `PrivacyLedger` file; the fit is spent there before anything is released.
+    dataset : str or None, default=None
+        Name of the budget in `ledger`.
     l2_clip_norm : float, default=1.0
         C, the length that rows are scaled to, or clipped at.
     normalize : bool, default=True
@@ -123,6 +131,9 @@ class DPFCClassifier(PrivateLinearClassifier):
         classes: Iterable[Any] | None = None,
         neighboring_relation: str = "add_or_remove_one",
         n_samples: int | None = None,
+        accountant: str = "auto",
+        ledger: str | os.PathLike[str] | None = None,
+        dataset: str | None = None,
         l2_clip_norm: float = 1.0,
         normalize: bool = True,
         center: bool = True,
@@ -143,6 +154,9 @@ class DPFCClassifier(PrivateLinearClassifier):
         self.classes = classes
         self.neighboring_relation = neighboring_relation
         self.n_samples = n_samples
+        self.accountant = accountant
+        self.ledger = ledger
+        self.dataset = dataset
         self.l2_clip_norm = l2_clip_norm
         self.normalize = normalize
         self.center = center

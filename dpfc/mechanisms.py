@@ -36,6 +36,7 @@ from dataclasses import dataclass
 import torch
 
 from dpfc.accounting import PrivacyPlan, ReleaseRecord
+from dpfc.accounting.ledger import Charge
 from dpfc.noise import NoiseSource
 from dpfc.queries import MAX_SAMPLES, Count, FeatureSum, Query
 from dpfc.row_map import RowMap
@@ -80,6 +81,9 @@ class GaussianMechanism:
         A public number of rows. Under "replace_one" the true number is public.
     on_release : callable or None
         Called with the name of each release once it is drawn, for progress bars.
+    charge : Charge or None
+        The whole plan's spend in a ledger. It is committed before the first draw, and
+        nothing is drawn if that fails.
     """
 
     def __init__(
@@ -91,11 +95,13 @@ class GaussianMechanism:
         noise: NoiseSource,
         n_samples: int | None = None,
         on_release: Callable[[str], None] | None = None,
+        charge: Charge | None = None,
     ):
         self._source = source
         self._rows: BoundedRows | None = None
         self._noise = noise
         self._on_release = on_release
+        self._charge = charge
         self._records: dict[str, ReleaseRecord] = {}
         self.plan = plan
         self.row_map = row_map
@@ -225,6 +231,8 @@ class GaussianMechanism:
         drawn = before.count if before else 0
         if drawn >= planned.count:
             raise RuntimeError(f"the plan holds {planned.count} draw(s) of {name}; all are spent.")
+        if self._charge is not None:
+            self._charge.commit()
         sensitivity = query.l2_sensitivity(self.row_map.l2_bound, self.plan.neighboring_relation)
         slack = scale / planned.noise_multiplier - sensitivity if scale > 0.0 else 0.0
         self._records[name] = ReleaseRecord(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_model", "save_model"]
 
-_FORMAT = "dpfc-model-0"
+_FORMAT = "dpfc-model-1"
 # The only classes that a file can name; anything else is refused.
 _MODULES = {
     "DPFCClassifier": "dpfc.feature_covariance",
@@ -49,6 +49,8 @@ def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> 
     parameters = model.get_params(deep=False)
     # Public labels are kept once, as classes_; a live generator has no business in a file.
     parameters |= {"classes": model.classes_.tolist()}
+    # Where the owner keeps the ledger is nobody's business; the statement names the data set.
+    parameters |= {"ledger": None, "dataset": None}
     if not isinstance(parameters["random_state"], int | None):
         parameters["random_state"] = None
     header = {

@@ -27,6 +27,10 @@ class NoiseSource(Protocol):
         """Draw `size` independent N(0, 1) values, shape (size,)."""
         ...
 
+    def uniform(self, size: int) -> NDArray[np.float64]:
+        """Draw `size` independent multiples of 2^-53, uniform on [0, 1), shape (size,)."""
+        ...
+
     def bernoulli(self, probability: float, size: int) -> NDArray[np.bool_]:
         """Draw `size` independent coins that are true with `probability`, shape (size,)."""
         ...
@@ -60,6 +64,10 @@ class SystemNoise:
             np.multiply(radius, np.sin(angle), out=chunk[pairs:])
         return out[:size]
 
+    def uniform(self, size: int) -> NDArray[np.float64]:
+        """Draw `size` independent multiples of 2^-53, uniform on [0, 1), shape (size,)."""
+        return _uniform(size)
+
     def bernoulli(self, probability: float, size: int) -> NDArray[np.bool_]:
         """Draw `size` independent coins that are true with `probability`, shape (size,)."""
         return np.asarray(_uniform(size) < probability)
@@ -86,6 +94,10 @@ class SeededNoise:
     def standard_normal(self, size: int) -> NDArray[np.float64]:
         """Draw `size` independent N(0, 1) values, shape (size,)."""
         return self._generator.standard_normal(size)
+
+    def uniform(self, size: int) -> NDArray[np.float64]:
+        """Draw `size` independent multiples of 2^-53, uniform on [0, 1), shape (size,)."""
+        return self._generator.random(size)
 
     def bernoulli(self, probability: float, size: int) -> NDArray[np.bool_]:
         """Draw `size` independent coins that are true with `probability`, shape (size,)."""

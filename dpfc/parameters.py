@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["BOUND", "Choice", "Constraint", "Flag", "Interval", "check_parameters"]
+__all__ = ["BOUND", "Choice", "Constraint", "Flag", "Interval", "Text", "check_parameters"]
 
 
 class Constraint(Protocol):
@@ -81,6 +82,21 @@ class Flag:
 
     def __str__(self) -> str:
         return "True or False"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A non-empty string, or a path; or None."""
+
+    path: bool = False
+
+    def accepts(self, value: object) -> bool:
+        """Whether the value is a string, a path where one is meant, or None."""
+        kinds = (str, os.PathLike) if self.path else (str,)
+        return value is None or (isinstance(value, kinds) and bool(value))
+
+    def __str__(self) -> str:
+        return ("a path" if self.path else "a non-empty string") + " or None"
 
 
 # Norm bounds: squares of them, and of noise scaled by them, must stay within float64.

@@ -13,17 +13,24 @@ import typer
 
 from dpfc.experiments.cli_budget import budget_app
 from dpfc.experiments.cli_demo import demo
+from dpfc.experiments.cli_evaluate import evaluate
 from dpfc.experiments.cli_extract import extract
+from dpfc.experiments.cli_features import features_app
 from dpfc.experiments.cli_fit import fit
-from dpfc.experiments.cli_predict import evaluate, predict
+from dpfc.experiments.cli_predict import predict
+from dpfc.experiments.cli_report import report_app
+from dpfc.experiments.cli_search import search
+from dpfc.experiments.cli_summarize import summarize
 from dpfc.experiments.console import run_guarded
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-for command in (demo, extract, fit, evaluate, predict):
+for command in (demo, extract, summarize, fit, search, evaluate, predict):
     app.command()(command)
 app.add_typer(budget_app, name="budget")
+app.add_typer(features_app, name="features")
+app.add_typer(report_app, name="report")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,149 +1,269 @@
-"""`dpfc budget`: what a budget buys, without any data."""
+"""`dpfc budget`: budgets of data sets in a ledger, and what a budget buys."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Annotated, Any
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dpfc.experiments.cli_calibrate import calibrate
 from dpfc.experiments.console import print_json
-from dpfc.experiments.methods import make_estimator
-from dpfc.experiments.options import Delta, Epsilon, Json, MethodName, Relation, Settings
+from dpfc.experiments.options import Json, Relation
 
 if TYPE_CHECKING:
-    from dpfc.accounting import PrivacyPlan
+    from dpfc.accounting.ledger import Budget, Remaining, Spend
 
 __all__ = ["budget_app"]
 
-budget_app = typer.Typer(help="Budgets and noise, without any data.", rich_markup_mode="markdown")
+_NOTE = (
+    "The guarantee is the budget, however it is spent. What is spent so far is bookkeeping, not a "
+    "claim."
+)
+# Columns; more than any row of a table takes.
+_WIDEST = 2000
+
+_Ledger = Annotated[Path, typer.Argument(metavar="LEDGER", help="Ledger: one SQLite file.")]
+_Dataset = Annotated[
+    str, typer.Option(metavar="NAME", help="Name of the data set, as the budget has it.")
+]
+
+budget_app = typer.Typer(
+    help="Budgets of data sets, kept in a ledger; and what a budget buys.",
+    rich_markup_mode="markdown",
+)
 
 
 @budget_app.callback(invoke_without_command=True)
 def _budget(context: typer.Context) -> None:
-    """Work with budgets and noise; needs no data and spends nothing."""
+    """Keep the budgets of data sets in a ledger, and work out what a budget buys.
+
+    Start with: dpfc budget create ledger.db --dataset ward-7 --epsilon 3
+    """
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
 @budget_app.command()
-def calibrate(
-    epsilon: Epsilon,
-    delta: Delta = 1e-5,
-    method: Annotated[
-        MethodName | None,
-        typer.Option(help="Show what `dpfc fit` with this method would release."),
-    ] = None,
-    neighboring_relation: Relation = "add_or_remove_one",
-    n_samples: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="With --method: number of rows, if public knowledge."),
-    ] = None,
-    settings: Settings = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(metavar="T", help="Without --method: number of Gaussian releases (1)."),
-    ] = None,
-    sampling_probability: Annotated[
-        float | None,
+def create(
+    ledger: _Ledger,
+    dataset: Annotated[
+        str,
         typer.Option(
-            metavar="Q",
-            help="Without --method: probability with which each row takes part in a release, "
-            "independently (Poisson sampling), in (0, 1]; 1 is full batch (1).",
+            metavar="NAME",
+            help="A name for this data set and no other. It is all that identifies the data: a "
+            "second name for the same data would be a second budget, and void the claim.",
         ),
+    ],
+    epsilon: Annotated[
+        float,
+        typer.Option(help="ε that all releases together may have, a float > 0; for good."),
+    ],
+    delta: Annotated[
+        float, typer.Option(help="δ of the same, in (0, 1); well below 1 / (number of people).")
+    ] = 1e-5,
+    neighboring_relation: Relation = "add_or_remove_one",
+    unit: Annotated[
+        str, typer.Option(metavar="TEXT", help="What one row stands for, such as 'one patient'.")
+    ] = "one row",
+    filter: Annotated[  # noqa: A002
+        Literal["gdp", "renyi"],
+        typer.Option(
+            help="The rule that keeps spends within the budget. gdp: full-batch methods only, "
+            "exact. renyi: also Poisson sampling and private search, at some loss."
+        ),
+    ] = "gdp",
+    json: Json = False,
+) -> None:
+    """Fix the budget of a data set, before its first release. It cannot be changed later.
+
+    Makes the ledger if there is none. Then every `dpfc fit` with --ledger and --dataset spends
+    from it, and is refused when it would exceed it.
+
+    Example: dpfc budget create ledger.db --dataset ward-7 --epsilon 3 --unit "one patient"
+    """
+    from dpfc.accounting.ledger import PrivacyLedger
+
+    budget = PrivacyLedger(ledger).create_budget(
+        dataset,
+        epsilon=epsilon,
+        delta=delta,
+        neighboring_relation=neighboring_relation,
+        unit_of_privacy=unit,
+        filter=filter,
+    )
+    if json:
+        print_json({"command": "budget create", "ledger": str(ledger), **_budget_report(budget)})
+        return
+    print(f"{_sentence(budget)}\nKept in {ledger}. Spend from it with:")
+    print(f"  {_fit_command(ledger, budget, '…')}")
+
+
+@budget_app.command()
+def show(
+    ledger: _Ledger,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this data set; all by default.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Work out the noise that an (ε, δ) budget asks for. Needs no data and spends nothing.
+    """Show the budgets of a ledger, and the share of each that is spent.
 
-    With --method: every release of a fit, its share of the budget (of μ²), its noise multiplier
-    (standard deviation ÷ sensitivity) and how often it is drawn. Without: the noise multiplier
-    of one Gaussian release, or of T Poisson-sampled ones.
-
-    Examples: dpfc budget calibrate --epsilon 1 --method fc
-
-    dpfc budget calibrate --epsilon 8 --steps 1000 --sampling-probability 0.01
+    Example: dpfc budget show ledger.db
     """
-    if method is None:
-        if settings or n_samples is not None:
-            raise ValueError("--set and --n-samples go with --method.")
-        plan = _gaussian_plan(epsilon, delta, neighboring_relation, steps, sampling_probability)
-    else:
-        if steps is not None or sampling_probability is not None:
-            raise ValueError(
-                "--steps and --sampling-probability go without --method; use --set n_steps=… "
-                "and --set sampling_probability=… with it."
-            )
-        plan = make_estimator(
-            method,
-            settings or (),
-            epsilon=epsilon,
-            delta=delta,
-            neighboring_relation=neighboring_relation,
-            n_samples=n_samples,
-        ).privacy_plan()
-    report = {"command": "budget calibrate", "method": method, **_report(plan)}
+    from dpfc.accounting.ledger import PrivacyLedger
+
+    book = PrivacyLedger(ledger)
+    budgets = book.budgets() if dataset is None else [book.budget(dataset)]
+    pairs = [(budget, book.remaining(budget.dataset)) for budget in budgets]
     if json:
-        print_json(report)
-    else:
-        _print_plan(report)
+        reports = [{**_budget_report(budget), **_left_report(left)} for budget, left in pairs]
+        report = {"command": "budget show", "ledger": str(ledger), "budgets": reports}
+        print_json({**report, "note": _NOTE})
+        return
+    _print_table(
+        ("data set", "ε", "δ", "protects", "filter", "spent"),
+        [
+            (
+                budget.dataset,
+                f"{budget.epsilon:g}",
+                f"{budget.delta:g}",
+                f"{budget.unit_of_privacy}, {budget.neighboring_relation.replace('_', ' ')}",
+                budget.filter.kind,
+                f"{left.spent_share:.1%}",
+            )
+            for budget, left in pairs
+        ],
+    )
+    print(f"\n{_NOTE}")
 
 
-def _gaussian_plan(
-    epsilon: float, delta: float, relation: str, steps: int | None, probability: float | None
-) -> PrivacyPlan:
-    from dpfc.accounting import ReleaseRequest
-    from dpfc.accounting import calibrate as calibrate_plan
+@budget_app.command()
+def history(ledger: _Ledger, dataset: _Dataset, json: Json = False) -> None:
+    """List every spend of a data set, oldest first, and what is known to have run.
 
-    count = 1 if steps is None else steps
-    request = ReleaseRequest("gaussian", 1.0, count, 1.0 if probability is None else probability)
-    return calibrate_plan(
-        [request], target_epsilon=epsilon, target_delta=delta, neighboring_relation=relation
+    A spend is written before its release is made. One without a statement was made by a run that
+    did not finish, and counts all the same. --json prints the statements too.
+
+    Example: dpfc budget history ledger.db --dataset ward-7
+    """
+    from dpfc.accounting.ledger import PrivacyLedger
+
+    spends = PrivacyLedger(ledger).history(dataset)
+    if json:
+        reports = [_spend_report(spend) for spend in spends]
+        report = {"command": "budget history", "ledger": str(ledger), "dataset": dataset}
+        print_json({**report, "spends": reports, "note": _NOTE})
+        return
+    if not spends:
+        print(f"Nothing is spent from the budget of {dataset}.")
+        return
+    _print_table(
+        ("spend", "when (UTC)", "purpose", "statement", "share"),
+        [
+            (
+                str(spend.id),
+                spend.made_at.removesuffix("+00:00"),
+                spend.purpose,
+                "none" if spend.statement is None else "kept",
+                f"{spend.share_of_budget:.2%}",
+            )
+            for spend in spends
+        ],
+    )
+    print(f"\n{_NOTE}")
+
+
+@budget_app.command()
+def remaining(ledger: _Ledger, dataset: _Dataset, json: Json = False) -> None:
+    """Work out the largest ε that one more full-batch fit may have.
+
+    A fit with exactly the printed ε and δ is accepted, unless another spend comes first. Exit code
+    1 says that the budget is exhausted.
+
+    Example: dpfc budget remaining ledger.db --dataset ward-7
+    """
+    from dpfc.accounting.ledger import BudgetExceeded, PrivacyLedger
+
+    book = PrivacyLedger(ledger)
+    budget, left = book.budget(dataset), book.remaining(dataset)
+    if json:
+        report = {"command": "budget remaining", "ledger": str(ledger), **_budget_report(budget)}
+        print_json({**report, "remaining": _left_report(left), "note": _NOTE})
+        raise typer.Exit(0 if left.epsilon > 0 else 1)
+    if left.epsilon == 0:
+        raise BudgetExceeded(
+            f"the budget of {budget.dataset} is exhausted: ε = {budget.epsilon:g} at δ = "
+            f"{budget.delta:g}, {left.spent_share:.1%} spent."
+        )
+    print(f"{_sentence(budget)} Spent: {left.spent_share:.1%}.")
+    print(f"One more full-batch fit may have ε = {left.epsilon_text}:")
+    print(f"  {_fit_command(ledger, budget, left.epsilon_text)}")
+    print(f"\n{_NOTE}")
+
+
+budget_app.command()(calibrate)
+
+
+def _sentence(budget: Budget) -> str:
+    relation = budget.neighboring_relation.replace("_", " ")
+    return (
+        f"Budget of {budget.dataset}: ε = {budget.epsilon:g}, δ = {budget.delta:g}, "
+        f"{relation} ({budget.unit_of_privacy}), {budget.filter.kind} filter."
     )
 
 
-def _report(plan: PrivacyPlan) -> dict[str, Any]:
-    from dataclasses import asdict
+def _fit_command(ledger: Path, budget: Budget, epsilon: str) -> str:
+    options = [
+        f"--ledger {shlex.quote(str(ledger))} --dataset {shlex.quote(budget.dataset)}",
+        f"--epsilon {epsilon} --delta {budget.delta!r}",
+    ]
+    if budget.neighboring_relation != "add_or_remove_one":
+        options.append(f"--neighboring-relation {budget.neighboring_relation}")
+    return f"dpfc fit {' '.join(options)} --features … --out …"
 
-    from dpfc.accounting import epsilon_by_accountant
 
+def _budget_report(budget: Budget) -> dict[str, Any]:
     return {
-        "target_epsilon": plan.target_epsilon,
-        "target_delta": plan.target_delta,
-        "neighboring_relation": plan.neighboring_relation,
-        "mu": plan.mu,
-        "epsilon_by_accountant": epsilon_by_accountant(
-            plan.event,
-            plan.target_delta,
-            neighboring_relation=plan.neighboring_relation,
-            accountants=("exact", "pld", "rdp"),
-        ),
-        "releases": [asdict(release) for release in plan.releases],
+        "dataset": budget.dataset,
+        "epsilon": budget.epsilon,
+        "delta": budget.delta,
+        "neighboring_relation": budget.neighboring_relation,
+        "unit_of_privacy": budget.unit_of_privacy,
+        "created_at": budget.created_at,
+        "filter": budget.filter.to_json(),
     }
 
 
-def _print_plan(report: dict[str, Any]) -> None:
+def _left_report(left: Remaining) -> dict[str, float]:
+    return {"spent_share": left.spent_share, "mu": left.mu, "epsilon": left.epsilon}
+
+
+def _spend_report(spend: Spend) -> dict[str, Any]:
+    from dpfc.accounting.event_json import event_to_json
+
+    return {
+        "id": spend.id,
+        "made_at": spend.made_at,
+        "purpose": spend.purpose,
+        "share_of_budget": spend.share_of_budget,
+        "event": event_to_json(spend.event),
+        "statement": None if spend.statement is None else spend.statement.model_dump(mode="json"),
+    }
+
+
+def _print_table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    relation = report["neighboring_relation"].replace("_", " ")
-    print(f"ε = {report['target_epsilon']:g}, δ = {report['target_delta']:g}, {relation}\n")
-    table = Table("release", box=None, pad_edge=False)
-    for heading in ("share of μ²", "noise multiplier", "draws", "sampling"):
-        table.add_column(heading, justify="right")
-    for release in report["releases"]:
-        sampled = release["sampling_probability"] < 1
-        table.add_row(
-            release["name"],
-            f"{release['share']:.4%}".replace(".0000%", "%"),
-            f"{release['noise_multiplier']:.6g}",
-            str(release["count"]),
-            f"Poisson {release['sampling_probability']:g}" if sampled else "full batch",
-        )
-    Console(highlight=False, markup=False).print(table)
-    if report["mu"] is not None:
-        mu = "∞" if math.isinf(report["mu"]) else f"{report['mu']:.6g}"
-        print(f"\nμ = {mu} (Gaussian differential privacy)")
-    for name, epsilon in report["epsilon_by_accountant"].items():
-        value = epsilon if isinstance(epsilon, str) else f"ε = {epsilon:.6g}"
-        print(f"{name:<6} {value}")
+    table = Table(box=None, pad_edge=False)
+    for heading in headings[:-1]:
+        table.add_column(heading, overflow="fold")
+    table.add_column(headings[-1], justify="right")
+    for row in rows:
+        table.add_row(*row)
+    # A file or a pipe has no width, and a record must not be cut.
+    width = None if sys.stdout.isatty() else _WIDEST
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)

@@ -5,26 +5,28 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import Any
 
 from dpfc.experiments.console import print_json
 from dpfc.experiments.files import check_writable
-from dpfc.experiments.methods import make_estimator
+from dpfc.experiments.methods import make_estimator, parse_classes
 from dpfc.experiments.options import (
+    Accountant,
+    Classes,
+    DatasetName,
     Delta,
     Epsilon,
     Features,
     Force,
     Json,
-    MethodName,
+    LedgerPath,
+    Method,
+    ModelOut,
+    PublicSize,
     Relation,
+    Seed,
     Settings,
 )
-
-if TYPE_CHECKING:
-    from dpfc.features import FeatureCache
 
 __all__ = ["fit"]
 
@@ -32,38 +34,16 @@ __all__ = ["fit"]
 def fit(
     features: Features,
     epsilon: Epsilon,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Model file to write (safetensors).")],
-    method: Annotated[
-        MethodName,
-        typer.Option(
-            help="fc: DP-FC, the one to start with. ls: DP-LS, least squares. gd: gradient "
-            "descent, the baseline. newton: DP-Newton, slow."
-        ),
-    ] = "fc",
+    out: ModelOut,
+    method: Method = "fc",
     delta: Delta = 1e-5,
     neighboring_relation: Relation = "add_or_remove_one",
-    n_samples: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Number of rows, if it is public knowledge; otherwise it is treated as private.",
-        ),
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,C",
-            help="The public list of classes; needed only where the cache names none.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Make the run repeatable. The result is NOT private: who knows the seed can "
-            "subtract the noise. By default noise comes from the system's secure source.",
-        ),
-    ] = None,
+    n_samples: PublicSize = None,
+    classes: Classes = None,
+    seed: Seed = None,
+    accountant: Accountant = "auto",
+    ledger: LedgerPath = None,
+    dataset: DatasetName = None,
     settings: Settings = None,
     force: Force = False,
     json: Json = False,
@@ -72,6 +52,9 @@ def fit(
 
     Writes the model file and prints the privacy statement: what was released, with how much
     noise, and what it adds up to. Everything is checked before anything is spent.
+
+    With --ledger and --dataset, the spend is written into the ledger before anything is released,
+    and a fit that would exceed what remains of the budget is refused.
 
     Example: dpfc fit --features features/train --epsilon 1 --out model.safetensors
     """
@@ -86,7 +69,10 @@ def fit(
         delta=delta,
         neighboring_relation=neighboring_relation,
         n_samples=n_samples,
-        classes=None if classes is None else _parse_classes(classes, cache),
+        accountant=accountant,
+        ledger=ledger,
+        dataset=dataset,
+        classes=parse_classes(classes, cache),
         random_state=seed,
         verbose=sys.stderr.isatty(),
     )
@@ -114,16 +100,3 @@ def _report(model: Any, method: str, out: Path, seconds: float) -> dict[str, Any
         "seconds": round(seconds, 3),
         "privacy": model.privacy_.model_dump(mode="json"),
     }
-
-
-def _parse_classes(text: str, cache: FeatureCache) -> list[str] | list[int]:
-    """Class labels as the cache has them: names, or integers where it names none."""
-    parts = [part.strip() for part in text.split(",")]
-    if cache.class_names is not None:
-        return parts
-    try:
-        return [int(part) for part in parts]
-    except ValueError:
-        raise ValueError(
-            f"--classes must be whole numbers, as the labels of this cache are, got {text!r}."
-        ) from None

@@ -1,4 +1,4 @@
-"""`dpfc evaluate` and `dpfc predict`: a model file applied to a feature cache."""
+"""`dpfc predict`: a model file applied to a feature cache."""
 
 from __future__ import annotations
 
@@ -20,82 +20,7 @@ if TYPE_CHECKING:
 
     from dpfc.features import FeatureCache
 
-__all__ = ["evaluate", "predict"]
-
-_NO_NOISE = (
-    "Computed without noise: the data owner's own look. Publishing these figures is covered by "
-    "no guarantee if the rows are private."
-)
-
-
-def evaluate(model: ModelPath, features: Features, json: Json = False) -> None:
-    """Measure a model's accuracy on a feature cache with labels, in all and class by class.
-
-    The figures are computed without noise: they are the data owner's own look, and no
-    guarantee covers publishing them if the rows are private.
-
-    Example: dpfc evaluate --model model.safetensors --features features/test
-    """
-    import numpy as np
-
-    from dpfc import load_model
-    from dpfc.features import FeatureCache
-
-    classifier = load_model(model)
-    cache = FeatureCache.open(features)
-    labels = _labels(cache, classifier.classes_)
-    hits = classifier.predict(cache) == labels
-    per_class = []
-    for name in classifier.classes_.tolist():
-        own = hits[labels == name]
-        accuracy = float(own.mean()) if len(own) else None
-        per_class.append({"class": name, "rows": len(own), "accuracy": accuracy})
-    report = {
-        "command": "evaluate",
-        "model": str(model),
-        "features": str(features),
-        "accuracy": float(np.mean(hits)),
-        "rows": len(hits),
-        "per_class": per_class,
-        "note": _NO_NOISE,
-    }
-    if json:
-        print_json(report)
-    else:
-        _print_evaluation(report)
-
-
-def _labels(cache: FeatureCache, classes: NDArray[Any]) -> NDArray[Any]:
-    """Labels as the model names them, shape (n_samples,)."""
-    import numpy as np
-
-    from dpfc.data import cache_labels
-
-    labels = cache_labels(cache, cache.read_labels())
-    if labels.dtype.kind != classes.dtype.kind and "U" in (labels.dtype.kind, classes.dtype.kind):
-        raise ValueError(
-            "the model's classes and the cache's labels are of different kinds (names and "
-            "numbers): the model was trained on another data set."
-        )
-    unknown = int((~np.isin(labels, classes)).sum())
-    if unknown:
-        raise ValueError(f"{unknown} rows of the cache have labels that the model does not know.")
-    return labels
-
-
-def _print_evaluation(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("class", box=None, pad_edge=False)
-    for heading in ("rows", "accuracy"):
-        table.add_column(heading, justify="right")
-    for entry in report["per_class"]:
-        accuracy = "-" if entry["accuracy"] is None else f"{entry['accuracy']:.2%}"
-        table.add_row(str(entry["class"]), f"{entry['rows']:,}", accuracy)
-    print(f"accuracy {report['accuracy']:.2%} on {report['rows']:,} rows\n")
-    Console(highlight=False, markup=False).print(table)
-    print(f"\n{_NO_NOISE}")
+__all__ = ["predict"]
 
 
 def predict(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
-__all__ = ["check_writable", "write_whole"]
+__all__ = ["check_writable", "open_whole", "write_whole"]
 
 
 def check_writable(path: Path, *, force: bool, suffixes: Sequence[str] = ()) -> None:
@@ -51,12 +52,24 @@ def write_whole(path: Path, data: bytes | str) -> None:
     OSError
         If it cannot be written; nothing is left of it then.
     """
-    content = data.encode() if isinstance(data, str) else data
+    with open_whole(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def open_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that gets its name when the block ends, and leaves nothing if it fails.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes files for their owner only; these are meant to be shared.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpfc.base import PrivateLinearClassifier
+    from dpfc.features import FeatureCache
 
-__all__ = ["ESTIMATORS", "LABELS", "make_estimator"]
+__all__ = ["ESTIMATORS", "LABELS", "make_estimator", "make_grid", "parse_classes"]
 
 ESTIMATORS = {
     "fc": "DPFCClassifier",
@@ -26,6 +27,9 @@ _OPTIONS = {
     "classes": "--classes",
     "n_samples": "--n-samples",
     "neighboring_relation": "--neighboring-relation",
+    "accountant": "--accountant",
+    "ledger": "--ledger",
+    "dataset": "--dataset",
     "random_state": "--seed",
 }
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -60,22 +64,72 @@ def make_estimator(
     return estimator
 
 
-def _parse(settings: Iterable[str], defaults: Mapping[str, Any], owner: str) -> dict[str, Any]:
+def make_grid(tries: Iterable[str], estimator: PrivateLinearClassifier) -> dict[str, list[Any]]:
+    """Turn every ``name=a,b,c`` into a parameter and the values to try.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is unknown or given twice, or a value is of the wrong type or twice.
+    """
+    grid: dict[str, list[Any]] = {}
+    for attempt in tries:
+        name, equals, text = attempt.partition("=")
+        if not equals:
+            raise ValueError(f"--try takes name=a,b,c, got {attempt!r}.")
+        if name in grid:
+            raise ValueError(f"--try {name} is given twice.")
+        # The defaults are a fresh estimator's: what --set made of them tells no type.
+        defaults, owner = type(estimator)().get_params(), type(estimator).__name__
+        values = [
+            _parse([f"{name}={value.strip()}"], defaults, owner, option="--try")[name]
+            for value in text.split(",")
+        ]
+        if any(value in values[:position] for position, value in enumerate(values)):
+            raise ValueError(f"--try {name} holds a value twice: {text!r}.")
+        grid[name] = values
+    return grid
+
+
+def parse_classes(text: str | None, cache: FeatureCache) -> list[str] | list[int] | None:
+    """Class labels as the cache has them: names, or integers where it names none.
+
+    Raises
+    ------
+    ValueError
+        If the labels are not whole numbers where they have to be.
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if cache.class_names is not None:
+        return parts
+    try:
+        return [int(part) for part in parts]
+    except ValueError:
+        raise ValueError(
+            f"--classes must be whole numbers, as the labels of this cache are, got {text!r}."
+        ) from None
+
+
+def _parse(
+    settings: Iterable[str], defaults: Mapping[str, Any], owner: str, option: str = "--set"
+) -> dict[str, Any]:
     """Turn ``name=value`` into typed parameters."""
     known = sorted(set(defaults) - set(_OPTIONS) - {"verbose"})
     parsed: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
-            raise ValueError(f"--set takes name=value, got {setting!r}.")
+            raise ValueError(f"{option} takes name=value, got {setting!r}.")
         if name in _OPTIONS:
-            raise ValueError(f"--set {name} is not needed: use {_OPTIONS[name]}.")
+            raise ValueError(f"{option} {name} is not needed: use {_OPTIONS[name]}.")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
             raise ValueError(f"{owner} has no parameter {name!r}; {hint}")
         if name in parsed:
-            raise ValueError(f"--set {name} is given twice.")
+            raise ValueError(f"{option} {name} is given twice.")
         parsed[name] = _typed(name, text, defaults[name])
     return parsed
 

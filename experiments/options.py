@@ -9,20 +9,29 @@ from typing import Annotated, Literal
 import typer
 
 __all__ = [
+    "Accountant",
+    "Classes",
+    "DatasetName",
     "Delta",
     "Epsilon",
     "Features",
     "Force",
     "Json",
+    "LedgerPath",
+    "Method",
     "MethodName",
+    "ModelOut",
     "ModelPath",
+    "PublicSize",
     "Relation",
+    "Seed",
     "Settings",
     "parse_numbers",
 ]
 
 MethodName = Literal["fc", "ls", "gd", "newton"]
 RelationName = Literal["add_or_remove_one", "replace_one"]
+AccountantName = Literal["auto", "exact", "pld", "rdp"]
 
 Epsilon = Annotated[
     float,
@@ -42,6 +51,38 @@ Features = Annotated[
 ModelPath = Annotated[
     Path, typer.Option("--model", metavar="FILE", help="Model file that `dpfc fit` wrote.")
 ]
+ModelOut = Annotated[
+    Path, typer.Option("--out", metavar="FILE", help="Model file to write (safetensors).")
+]
+Method = Annotated[
+    MethodName,
+    typer.Option(
+        help="fc: DP-FC, the one to start with. ls: DP-LS, least squares. gd: gradient "
+        "descent, the baseline. newton: DP-Newton, slow."
+    ),
+]
+PublicSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Number of rows, if it is public knowledge; otherwise it is treated as private.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,C",
+        help="The public list of classes; needed only where the cache names none.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Make the run repeatable. The result is NOT private: who knows the seed can "
+        "subtract the noise. By default noise comes from the system's secure source.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object on standard output and nothing else there."),
@@ -54,6 +95,27 @@ Relation = Annotated[
         help="What is hidden: add_or_remove_one (one row more or less), or replace_one (one row "
         "replaced by another: up to twice the noise, and the number of rows is public).",
     ),
+]
+Accountant = Annotated[
+    AccountantName,
+    typer.Option(
+        metavar="NAME",
+        help="How releases are added up. auto: exact where all of them are full batch, pld "
+        "where rows are sampled. exact, pld or rdp: that one, where it applies; rdp asks for "
+        "more noise.",
+    ),
+]
+LedgerPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger",
+        metavar="FILE",
+        help="Ledger of `dpfc budget create` to spend from; goes with --dataset.",
+    ),
+]
+DatasetName = Annotated[
+    str | None,
+    typer.Option("--dataset", metavar="NAME", help="Whose budget in the ledger is spent."),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ESTIMATORS = ("feature_covariance", "gradient", "least_squares", "newton")
+ESTIMATORS = ("feature_covariance", "gradient", "least_squares", "newton", "tuning")
 
 
 def code_blocks(language: str) -> list[str]:
@@ -31,6 +32,19 @@ def test_readme_python_example_runs(tmp_path):
     assert (tmp_path / "digits.safetensors").exists()
 
 
+@pytest.mark.slow
+def test_the_pipeline_on_texts_runs(tmp_path):
+    pytest.importorskip("sentence_transformers")
+    page = (ROOT / "docs/backbones.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("[0]", "[1]")
+
+
+@pytest.mark.slow
 def test_readme_commands_run(tmp_path):
     pytest.importorskip("onnxruntime")
     commands = [
@@ -39,18 +53,19 @@ def test_readme_commands_run(tmp_path):
         for line in block.splitlines()
         if line.startswith("dpfc ")
     ]
-    assert len(commands) == 6
+    assert len(commands) == 12
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in commands:
         done = subprocess.run(
-            command.split(),
+            shlex.split(command),
             cwd=tmp_path,
             capture_output=True,
             text=True,
             env=os.environ | {"PATH": path},
         )
         assert done.returncode == 0, f"{command}: {done.stderr}"
-    assert (tmp_path / "runs/predictions.csv").exists()
+    for output in ("predictions.csv", "searched.safetensors", "statement.html"):
+        assert (tmp_path / "runs" / output).exists()
 
 
 def test_readme_table_names_every_public_classifier():

@@ -21,11 +21,11 @@ from dpfc.experiments.console import print_json, run_guarded
 from dpfc.experiments.methods import ESTIMATORS, LABELS, make_estimator
 from dpfc.experiments.options import Json, parse_numbers
 
-__all__ = ["Cell", "Data", "accuracies", "main"]
+__all__ = ["DELTA", "NOTE", "Cell", "Data", "accuracies", "load", "main"]
 
 DELTA = 1e-5
 CEILING_STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
-_NOTE = "seeded so that anyone can repeat it: models fitted this way are not private"
+NOTE = "seeded so that anyone can repeat it: models fitted this way are not private"
 
 
 class Data(NamedTuple):
@@ -69,7 +69,14 @@ def accuracies(
             yield Cell(method, epsilon, float(np.mean(scores)), error, seeds)
 
 
-def _load(train: Path, test: Path) -> Data:
+def load(train: Path, test: Path) -> Data:
+    """Read the feature caches of both splits into memory.
+
+    Raises
+    ------
+    ValueError
+        If they differ in their classes or in their width.
+    """
     from dpfc.features import FeatureCache
 
     caches = FeatureCache.open(train), FeatureCache.open(test)
@@ -115,7 +122,7 @@ def _command(
     unknown = [name for name in names if name not in ESTIMATORS]
     if unknown:
         raise ValueError(f"--methods takes {', '.join(ESTIMATORS)}, got {unknown[0]!r}.")
-    data = _load(train, test)
+    data = load(train, test)
     cells = []
     for cell in accuracies(data, names, budgets, seeds):
         cells.append(cell)
@@ -123,7 +130,7 @@ def _command(
     top = _ceiling(data) if ceiling else None
     if json:
         rows = [cell._asdict() for cell in cells]
-        print_json({"delta": DELTA, "note": _NOTE, "results": rows, "ceiling": top})
+        print_json({"delta": DELTA, "note": NOTE, "results": rows, "ceiling": top})
     else:
         _print(cells, names, budgets, top)
 
@@ -161,7 +168,7 @@ def _print(
     console.width = max(console.width, 16 * (len(epsilons) + 1))
     console.print(table)
     print(f"\nTest accuracy in %, mean ± standard error of {cells[0].seeds} runs, δ = {DELTA:g};")
-    print(f"{_NOTE}.")
+    print(f"{NOTE}.")
     if top is not None:
         print(f"Ceiling: {top['model']}: {100 * top['accuracy']:.2f} (C = {top['C']:g}).")
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -42,13 +41,14 @@ def epsilon_of(plan: PrivacyPlan, accountant: str) -> float:
     )
 
 
-def test_random_full_batch_plans_meet_their_target_from_below_and_rdp_reports_more():
+def test_a_thousand_random_full_batch_plans_meet_their_target_from_below():
     rng = np.random.default_rng(0)
     for _ in range(1000):
         plan = random_plan(rng)
         exact = epsilon_of(plan, "exact")
+        assert plan.accountant == "exact"
         assert plan.target_epsilon * (1 - 1e-9) <= exact <= plan.target_epsilon
-        assert exact <= epsilon_of(plan, "rdp")
+        assert exact <= epsilon_of(plan, "rdp") * (1 + 1e-9)
         assert plan.mu <= gaussian_mu(plan.target_epsilon, plan.target_delta)
 
 
@@ -57,18 +57,73 @@ def check_pld_agrees(seed: int, plans: int) -> None:
     for _ in range(plans):
         plan = random_plan(rng)
         exact, pld = epsilon_of(plan, "exact"), epsilon_of(plan, "pld")
-        assert pld == pytest.approx(exact, rel=1e-3)
-        # Its grid is pessimistic, up to rounding of the convolution.
-        assert pld >= exact * (1 - 1e-6)
+        # Its grid is pessimistic, and rounding errors are charged to the same side.
+        assert exact <= pld <= exact * (1 + 1e-4)
 
 
 def test_pld_agrees_with_the_closed_form_on_random_full_batch_plans():
-    check_pld_agrees(seed=1, plans=60)
+    check_pld_agrees(seed=1, plans=100)
 
 
 @pytest.mark.slow
 def test_pld_agrees_with_the_closed_form_on_a_thousand_random_full_batch_plans():
     check_pld_agrees(seed=2, plans=1000)
+
+
+@pytest.mark.parametrize("accountant", ["auto", "exact", "pld", "rdp"])
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_a_full_batch_plan_by_each_accountant_lands_just_below_its_target(accountant, relation):
+    requests = [ReleaseRequest("gram", 0.3), ReleaseRequest("gradient", 0.7, count=25)]
+    plan = calibrate(
+        requests,
+        target_epsilon=2.0,
+        target_delta=1e-6,
+        neighboring_relation=relation,
+        accountant=accountant,
+    )
+    assert plan.accountant == ("exact" if accountant == "auto" else accountant)
+    assert 2 * (1 - 1e-4) <= epsilon_of(plan, plan.accountant) <= 2
+    if accountant == "rdp":
+        assert plan.mu < 0.95 * gaussian_mu(2.0, 1e-6)
+    else:
+        assert plan.mu == pytest.approx(gaussian_mu(2.0, 1e-6), rel=1e-4)
+
+
+def test_a_sampled_plan_by_rdp_lands_just_below_its_target_and_has_more_noise():
+    requests = [ReleaseRequest("mean", 0.1), ReleaseRequest("gradient", 0.9, 100, 0.05)]
+    budget = {"target_epsilon": 1.0, "target_delta": 1e-5}
+    plans = {
+        name: calibrate(
+            requests, **budget, neighboring_relation="add_or_remove_one", accountant=name
+        )
+        for name in ("auto", "rdp")
+    }
+    assert plans["auto"].accountant == "pld"
+    assert 1 - 1e-4 <= epsilon_of(plans["rdp"], "rdp") <= 1
+    noise = {name: plan["gradient"].noise_multiplier for name, plan in plans.items()}
+    assert noise["auto"] < noise["rdp"] < 1.3 * noise["auto"]
+
+
+def test_accountants_that_cannot_evaluate_a_plan_refuse_it():
+    requests = [ReleaseRequest("gradient", 1.0, 10, 0.1)]
+    budget = {"target_delta": 1e-5, "neighboring_relation": "replace_one"}
+    for target in (1.0, math.inf):
+        with pytest.raises(UnsupportedEventError, match=r"^exact has no closed form for Poisson"):
+            calibrate(requests, target_epsilon=target, **budget, accountant="exact")
+    with pytest.raises(UnsupportedEventError, match=r"^rdp has no bound for Poisson sampling"):
+        calibrate(requests, target_epsilon=1.0, **budget, accountant="rdp")
+    with pytest.raises(ValueError, match=r"^accountant must be one of 'auto', 'exact', 'pld'"):
+        calibrate(requests, target_epsilon=1.0, **budget, accountant="zcdp")
+
+
+def test_rows_that_are_hardly_ever_drawn_need_no_noise_and_are_refused():
+    with pytest.raises(UnsupportedEventError, match=r"^a row is ever drawn with a probability of"):
+        calibrate(
+            [ReleaseRequest("a", 0.5, 10, 1e-7), ReleaseRequest("b", 0.5, 80, 1e-7)],
+            target_epsilon=1.0,
+            target_delta=1e-5,
+            neighboring_relation="add_or_remove_one",
+        )
 
 
 def test_shares_divide_the_squared_mu():
@@ -108,7 +163,6 @@ def test_an_infinite_epsilon_asks_for_no_noise(sampling_probability):
     [(0.1, 0.1, 100), (1.0, 0.01, 1000), (8.0, 0.05, 300), (8.0, 0.001, 1000)],
 )
 def test_sampled_plans_land_just_below_their_target(relation, epsilon, sampling_probability, count):
-    start = time.process_time()
     plan = calibrate(
         [
             ReleaseRequest("mean", 0.1),
@@ -118,8 +172,7 @@ def test_sampled_plans_land_just_below_their_target(relation, epsilon, sampling_
         target_delta=1e-5,
         neighboring_relation=relation,
     )
-    assert time.process_time() - start < 5
-    assert (1 - 1e-3) * epsilon < epsilon_of(plan, "pld") <= epsilon
+    assert (1 - 1e-4) * epsilon < epsilon_of(plan, "pld") <= epsilon
     # The family keeps the starting proportion: z = q / (m sqrt(share / count)).
     ratio = plan["gradient"].noise_multiplier / plan["mean"].noise_multiplier
     assert ratio == pytest.approx(sampling_probability * math.sqrt(0.1 / (0.9 / count)))

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from noise_checks import FALSE_ALARM, assert_noise
 from scipy import stats
 
 from dpfc.accounting import PlannedRelease, PrivacyPlan
@@ -29,7 +30,6 @@ from dpfc.row_map import RowMap
 
 N_CLASSES, N_FEATURES = 3, 30
 RELATIONS = ["add_or_remove_one", "replace_one"]
-FALSE_ALARM = 1e-7
 
 
 def weights(scale=1.0, n_columns=N_FEATURES):
@@ -122,21 +122,6 @@ def noise_of(name, count, noise_multiplier=2.0, relation="add_or_remove_one"):
     scales = {draw.noise_standard_deviation for draw in draws}
     assert len(scales) == 1
     return torch.stack([draw.value for draw in draws]) - exact_sum(name), scales.pop()
-
-
-def variance_p_value(draws, sigma):
-    draws = np.asarray(draws).ravel()
-    law = stats.chi2(draws.size)
-    statistic = float((draws**2).sum()) / sigma**2
-    return 2 * min(law.cdf(statistic), law.sf(statistic))
-
-
-def assert_noise(draws, sigma):
-    """Accept sigma, and show that the same check refuses 0.8 and 1.25 times sigma."""
-    assert np.asarray(draws).size >= 1500
-    assert variance_p_value(draws, sigma) > FALSE_ALARM
-    assert variance_p_value(draws, 0.8 * sigma) < FALSE_ALARM
-    assert variance_p_value(draws, 1.25 * sigma) < FALSE_ALARM
 
 
 def correlation_is_zero(a, b):

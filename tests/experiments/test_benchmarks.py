@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpfc.experiments.benchmarks import cifar10, fit_speed
+from dpfc.experiments.benchmarks import accountants, cifar10, fit_speed, search
 
 
 def test_fit_speed_prints_both_ratios(capsys):
@@ -52,3 +52,28 @@ def test_caches_of_different_widths_are_refused(write_cache, cache_path, tmp_pat
     write_cache(tmp_path / "wide", width=9)
     assert cifar10.main(["--train", str(cache_path), "--test", str(tmp_path / "wide")]) == 1
     assert "differ in width" in capsys.readouterr().err
+
+
+def test_searches_are_compared_with_one_fit_at_equal_budgets(cache_path, capsys, strict_json):
+    arguments = ["--train", str(cache_path), "--test", str(cache_path), "--seeds", "2"]
+    arguments += ["--epsilons", "4,8", "--try", "n_steps=3,6"]
+    assert search.main([*arguments, "--json"]) == 0
+    rows = strict_json(capsys.readouterr().out)["results"]
+    assert [(r["strategy"], r["epsilon"]) for r in rows] == [
+        (strategy, epsilon) for epsilon in (4, 8) for strategy in search.STRATEGIES
+    ]
+    assert rows[0]["error_ratio"] in (0.0, 1.0) and all(0.3 < r["mean"] <= 1 for r in rows)
+    assert search.main(arguments) == 0
+    assert "the search paid" in capsys.readouterr().out
+    assert search.main([*arguments[:4], "--method", "ls"]) == 1
+    assert "--try is needed" in capsys.readouterr().err
+
+
+def test_accountants_are_compared_at_every_budget(capsys):
+    arguments = ["--epsilons", "1,4", "--steps", "50", "--sampling-probability", "0.1"]
+    assert accountants.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "1          3.7306    3.7308    4.0462" in out
+    # Renyi divergences have no bound for sampling under replace_one.
+    assert out.count("         -   ") == 2
+    assert out.count(" times as long") == 2

@@ -21,14 +21,16 @@ FILES = {
 }
 
 
+def gray_pixels(image):
+    return np.asarray(image.convert("L").resize((8, 8)))
+
+
 class Pixels:
     """A backbone that hands the 64 pixels of a digit through."""
 
-    spec, n_features, image_size, best_batch_size = "pixels", 64, 8, 64
+    spec, modality, device, n_features = "pixels", "image", "cpu", 64
+    decode_size, best_batch_size, preparer = 8, 64, staticmethod(gray_pixels)
     weights_sha256, preprocessing = "0" * 64, {"image_size": 8}
-
-    def prepare(self, image):
-        return np.asarray(image.convert("L").resize((8, 8)))
 
     def embed(self, batch):
         return batch.reshape(len(batch), 64).astype(np.float32) / 255

@@ -1,0 +1,329 @@
+"""What the ledger's rows hold, and how they are written and read."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import sqlite3
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import ROUND_FLOOR, Context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dp_accounting
+
+from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice
+from dpfc.accounting._events import UnsupportedEventError
+from dpfc.accounting._ledger_file import LedgerError
+from dpfc.accounting.filters import Cost, PrivacyFilter, filter_from_json, make_filter
+from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
+
+if TYPE_CHECKING:
+    from dpfc.accounting.statements import PrivacyStatement
+
+_MAX_TEXT = 200
+_DIGITS = 6
+
+
+class BudgetExceeded(LedgerError):  # noqa: N818
+    """A spend does not fit into what is left; it was not recorded, and nothing was drawn."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all releases of one data set may add up to.
+
+    Attributes
+    ----------
+    dataset : str
+    epsilon : float in (0, inf)
+    delta : float in (0, 1)
+    neighboring_relation : {"add_or_remove_one", "replace_one"}
+    unit_of_privacy : str
+        What one row stands for, such as "one patient".
+    created_at : str
+        ISO 8601, UTC.
+    filter : PrivacyFilter
+        The rule that accepts or refuses spends, fixed when the budget was created.
+    """
+
+    dataset: str
+    epsilon: float
+    delta: float
+    neighboring_relation: str
+    unit_of_privacy: str
+    created_at: str
+    filter: PrivacyFilter
+
+
+@dataclass(frozen=True)
+class Spend:
+    """One record of the ledger.
+
+    Attributes
+    ----------
+    id : int
+        Unique in the ledger, rising.
+    dataset : str
+    purpose : str
+        What it was spent on, in words that the code supplies.
+    event : DpEvent
+        What was paid for.
+    made_at : str
+        ISO 8601, UTC.
+    share_of_budget : float in [0, 1]
+        Of μ² under a gdp filter; of the Renyi budget, at the order with the most left, under
+        a renyi filter. Bookkeeping, not a claim.
+    statement : PrivacyStatement or None
+        What ran; None for a process that ended before, whose spend counts all the same.
+    """
+
+    id: int
+    dataset: str
+    purpose: str
+    event: dp_accounting.DpEvent
+    made_at: str
+    share_of_budget: float
+    statement: PrivacyStatement | None
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left of a budget. Bookkeeping: the guarantee is the budget itself.
+
+    Attributes
+    ----------
+    spent_share : float in [0, 1]
+    mu : float in [0, inf)
+        Largest 1/z of one more full-batch Gaussian spend; 0 when exhausted.
+    epsilon : float in [0, inf)
+        The same as an epsilon at the budget's delta, rounded down: one more full-batch fit
+        with exactly this target is accepted. 0 when exhausted.
+    """
+
+    spent_share: float
+    mu: float
+    epsilon: float
+
+    @property
+    def epsilon_text(self) -> str:
+        """Epsilon in six digits, never more than it is: a fit with this number is accepted."""
+        context = Context(prec=_DIGITS, rounding=ROUND_FLOOR)
+        return f"{context.create_decimal_from_float(self.epsilon).normalize(context)}"
+
+
+def check_text(name: str, value: object) -> str:
+    """Return a short text for people, trimmed and in one encoding of its letters.
+
+    Raises
+    ------
+    ValueError
+        When it is empty, too long, or holds a character that is not seen.
+    """
+    if isinstance(value, str):
+        # One letter may be written in two ways: "é", or "e" and an accent.
+        text = unicodedata.normalize("NFC", value).strip()
+        if 0 < len(text) <= _MAX_TEXT and text.isprintable():
+            return text
+    raise ValueError(
+        f"{name} must be a text of 1 to {_MAX_TEXT} printable characters, got {value!r}."
+    )
+
+
+def dataset_key(dataset: str) -> str:
+    """What two names share that people would take for one.
+
+    References
+    ----------
+    The Unicode Standard, Section 3.13, definition D146 (compatibility caseless match).
+    """
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", dataset).casefold())
+    return " ".join(unicodedata.normalize("NFKC", folded.casefold()).split())
+
+
+def similar_names(dataset: str, names: Sequence[str]) -> str:
+    """Offer the nearest of `names`, as a sentence; empty if none is near."""
+    by_key = {dataset_key(name): name for name in names}
+    close = difflib.get_close_matches(dataset_key(dataset), by_key, n=3)
+    if not close:
+        return ""
+    return " Did you mean " + " or ".join(repr(by_key[key]) for key in close) + "?"
+
+
+def now() -> str:
+    """Return this moment, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def cost_to_json(cost: Cost) -> str:
+    """Write a cost; floats keep every bit."""
+    return json.dumps(["inf" if number == math.inf else number for number in cost])
+
+
+def cost_from_json(text: str, length: int) -> Cost:
+    """Read what `cost_to_json` wrote.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When it is anything else, or not `length` numbers.
+    """
+    cost = tuple(float(number) for number in json.loads(text))
+    # A NaN fails the comparison.
+    if len(cost) != length or not all(number >= 0 for number in cost):
+        raise ValueError(f"expected {length} costs >= 0, got {text!r}")
+    return cost
+
+
+@contextmanager
+def damage_named(path: Path, what: str) -> Iterator[None]:
+    """Say which record of the ledger cannot be read.
+
+    Raises
+    ------
+    LedgerError
+        In place of what reading a malformed record raises.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise LedgerError(f"ledger {path} is damaged at {what}: {error}") from error
+
+
+def remaining_of(budget: Budget, costs: Sequence[Cost]) -> Remaining:
+    """What is left of `budget` after spends of `costs`."""
+    spent = min(1.0, math.fsum(budget.filter.shares(costs)))
+    mu = budget.filter.remaining_mu(costs)
+    epsilon = gaussian_epsilon(mu, budget.delta) if mu > 0 else 0.0
+    step = 1e-12
+    # Until a fit that is calibrated to this epsilon fits as well.
+    while epsilon > 0 and not budget.filter.accepts_mu(gaussian_mu(epsilon, budget.delta), costs):
+        epsilon = epsilon * (1 - step) if step < 1 else 0.0
+        step *= 2
+    return Remaining(spent, mu, epsilon)
+
+
+_SELECT_BUDGETS = (
+    "SELECT id, dataset, epsilon, delta, neighboring_relation, unit_of_privacy, filter, "
+    "created_at FROM budgets"
+)
+
+
+def insert_budget(connection: sqlite3.Connection, path: Path, budget: Budget) -> None:
+    """Add a budget, unless its data set has one under this name or a twin of it."""
+    key = dataset_key(budget.dataset)
+    query = "SELECT dataset FROM budgets WHERE dataset_key = ?"
+    found = connection.execute(query, (key,)).fetchone()
+    if found:
+        raise LedgerError(
+            f"ledger {path} has a budget for {found[0]!r}, and a budget is fixed when it is "
+            "created. Another name for the same data would void its claim."
+        )
+    connection.execute(
+        "INSERT INTO budgets (dataset, dataset_key, epsilon, delta, neighboring_relation, "
+        "unit_of_privacy, filter, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            budget.dataset,
+            key,
+            budget.epsilon,
+            budget.delta,
+            budget.neighboring_relation,
+            budget.unit_of_privacy,
+            json.dumps(budget.filter.to_json(), allow_nan=False),
+            budget.created_at,
+        ),
+    )
+
+
+def find_budget(connection: sqlite3.Connection, path: Path, dataset: str) -> tuple[int, Budget]:
+    """Row number and budget of `dataset`."""
+    dataset = check_text("dataset", dataset)
+    row = connection.execute(f"{_SELECT_BUDGETS} WHERE dataset = ?", (dataset,)).fetchone()
+    if row is None:
+        names = [name for (name,) in connection.execute("SELECT dataset FROM budgets")]
+        raise LedgerError(
+            f"ledger {path} has no budget for {dataset!r}.{similar_names(dataset, names)} "
+            "Make one with: dpfc budget create"
+        )
+    return row[0], _budget_of(path, row)
+
+
+def read_budgets(connection: sqlite3.Connection, path: Path) -> list[Budget]:
+    """Every budget, in the order of creation."""
+    rows = connection.execute(f"{_SELECT_BUDGETS} ORDER BY id").fetchall()
+    return [_budget_of(path, row) for row in rows]
+
+
+def _budget_of(path: Path, row: Sequence[Any]) -> Budget:
+    _, dataset, epsilon, delta, relation, unit, rule, created_at = row
+    with damage_named(path, f"the budget of {dataset!r}"):
+        parsed = filter_from_json(json.loads(rule), relation)
+    return Budget(dataset, epsilon, delta, relation, unit, created_at, parsed)
+
+
+def read_costs(
+    connection: sqlite3.Connection, path: Path, number: int, budget: Budget
+) -> list[Cost]:
+    """What every spend so far adds; summed afresh each time, and no sum is stored."""
+    query = "SELECT id, cost FROM spends WHERE budget_id = ? ORDER BY id"
+    costs = []
+    for spend_id, text in connection.execute(query, (number,)):
+        with damage_named(path, f"spend {spend_id}"):
+            costs.append(cost_from_json(text, len(budget.filter.limits)))
+    return costs
+
+
+def cost_of(budget: Budget, event: dp_accounting.DpEvent, neighboring_relation: str) -> Cost:
+    """What `event` would add, if the budget's filter and relation admit it at all."""
+    check_choice("neighboring_relation", neighboring_relation, NEIGHBORING_RELATIONS)
+    if neighboring_relation != budget.neighboring_relation:
+        raise LedgerError(
+            f"the budget of {budget.dataset!r} is for neighboring_relation="
+            f"{budget.neighboring_relation!r}, and this spend is for {neighboring_relation!r}: "
+            "use the budget's."
+        )
+    try:
+        return budget.filter.cost(event)
+    except UnsupportedEventError as error:
+        raise LedgerError(
+            f"the {budget.filter.kind} filter of {budget.dataset!r} cannot take this spend: "
+            f"{error}{_other_filter(budget, event)}"
+        ) from error
+
+
+def _other_filter(budget: Budget, event: dp_accounting.DpEvent) -> str:
+    """Say whether a Renyi filter would take what the budget's does not."""
+    other = make_filter(
+        "renyi",
+        epsilon=budget.epsilon,
+        delta=budget.delta,
+        neighboring_relation=budget.neighboring_relation,
+    )
+    try:
+        other.cost(event)
+    except UnsupportedEventError:
+        return ""
+    return " A renyi filter takes it; the filter is chosen when a budget is created."
+
+
+def check_fits(budget: Budget, costs: Sequence[Cost], cost: Cost) -> None:
+    """Raise BudgetExceeded unless `cost` fits after `costs`."""
+    if budget.filter.accepts_costs([*costs, cost]):
+        return
+    promise = f"ε = {budget.epsilon:g} at δ = {budget.delta:g}"
+    if not any(math.isfinite(number) for number in cost):
+        raise BudgetExceeded(
+            f"no budget holds this spend on {budget.dataset!r} ({promise}): it has a release "
+            "without noise, or with too little for its filter to bound. Nothing was spent."
+        )
+    left = remaining_of(budget, costs)
+    raise BudgetExceeded(
+        f"this spend does not fit into the budget of {budget.dataset!r} ({promise}), of which "
+        f"{left.spent_share:.1%} is spent; one more full-batch fit may have at most ε = "
+        f"{left.epsilon_text}. Nothing was spent."
+    )

@@ -1,0 +1,134 @@
+"""What a statement says about itself has to agree: its events decide.
+
+A statement is read by people who were not there, from a file that may have been edited. What
+can be recomputed in milliseconds is: the composition, the closed form of Gaussian releases,
+and a ledger's filter. Sampled releases are bounded by a numerical accountant; their epsilon
+is checked against the target only, and a reviewer recomputes it from `event`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import dp_accounting
+
+from dpfc.accounting._events import event_mu
+from dpfc.accounting.event_json import event_from_json, event_to_json
+from dpfc.accounting.profiles import PrivacyProfile, mu_profile
+
+if TYPE_CHECKING:
+    from dpfc.accounting.statements import BudgetRecord, PrivacyStatement
+
+__all__ = ["check_statement"]
+
+# Relative; versions of SciPy differ in the last digits of a normal quantile.
+_TOLERANCE: Final = 1e-6
+
+
+def check_statement(statement: PrivacyStatement) -> None:
+    """Raise ValueError when a statement contradicts itself; says where."""
+    if statement.private == bool(statement.reasons_not_private):
+        raise ValueError("private must be false exactly when reasons_not_private has entries.")
+    if statement.target_epsilon == math.inf and statement.private:
+        raise ValueError("private must be false when target_epsilon is infinite.")
+    if (statement.kind == "ledger") != (statement.budget is not None):
+        raise ValueError('budget must be given for kind "ledger", and for no other.')
+    try:
+        _check_figures(statement)
+        if statement.budget is None:
+            _check_target(statement)
+        else:
+            _check_ledger(statement, statement.budget)
+    except OverflowError:
+        raise ValueError("event is composed more often than a float can count.") from None
+
+
+def _check_figures(statement: PrivacyStatement) -> None:
+    """Compare mu and epsilon with the event, and the event with the releases."""
+    mu = event_mu(event_from_json(statement.event))
+    _check_close("mu", statement.mu, mu)
+    exact = statement.epsilon_by_accountant.get("exact")
+    if mu is not None:
+        _check_epsilons(statement, mu_profile(mu).epsilon(statement.target_delta))
+    elif isinstance(exact, float) and exact < math.inf:
+        raise ValueError("exact epsilon must be unavailable: event is not Gaussian throughout.")
+    if statement.kind == "fit":
+        composed = dp_accounting.ComposedDpEvent([r.event for r in statement.releases])
+        _check_same("event", statement.event, event_to_json(composed), "its releases")
+    if statement.budget is None and mu is not None and statement.accountant == "exact":
+        _check_attack(statement, mu_profile(mu))
+
+
+def _check_epsilons(statement: PrivacyStatement, exact: float) -> None:
+    """Compare with the closed form, which no accountant can beat."""
+    for name, epsilon in statement.epsilon_by_accountant.items():
+        if name == "exact":
+            _check_close("exact epsilon", epsilon, exact)
+        elif isinstance(epsilon, float) and epsilon < exact * (1 - _TOLERANCE):
+            raise ValueError(
+                f"{name} epsilon must be at least the exact one, {exact!r}, got {epsilon!r}."
+            )
+
+
+def _check_target(statement: PrivacyStatement) -> None:
+    epsilon = statement.epsilon_by_accountant.get(statement.accountant)
+    if not isinstance(epsilon, float):
+        raise ValueError("epsilon_by_accountant must hold a number for the statement's accountant.")
+    if epsilon > statement.target_epsilon * (1 + _TOLERANCE):
+        raise ValueError(
+            f"epsilon of what ran, {epsilon!r}, must be at most target_epsilon, "
+            f"{statement.target_epsilon!r}."
+        )
+
+
+def _check_ledger(statement: PrivacyStatement, budget: BudgetRecord) -> None:
+    """Check that the filter keeps the target and accepts the spends, and what those say."""
+    if statement.releases or statement.dataset is None:
+        raise ValueError("a ledger's statement must name its dataset and have no releases.")
+    events = [event_from_json(spend.event) for spend in budget.spends]
+    composed = event_to_json(dp_accounting.ComposedDpEvent(events))
+    _check_same("event", statement.event, composed, "the ledger's spends")
+    kept = statement.privacy_filter()
+    if kept is None or not kept.accepts(events):
+        raise ValueError("the budget's filter must accept the spends; it does not.")
+    profile = kept.profile()
+    if profile.delta(statement.target_epsilon) > statement.target_delta * (1 + _TOLERANCE):
+        raise ValueError("the budget's filter must keep target_epsilon at target_delta.")
+    _check_attack(statement, profile)
+    for spend, event in zip(budget.spends, events, strict=True):
+        inner = spend.statement
+        if inner is None:
+            continue
+        where = f"the statement of spend {spend.id}"
+        if inner.kind == "ledger" or inner.neighboring_relation != statement.neighboring_relation:
+            raise ValueError(f"{where} must be no ledger's and have the ledger's relation.")
+        if statement.private and not inner.private:
+            raise ValueError(f"private must be false: {where} is not.")
+        if inner.event != spend.event:
+            ran, paid = kept.cost(event_from_json(inner.event)), kept.cost(event)
+            if any(most * (1 + _TOLERANCE) < cost for cost, most in zip(ran, paid, strict=True)):
+                raise ValueError(f"{where} holds more than was charged.")
+
+
+def _check_attack(statement: PrivacyStatement, profile: PrivacyProfile) -> None:
+    attack = statement.attack
+    _check_close("advantage", attack.advantage, profile.advantage)
+    for point in attack.points:
+        expected = profile.true_positive_rate(point.false_positive_rate)
+        _check_close("true_positive_rate", point.true_positive_rate, expected)
+
+
+def _check_close(name: str, stated: object, expected: float | None) -> None:
+    same = stated == expected or (
+        isinstance(stated, float)
+        and expected is not None
+        and math.isclose(stated, expected, rel_tol=_TOLERANCE)
+    )
+    if not same:
+        raise ValueError(f"{name} must be {expected!r}, as event says, got {stated!r}.")
+
+
+def _check_same(name: str, stated: dict[str, Any], expected: dict[str, Any], source: str) -> None:
+    if stated != expected:
+        raise ValueError(f"{name} must be the composition of {source}, which it is not.")

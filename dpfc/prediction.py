@@ -1,0 +1,127 @@
+"""What a linear classifier does once it is fitted; weights are public, so is this."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from dpfc.data import FLOAT_DTYPES, BlockSource, cache_labels, check_finite, without_values
+from dpfc.row_map import RowMap
+
+__all__ = ["LinearPredictor"]
+
+_PREDICT_ROWS = 4096
+
+
+class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Scores, probabilities and classes from weights on bounded, centred rows."""
+
+    l2_clip_norm: float
+    normalize: bool
+    fit_intercept: bool
+    intercept_scaling: float
+
+    coef_: NDArray[np.float64]
+    intercept_: NDArray[np.float64]
+    center_: NDArray[np.float64] | None
+    classes_: NDArray[Any]
+    n_features_in_: int
+
+    @abstractmethod
+    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities (n_rows, n_classes) from scores (n_rows, n_outputs or 1)."""
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Scores of each class.
+
+        Parameters
+        ----------
+        X : array-like, torch.Tensor of shape (n_samples, n_features), or FeatureCache
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+        """
+        scores = self._scores(X)
+        return scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probabilities of each class, shape (n_samples, n_classes)."""
+        return self._probabilities(self._scores(X))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Most likely class of each row, shape (n_samples,)."""
+        scores = self._scores(X)
+        codes = (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)
+        return np.asarray(self.classes_[codes])
+
+    def score(self, X: Any, y: ArrayLike | None = None, sample_weight: Any = None) -> float:
+        """Accuracy on rows with labels; a feature cache brings its own labels.
+
+        The figure is computed without noise: it is the data owner's own look, and is
+        covered by no guarantee if the rows are private. `dpfc.evaluate_privately` gives one
+        that may be published.
+        """
+        if y is None and isinstance(X, BlockSource):
+            y = np.concatenate([cache_labels(X, block_y) for _, block_y in X.blocks()])
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+    def _scores(self, X: Any) -> NDArray[np.float64]:
+        """Linear scores, block by block, shape (n_samples, n_outputs or 1)."""
+        check_is_fitted(self, "coef_")
+        center = None if self.center_ is None else torch.from_numpy(self.center_)
+        row_map, coef = self._row_map(center), torch.from_numpy(self.coef_).T
+        X = self._check_features(X)
+        if isinstance(X, BlockSource):
+            blocks = (np.asarray(block, dtype=np.float64) for block, _ in X.blocks(_PREDICT_ROWS))
+        else:
+            blocks = (
+                X[start : start + _PREDICT_ROWS].astype(np.float64)
+                for start in range(0, len(X), _PREDICT_ROWS)
+            )
+        scores = [(row_map(torch.from_numpy(block)) @ coef).numpy() for block in blocks]
+        return np.concatenate(scores) + self.intercept_
+
+    def _check_features(self, X: Any) -> Any:
+        """Check rows, or a cache's width, against what the model was fitted on."""
+        if isinstance(X, BlockSource):
+            if X.n_features != self.n_features_in_:
+                raise ValueError(
+                    f"the feature cache has {X.n_features} features, but {type(self).__name__} "
+                    f"is expecting {self.n_features_in_} features as input."
+                )
+            return X
+        if isinstance(X, torch.Tensor) and X.device.type != "cpu":
+            X = self._check_gpu_tensor(X, reset=False).cpu()
+        with without_values():
+            X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES, ensure_all_finite=False)
+        check_finite(X)
+        return X
+
+    def _check_gpu_tensor(self, X: torch.Tensor, reset: bool) -> torch.Tensor:
+        if X.ndim != 2 or not X.is_floating_point() or 0 in X.shape:
+            raise ValueError(
+                "X must be a non-empty floating-point tensor of shape (n_samples, n_features), "
+                f"got {X.dtype} with {X.ndim} dimension(s)."
+            )
+        if reset:
+            self.n_features_in_ = X.shape[1]
+        elif X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input."
+            )
+        check_finite(X)
+        return X
+
+    def _row_map(self, center: torch.Tensor | None, intercept: bool = False) -> RowMap:
+        scaling = self.intercept_scaling if intercept and self.fit_intercept else 0.0
+        # NumPy's scalars would carry a low precision into the bound.
+        return RowMap(float(self.l2_clip_norm), self.normalize, center, float(scaling))

@@ -1,0 +1,308 @@
+"""Private counts and means: what the rows are like, before or beside any model."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, column_or_1d
+
+from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
+from dpfc.accounting.ledger import Charge
+from dpfc.assumptions import summary_assumptions
+from dpfc.base import PrivateLinearClassifier
+from dpfc.data import (
+    FLOAT_DTYPES,
+    ArrayRows,
+    BlockSource,
+    CacheRows,
+    check_finite,
+    check_size,
+    encode_labels,
+    open_cache,
+    public_classes,
+    without_values,
+)
+from dpfc.mechanisms import GaussianMechanism
+from dpfc.memory import check_memory
+from dpfc.noise import NoiseSource, noise_source
+from dpfc.parameters import Interval, check_parameters
+from dpfc.queries import ClassCounts, Count, FeatureSum, Query
+from dpfc.row_map import RowMap
+from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
+
+__all__ = ["STATISTICS", "PrivateSummary", "summarize_privately"]
+
+STATISTICS = ("count", "class_counts", "mean")
+# What each is worth of the budget (of μ²), in relation to the others: a number of rows is
+# large against its noise, and hardly moves the mean that is divided by it.
+_WEIGHTS = {"count": 1.0, "class_counts": 9.0, "feature_sum": 9.0}
+_CONSTRAINTS = {
+    name: PrivateLinearClassifier._constraints[name]
+    for name in ("epsilon", "delta", "neighboring_relation", "accountant", "ledger", "dataset")
+} | {"l2_clip_norm": Interval(0, math.inf, words=(None,))}
+
+
+@dataclass(frozen=True, eq=False)
+class PrivateSummary:
+    """Noisy counts and means; all of it may be published.
+
+    What was not asked for is None.
+
+    Attributes
+    ----------
+    count : float or None
+        Number of rows; exact under "replace_one", where it is public.
+    class_counts : ndarray of shape (n_classes,) or None
+        Rows of each class; noisy counts may be negative, and are no whole numbers.
+    mean : ndarray of shape (n_features,) or None
+        Mean of the clipped rows.
+    noise_standard_deviation : dict
+        Of every entry, by "count", "class_counts" and "mean"; the mean's is that of its sum
+        over the (noisy) number of rows.
+    classes_ : ndarray of shape (n_classes,) or None
+    privacy_ : PrivacyStatement
+    """
+
+    count: float | None
+    class_counts: NDArray[np.float64] | None
+    mean: NDArray[np.float64] | None
+    noise_standard_deviation: dict[str, float]
+    classes_: NDArray[Any] | None
+    privacy_: PrivacyStatement
+
+
+def summarize_privately(
+    X: Any,
+    y: ArrayLike | None = None,
+    *,
+    epsilon: float,
+    delta: float = 1e-5,
+    statistics: Sequence[str] = ("count",),
+    classes: Iterable[Any] | None = None,
+    l2_clip_norm: float | None = None,
+    neighboring_relation: str = "add_or_remove_one",
+    accountant: str = "auto",
+    ledger: str | os.PathLike[str] | None = None,
+    dataset: str | None = None,
+    random_state: int | np.random.Generator | np.random.RandomState | None = None,
+) -> PrivateSummary:
+    """Count private rows, by class too, and average them, spending (ε, δ) once.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features), or FeatureCache
+        Private rows.
+    y : array-like of shape (n_samples,), optional
+        Labels, for "class_counts"; left out for a feature cache, which has its own.
+    epsilon : float in (0, inf]
+        inf switches noise off; the result is then not private.
+    delta : float in (0, 1), default=1e-5
+    statistics : sequence of {"count", "class_counts", "mean"}
+        A mean needs a count: that is released with it, unless the number of rows is public.
+        Class counts and sums have nine times the share of the budget (of μ²) of a count.
+    classes : iterable or None, default=None
+        The public list of classes, for "class_counts"; a feature cache may name them.
+    l2_clip_norm : float or None, default=None
+        Longer rows are scaled down to this length before they are averaged. Choose it
+        without looking at the rows; needed for "mean".
+    neighboring_relation : {"add_or_remove_one", "replace_one"}
+    accountant : {"auto", "exact", "pld", "rdp"}, default="auto"
+    ledger : path-like or None, default=None
+        `PrivacyLedger` file; the spend is written there before anything is released.
+    dataset : str or None, default=None
+        Name of the budget in `ledger`.
+    random_state : int, Generator, RandomState or None, default=None
+        None draws from the operating system's secure source. A seed makes the result not
+        private.
+
+    Returns
+    -------
+    PrivateSummary
+
+    Raises
+    ------
+    ValueError
+        If a parameter or the data is not allowed; nothing was spent then.
+    LedgerError, BudgetExceeded
+        If the ledger has no such budget, or too little is left of it; nothing was spent
+        then. They are ValueErrors.
+
+    Warns
+    -----
+    PrivacyWarning
+        If the run is seeded.
+
+    Examples
+    --------
+    >>> import dpfc
+    >>> X, y = [[0.0, 1.0]] * 900, [0, 0, 1] * 300
+    >>> summary = dpfc.summarize_privately(
+    ...     X, y, epsilon=1.0, statistics=["class_counts"], classes=[0, 1]
+    ... )
+    >>> summary.class_counts.shape
+    (2,)
+    """
+    check_parameters(locals(), _CONSTRAINTS)
+    check_ledger_pair(ledger, dataset)
+    asked = _check_statistics(statistics, l2_clip_norm)
+    noise = noise_source(random_state)
+    plan = calibrate(
+        _requests(asked, neighboring_relation),
+        target_epsilon=epsilon,
+        target_delta=delta,
+        neighboring_relation=neighboring_relation,
+        accountant=accountant,
+    )
+    charge = open_charge(ledger, dataset, plan, f"summarize: {', '.join(asked)}")
+    rows, known = _open_rows(X, y, classes, labelled="class_counts" in asked)
+    warn_if_seeded(noise)
+    n_classes = 1 if known is None else len(known)
+    check_memory(8 * 8 * (rows.n_features + n_classes), "a sum of rows", "Reduce it.", rows.device)
+    row_map = RowMap(math.inf if l2_clip_norm is None else l2_clip_norm, normalize=False)
+    mechanism = GaussianMechanism(rows, row_map, n_classes, plan, noise, charge=charge)
+    values, deviations = _draw(mechanism, asked)
+    return PrivateSummary(
+        **values,
+        noise_standard_deviation=deviations,
+        classes_=known,
+        privacy_=_state(mechanism, noise, charge, dataset),
+    )
+
+
+def _check_statistics(statistics: Sequence[str], l2_clip_norm: float | None) -> tuple[str, ...]:
+    """Return what was asked for, each once, in the order of `STATISTICS`."""
+    asked = () if isinstance(statistics, str) else tuple(statistics)
+    if not asked or len(set(asked)) < len(asked) or not set(asked) <= set(STATISTICS):
+        listed = ", ".join(repr(name) for name in STATISTICS)
+        raise ValueError(
+            f"statistics must be a list of one or more of {listed}, each once, got {statistics!r}."
+        )
+    if ("mean" in asked) != (l2_clip_norm is not None):
+        raise ValueError(
+            'l2_clip_norm goes with "mean": the length that no row may exceed, chosen without '
+            "looking at the rows."
+        )
+    return tuple(name for name in STATISTICS if name in asked)
+
+
+def _requests(asked: Sequence[str], neighboring_relation: str) -> list[ReleaseRequest]:
+    names = {"feature_sum" if name == "mean" else name for name in asked}
+    if "feature_sum" in names:
+        names.add("count")
+    if neighboring_relation == "replace_one":
+        names.discard("count")
+    if not names:
+        raise ValueError(
+            'the number of rows is public under neighboring_relation="replace_one": there is '
+            "nothing to release."
+        )
+    total = sum(_WEIGHTS[name] for name in names)
+    return [ReleaseRequest(name, _WEIGHTS[name] / total) for name in _WEIGHTS if name in names]
+
+
+def _open_rows(
+    X: Any, y: ArrayLike | None, classes: Iterable[Any] | None, *, labelled: bool
+) -> tuple[ArrayRows | CacheRows, NDArray[Any] | None]:
+    """Check the rows; with labels, their codes and the public classes as well."""
+    if isinstance(X, BlockSource):
+        if y is not None:
+            raise ValueError("y must be left out when X is a feature cache; it has labels.")
+        known = _stated_classes(classes if classes is not None else X.class_names)
+        return open_cache(X, known), known if labelled else None
+    with without_values():
+        X = check_array(
+            np.asarray(X) if isinstance(X, torch.Tensor) else X,
+            dtype=FLOAT_DTYPES,
+            ensure_all_finite=False,
+        )
+    check_finite(X)
+    check_size(len(X))
+    if not labelled:
+        return ArrayRows(X, np.zeros(len(X), dtype=np.int64)), None
+    if y is None:
+        raise ValueError('"class_counts" counts labels: pass y.')
+    with without_values():
+        labels = column_or_1d(y)
+    if len(labels) != len(X):
+        raise ValueError(f"X has {len(X)} rows and y has {len(labels)} labels.")
+    known = _stated_classes(classes)
+    return ArrayRows(X, encode_labels(labels, known)), known
+
+
+def _stated_classes(classes: Iterable[Any] | None) -> NDArray[Any]:
+    """Refuse to read the list of classes from private labels."""
+    if classes is None:
+        raise ValueError(
+            "pass classes=…, the public list of labels: which of them occur is private."
+        )
+    return public_classes(classes, [])
+
+
+def _draw(
+    mechanism: GaussianMechanism, asked: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Draw all that is planned; values and noise by what was asked for."""
+    queries: dict[str, Query] = {
+        "count": Count(),
+        "class_counts": ClassCounts(),
+        "feature_sum": FeatureSum(),
+    }
+    drawn = {
+        planned.name: mechanism.release(planned.name, queries[planned.name])
+        for planned in mechanism.plan.releases
+    }
+    noise = {name: release.noise_standard_deviation for name, release in drawn.items()}
+    values: dict[str, Any] = dict.fromkeys(STATISTICS)
+    if "class_counts" in drawn:
+        values["class_counts"] = drawn["class_counts"].value.cpu().numpy()
+    if "count" in drawn:
+        values["count"] = float(drawn["count"].value[0])
+    elif mechanism.plan.neighboring_relation == "replace_one":
+        values["count"], noise["count"] = float(mechanism.n_samples()), 0.0
+    if "feature_sum" in drawn:
+        size = max(1.0, values["count"])
+        values["mean"] = _shortened(
+            drawn["feature_sum"].value.cpu().numpy() / size, mechanism.row_map.l2_clip_norm
+        )
+        noise["mean"] = noise["feature_sum"] / size
+    return (
+        {name: values[name] if name in asked else None for name in STATISTICS},
+        {name: noise[name] for name in asked},
+    )
+
+
+def _shortened(mean: NDArray[np.float64], l2_clip_norm: float) -> NDArray[np.float64]:
+    """Take off noise: the mean of clipped rows is no longer than they are."""
+    length = float(np.linalg.norm(mean))
+    return mean * min(1.0, l2_clip_norm / max(length, 1e-300))
+
+
+def _state(
+    mechanism: GaussianMechanism, noise: NoiseSource, charge: Charge | None, dataset: str | None
+) -> PrivacyStatement:
+    """Put together what ran; with a ledger, file it there beside the spend."""
+    plan: PrivacyPlan = mechanism.plan
+    unit = "one row" if charge is None else charge.budget.unit_of_privacy
+    statement = make_statement(
+        plan,
+        mechanism.records,
+        estimator="summarize_privately",
+        seeded=noise.reproducible,
+        rests_on=summary_assumptions(
+            unit_of_privacy=unit, neighboring_relation=plan.neighboring_relation
+        ),
+        random_source=noise.description,
+        unit_of_privacy=unit,
+        kind="summary",
+        dataset=dataset,
+    )
+    if charge is not None:
+        charge.complete(statement)
+    return statement

@@ -1,0 +1,147 @@
+"""`dpfc report`: what a model or a ledger guarantees, for people who were not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dpfc.experiments.files import check_writable, write_whole
+from dpfc.experiments.options import Force
+
+if TYPE_CHECKING:
+    from dpfc.accounting import PrivacyStatement
+
+__all__ = ["report_app"]
+
+Format = Literal["text", "markdown", "json", "html"]
+
+_SQLITE = b"SQLite format 3\0"
+
+report_app = typer.Typer(help="Reports for people who were not there.", rich_markup_mode="markdown")
+
+
+@report_app.callback(invoke_without_command=True)
+def _report(context: typer.Context) -> None:
+    """Write reports from models and ledgers; needs no data and spends nothing."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@report_app.command()
+def privacy(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="LEDGER|MODEL",
+            help="Ledger of `dpfc budget create`, model file of `dpfc fit`, or a statement that "
+            "this command wrote as JSON.",
+        ),
+    ],
+    format: Annotated[  # noqa: A002
+        Format,
+        typer.Option(
+            help="text and markdown: for reading. html: one page with pictures that opens "
+            "offline. json: for programs, after the schema of `dpfc report schema`."
+        ),
+    ] = "text",
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File to write; standard output without it."),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With a ledger that keeps several data sets: which."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Print the privacy statement of a model, or of all spends from a data set's budget.
+
+    It says what is guaranteed and under which neighboring relation, what that means for an
+    attacker, what was released with how much noise, and what the guarantee rests on. A model's
+    statement travels in its file; a ledger's covers every spend, finished or not.
+
+    Examples: dpfc report privacy model.safetensors
+
+    dpfc report privacy ledger.db --dataset ward-7 --format html --out statement.html
+    """
+    if out is not None:
+        check_writable(out, force=force)
+    statement = _read(source, dataset)
+    rendered = {
+        "text": statement.to_text,
+        "markdown": statement.to_markdown,
+        "json": statement.to_json,
+        "html": statement.to_html,
+    }[format]().rstrip("\n")
+    if out is None:
+        print(rendered)
+    else:
+        write_whole(out, rendered + "\n")
+
+
+@report_app.command()
+def schema() -> None:
+    """Print the JSON Schema of privacy statements, as published with this version.
+
+    Example: dpfc report schema
+    """
+    from dpfc.accounting import PrivacyStatement
+
+    print(json.dumps(PrivacyStatement.json_schema(), indent=2, ensure_ascii=False))
+
+
+def _read(source: Path, dataset: str | None) -> PrivacyStatement:
+    """Read the statement of whatever `source` is; its first bytes tell."""
+    with source.open("rb") as file:
+        start = file.read(16)
+    if start == _SQLITE:
+        return _read_ledger(source, dataset)
+    if dataset is not None:
+        raise ValueError(f"--dataset goes with a ledger, and {source} is none.")
+    if _is_safetensors(start):
+        from dpfc import load_model
+
+        return load_model(source).privacy_
+    if start.lstrip()[:1] == b"{":
+        from dpfc.accounting import PrivacyStatement
+
+        return _from_json(PrivacyStatement, source)
+    raise ValueError(f"{source} is neither a ledger nor a model file of dpfc, nor a statement.")
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Whether a header of less than a tebibyte, in JSON, follows its length in eight bytes."""
+    return start[5:9] == b"\0\0\0{"
+
+
+def _from_json(model: type[PrivacyStatement], source: Path) -> PrivacyStatement:
+    from pydantic import ValidationError
+
+    try:
+        return model.from_json(source.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ").rstrip(".")
+        more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
+        raise ValueError(
+            f"{source} is no valid privacy statement: {f'{where}: ' if where else ''}{message}."
+            f"{more}"
+        ) from error
+
+
+def _read_ledger(source: Path, dataset: str | None) -> PrivacyStatement:
+    from dpfc.accounting.ledger import PrivacyLedger
+    from dpfc.accounting.ledger_statement import make_ledger_statement
+
+    ledger = PrivacyLedger(source)
+    if dataset is None:
+        names = [budget.dataset for budget in ledger.budgets()]
+        if len(names) != 1:
+            listed = ", ".join(map(repr, names)) or "none"
+            raise ValueError(f"choose with --dataset; data sets in {source}: {listed}.")
+        (dataset,) = names
+    return make_ledger_statement(ledger, dataset)

@@ -1,0 +1,193 @@
+"""`dpfc search`: hyperparameters chosen on private rows, under one budget."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from dpfc.experiments.console import print_json
+from dpfc.experiments.files import check_writable
+from dpfc.experiments.methods import make_estimator, make_grid, parse_classes
+from dpfc.experiments.options import (
+    Accountant,
+    Classes,
+    DatasetName,
+    Delta,
+    Epsilon,
+    Features,
+    Force,
+    Json,
+    LedgerPath,
+    Method,
+    ModelOut,
+    PublicSize,
+    Relation,
+    Seed,
+    Settings,
+)
+
+if TYPE_CHECKING:
+    from dpfc.search_cost import SearchCost
+    from dpfc.tuning import DPSearchCV
+
+__all__ = ["search"]
+
+Try = Annotated[
+    list[str],
+    typer.Option(
+        "--try",
+        metavar="NAME=A,B,C",
+        help="A parameter of the estimator and the values to try; may be repeated, and then every "
+        "combination is a candidate.",
+    ),
+]
+Strategy = Annotated[
+    Literal["composition", "random_stopping"],
+    typer.Option(
+        metavar="NAME",
+        help="composition: run every candidate once. random_stopping: run random candidates a "
+        "secret random number of times and publish the best run only; for many candidates.",
+    ),
+]
+Law = Annotated[
+    Literal["negative_binomial", "poisson"],
+    typer.Option(
+        metavar="NAME",
+        help="Law of the number of runs under random stopping: negative_binomial (geometric for "
+        "--shape 1) or poisson.",
+    ),
+]
+
+
+def search(
+    features: Features,
+    epsilon: Epsilon,
+    tries: Try,
+    out: ModelOut,
+    method: Method = "fc",
+    delta: Delta = 1e-5,
+    strategy: Strategy = "composition",
+    validation_fraction: Annotated[
+        float, typer.Option(help="Probability with which a row validates instead of training.")
+    ] = 0.2,
+    refit_share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the budget for a fit of the best candidate on all rows, in [0, 1); by "
+            "default 0.7 under composition and 0 under random stopping.",
+        ),
+    ] = None,
+    mean_runs: Annotated[
+        float | None,
+        typer.Option(
+            metavar="M",
+            help="Mean number of runs under random stopping; by default that of candidates.",
+        ),
+    ] = None,
+    distribution: Law = "negative_binomial",
+    shape: Annotated[
+        float, typer.Option(help="Shape of the negative binomial law; 1: geometric.")
+    ] = 1.0,
+    neighboring_relation: Relation = "add_or_remove_one",
+    n_samples: PublicSize = None,
+    classes: Classes = None,
+    seed: Seed = None,
+    accountant: Accountant = "auto",
+    ledger: LedgerPath = None,
+    dataset: DatasetName = None,
+    settings: Settings = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Choose hyperparameters on private rows; the whole search has one (ε, δ).
+
+    Says before it starts what each candidate gets of the budget, and what one fit without a
+    search would have had. Losing candidates cost as much as the winner: try few of them, chosen
+    without looking at the data. Candidates are scored with noise on rows that they are not
+    trained on. Under random stopping, do not publish how long the search took.
+
+    Example: dpfc search --features features/train --try logit_noise=0.35,0.7,1.4 --epsilon 2
+    --out model.safetensors
+    """
+    from dpfc.features import FeatureCache
+    from dpfc.tuning import DPSearchCV
+
+    check_writable(out, force=force)
+    cache = FeatureCache.open(features)
+    estimator = make_estimator(
+        method,
+        settings or (),
+        neighboring_relation=neighboring_relation,
+        n_samples=n_samples,
+        accountant=accountant,
+        classes=parse_classes(classes, cache),
+    )
+    searcher = DPSearchCV(
+        estimator,
+        make_grid(tries, estimator),
+        epsilon=epsilon,
+        delta=delta,
+        strategy=strategy,
+        validation_fraction=validation_fraction,
+        refit_share="auto" if refit_share is None else refit_share,
+        mean_runs="auto" if mean_runs is None else mean_runs,
+        distribution=distribution,
+        shape=shape,
+        ledger=ledger,
+        dataset=dataset,
+        random_state=seed,
+    )
+    cost = searcher.privacy_cost()
+    print(cost, file=sys.stderr)
+    searcher.fit(cache)
+    searcher.best_estimator_.save(out)
+    if json:
+        print_json(_report(searcher, cost, method, out))
+    else:
+        _print(searcher, out)
+
+
+def _report(searcher: DPSearchCV, cost: SearchCost, method: str, out: Path) -> dict[str, Any]:
+    """Everything here may be published; the number of rows and the time are not among it."""
+    report = {
+        "command": "search",
+        "model": str(out),
+        "method": method,
+        "estimator": type(searcher.best_estimator_).__name__,
+        "cost": asdict(cost),
+        "best_params": searcher.best_params_,
+        "best_score": None if math.isnan(searcher.best_score_) else searcher.best_score_,
+        "classes": searcher.classes_,
+        "privacy": searcher.privacy_.model_dump(mode="json"),
+    }
+    if hasattr(searcher, "cv_results_"):
+        results = searcher.cv_results_
+        report["candidates"] = [
+            {"params": params, "noisy_accuracy": score}
+            for params, score in zip(results["params"], results["mean_test_score"], strict=True)
+        ]
+    return report
+
+
+def _print(searcher: DPSearchCV, out: Path) -> None:
+    if hasattr(searcher, "cv_results_"):
+        results = searcher.cv_results_
+        for params, score in zip(results["params"], results["mean_test_score"], strict=True):
+            print(f"noisy accuracy {100 * score:6.2f}%  {_words(params)}")
+    best = _words(searcher.best_params_)
+    if math.isnan(searcher.best_score_):
+        print(f"Nothing was run, as a Poisson law may have it. A random candidate: {best}")
+    else:
+        print(f"Best: {best}, noisy accuracy {100 * searcher.best_score_:.2f}%")
+    print(searcher.privacy_.to_text().splitlines()[0])
+    print(f"\nModel: {out} ({type(searcher.best_estimator_).__name__}), with the whole statement")
+
+
+def _words(params: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in params.items())

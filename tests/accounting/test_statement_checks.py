@@ -1,0 +1,221 @@
+"""A statement that was edited and contradicts itself cannot be read; the message says where."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from statement_examples import STATEMENTS, ledger_statement
+
+from dpfc.accounting import PrivacyStatement
+
+CONTRADICTIONS = {
+    "claims to be private": (
+        "seeded",
+        {"private": True},
+        "private must be false exactly when reasons_not_private has entries",
+    ),
+    "hides why it is not private": (
+        "seeded",
+        {"reasons_not_private": []},
+        "private must be false exactly when",
+    ),
+    "calls no noise private": (
+        "without noise",
+        {"private": True, "reasons_not_private": []},
+        "private must be false when target_epsilon is infinite",
+    ),
+    "lowers the target": (
+        "full batch",
+        {"target_epsilon": 0.9},
+        r"epsilon of what ran, .*, must be at most target_epsilon, 0.9",
+    ),
+    "lowers delta": ("full batch", {"target_delta": 1e-6}, "exact epsilon must be 1.1"),
+    "lowers target and epsilons": (
+        "full batch",
+        {"target_epsilon": 0.5, ("epsilon_by_accountant", "exact"): 0.5},
+        "exact epsilon must be 0.99",
+    ),
+    "lowers them under another accountant": (
+        "full batch",
+        {"target_epsilon": 0.5, "accountant": "rdp", ("epsilon_by_accountant", "rdp"): 0.5},
+        "rdp epsilon must be at least the exact one",
+    ),
+    "lowers pld": (
+        "full batch",
+        {("epsilon_by_accountant", "pld"): 0.5},
+        "pld epsilon must be at least the exact one",
+    ),
+    "has no epsilon": (
+        "full batch",
+        {("epsilon_by_accountant", "exact"): "unavailable: lost"},
+        "exact epsilon must be 0.99",
+    ),
+    "has no epsilon of its accountant": (
+        "sampled",
+        {("epsilon_by_accountant", "pld"): "unavailable: lost"},
+        "epsilon_by_accountant must hold a number for the statement's accountant",
+    ),
+    "has an exact epsilon of sampling": (
+        "sampled",
+        {("epsilon_by_accountant", "exact"): 0.5},
+        "exact epsilon must be unavailable",
+    ),
+    "lowers mu": ("full batch", {"mu": 0.2}, r"mu must be 0.268\d*, as event says, got 0.2"),
+    "has a mu of sampling": ("sampled", {"mu": 0.2}, "mu must be None"),
+    "lowers the advantage": ("full batch", {("attack", "advantage"): 0.1}, "advantage must be"),
+    "lowers a true-positive rate": (
+        "full batch",
+        {("attack", "points", 1, "true_positive_rate"): 0.012},
+        r"true_positive_rate must be 0.019\d*, as event says, got 0.012",
+    ),
+    "adds noise to a release": (
+        "full batch",
+        {("releases", 0, "noise_multiplier"): 9.0, ("releases", 0, "noise_standard_deviation"): 5},
+        "event must be the composition of its releases",
+    ),
+    "says less noise than it multiplies": (
+        "full batch",
+        {("releases", 0, "noise_standard_deviation"): 1.0},
+        r"noise_standard_deviation must be at least noise_multiplier \* l2_sensitivity",
+    ),
+    "drops a release": (
+        "full batch",
+        {"releases": []},
+        "event must be the composition of its releases",
+    ),
+    "adds noise to the event": (
+        "full batch",
+        {("event", "events", 0, "noise_multiplier"): 9.0},
+        "mu must be 0.26",
+    ),
+    "has an event that does not exist": (
+        "full batch",
+        {"event": {"type": "os.system"}},
+        "type of an event must be one of",
+    ),
+    "has an event that no float counts": (
+        "full batch",
+        {"event": {"type": "SelfComposedDpEvent", "count": 10**400, "event": {}}},
+        "count",
+    ),
+    "is a ledger's without a budget": ("full batch", {"kind": "ledger"}, "budget must be given"),
+    "is a fit with a budget": ("ledger", {"kind": "fit"}, "budget must be given"),
+    "has no data set": ("ledger", {"dataset": None}, "must name its dataset"),
+    "drops a spend": (
+        "ledger",
+        {("budget", "spends"): []},
+        "event must be the composition of the ledger's spends",
+    ),
+    "halves a spend": (
+        "ledger",
+        {("budget", "spends", 0, "event", "events", 0, "noise_multiplier"): 99.0},
+        "event must be the composition of the ledger's spends",
+    ),
+    "promises less than its filter": (
+        "ledger",
+        {"target_epsilon": 2.9},
+        "filter must keep target_epsilon at target_delta",
+    ),
+    "has a filter that would have refused": (
+        "ledger",
+        {("budget", "filter", "mu"): 0.1, "target_epsilon": 0.5},
+        "filter must accept the spends",
+    ),
+    "lowers a ledger's advantage": ("ledger", {("attack", "advantage"): 0.1}, "advantage must be"),
+    "has a filter of nothing": (
+        "renyi ledger",
+        {("budget", "filter", "orders"): [3.0]},
+        "orders and budgets must be non-empty and equally many",
+    ),
+    "hides that a spend is not private": (
+        "ledger",
+        {"private": True, "reasons_not_private": []},
+        "private must be false: the statement of spend 3 is not",
+    ),
+    "files a statement of another relation": (
+        "ledger",
+        {("budget", "spends", 0, "statement", "neighboring_relation"): "replace_one"},
+        "statement of spend 1 must be no ledger's and have the ledger's relation",
+    ),
+    "spends more than is possible": ("ledger", {("budget", "spent_share"): 2.0}, "spent_share"),
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """What a statement of each kind is in a file."""
+    folder = tmp_path_factory.mktemp("ledgers")
+    statements = {name: STATEMENTS[name]() for name in ("full batch", "sampled", "seeded")}
+    statements["without noise"] = STATEMENTS["without noise"]()
+    statements["ledger"] = ledger_statement(folder / "a.db")
+    statements["renyi ledger"] = ledger_statement(folder / "b.db", filter="renyi", seeded=False)
+    return {name: json.loads(statement.to_json()) for name, statement in statements.items()}
+
+
+def changed(value, changes):
+    value = copy.deepcopy(value)
+    for path, new in changes.items():
+        *parents, last = path if isinstance(path, tuple) else (path,)
+        part = value
+        for key in parents:
+            part = part[key]
+        part[last] = new
+    return value
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_statement_that_contradicts_itself_is_refused(written, name):
+    example, changes, message = CONTRADICTIONS[name]
+    original = written[example]
+    PrivacyStatement.from_json(json.dumps(original))
+    with pytest.raises(ValidationError, match=message) as caught:
+        PrivacyStatement.from_json(json.dumps(changed(original, changes)))
+    assert "input_value" not in str(caught.value)
+
+
+@pytest.mark.parametrize("example", ["ledger", "renyi ledger"])
+def test_what_ran_may_be_less_than_what_was_charged_and_never_more(written, example):
+    """The third spend was charged for epsilon 0.5, the first ran at epsilon 1."""
+    value = written[example]
+    first, _, third = value["budget"]["spends"]
+    assert first["statement"]["target_epsilon"] == 1.0
+    assert third["statement"]["target_epsilon"] == 0.5
+    less = changed(value, {("budget", "spends", 0, "statement"): third["statement"]})
+    PrivacyStatement.from_json(json.dumps(less))
+    more = changed(value, {("budget", "spends", 2, "statement"): first["statement"]})
+    with pytest.raises(ValidationError, match="statement of spend 3 holds more than was charged"):
+        PrivacyStatement.from_json(json.dumps(more))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+def paths(value, path=()):
+    yield path
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from paths(item, (*path, key))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_part_that_is_replaced_by_anything_is_read_or_refused(written, data):
+    """No other error, whatever stands in a file."""
+    value = written["ledger"]
+    path = data.draw(st.sampled_from([path for path in paths(value) if path]))
+    text = json.dumps(changed(value, {path: data.draw(JSON)}))
+    try:
+        read = PrivacyStatement.from_json(text)
+    except ValidationError:
+        return
+    assert PrivacyStatement.from_json(read.to_json()) == read
+    assert read.to_text() and read.to_markdown()

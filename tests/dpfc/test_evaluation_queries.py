@@ -1,0 +1,115 @@
+"""Counts of scored test rows: sensitivity measured on neighbours, noise of the stated size."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from noise_checks import assert_noise
+from scipy.special import expit
+
+from dpfc.accounting import PlannedRelease, PrivacyPlan
+from dpfc.data import ArrayRows
+from dpfc.evaluation_queries import N_BINS, ConfusionCounts, HitCounts, ScoreHistogram
+from dpfc.mechanisms import GaussianMechanism
+from dpfc.noise import SystemNoise
+from dpfc.scored_rows import IDENTITY
+
+RELATIONS = ["add_or_remove_one", "replace_one"]
+K = 3
+QUERIES = [HitCounts(), ConfusionCounts(), ScoreHistogram(0), ScoreHistogram(2, -3.0)]
+
+
+def label_of(query):
+    return f"{query.name}{getattr(query, 'k', '')}"
+
+
+def scored(rng, n):
+    """Random scored rows and codes; some probabilities on an edge of the bins, some 0 or 1."""
+    probabilities = rng.dirichlet([0.3] * K, size=n)
+    edges = ScoreHistogram(0).edges
+    special = rng.choice(np.concatenate([edges, [0.0, 1.0]]), size=(n, K))
+    probabilities = np.where(rng.random((n, K)) < 0.3, special, probabilities)
+    rows = np.column_stack([rng.integers(K, size=n), probabilities])
+    return torch.from_numpy(rows), torch.from_numpy(rng.integers(K, size=n))
+
+
+def total(query, rows, codes):
+    return query.block_sum(rows, codes, K)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("query", QUERIES, ids=label_of)
+def test_neighbours_move_the_counts_by_exactly_the_stated_sensitivity_at_most(query, relation):
+    rng = np.random.default_rng(0)
+    stated = query.l2_sensitivity(math.inf, relation)
+    distances = []
+    for _ in range(300):
+        rows, codes = scored(rng, 20)
+        if relation == "replace_one":
+            other_rows, other_codes = rows.clone(), codes.clone()
+            new_row, new_code = scored(rng, 1)
+            other_rows[7], other_codes[7] = new_row[0], new_code[0]
+        else:
+            other_rows, other_codes = rows[1:], codes[1:]
+        moved = total(query, rows, codes) - total(query, other_rows, other_codes)
+        distances.append(float(torch.linalg.vector_norm(moved)))
+    assert max(distances) == stated == (1.0 if relation == "add_or_remove_one" else math.sqrt(2))
+    assert set(distances) <= {0.0, stated}
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=label_of)
+def test_every_row_is_in_one_cell(query):
+    rows, codes = scored(np.random.default_rng(1), 500)
+    counts = total(query, rows, codes)
+    assert tuple(counts.shape) == query.shape(1 + K, K)
+    assert counts.dtype == torch.float64
+    assert float(counts.sum()) == 500
+    parts = sum(total(query, rows[i : i + 7], codes[i : i + 7]) for i in range(0, 500, 7))
+    assert torch.equal(counts, parts)
+    assert torch.equal(total(query, rows[:0], codes[:0]), torch.zeros_like(counts))
+
+
+def test_cells_are_where_they_are_said_to_be():
+    rows = torch.tensor([[1.0, 0.1, 0.8, 0.1], [2.0, 0.2, 0.2, 0.6], [0.0, 0.5, 0.3, 0.2]]).double()
+    codes = torch.tensor([1, 0, 0])
+    assert total(HitCounts(), rows, codes).tolist() == [2.0, 1.0]
+    expected = torch.zeros(K, K).double()
+    expected[1, 1] = expected[0, 2] = expected[0, 0] = 1.0
+    assert torch.equal(total(ConfusionCounts(), rows, codes), expected)
+    histogram = total(ScoreHistogram(0), rows, codes)
+    assert histogram.sum(dim=1).tolist() == [1.0, 2.0]
+    edges = ScoreHistogram(0).edges
+    for row, code in zip(rows, codes, strict=True):
+        assert histogram[int(code == 0), np.searchsorted(edges, row[1])] >= 1.0
+
+
+@pytest.mark.parametrize("center", [0.0, -math.log(999), -math.log(1e6), math.log(1e6)])
+def test_bins_ascend_and_are_narrow_around_the_centre(center):
+    edges = ScoreHistogram(0, center).edges
+    assert edges.shape == (N_BINS - 1,)
+    assert (np.diff(edges) > 0).all() and edges[0] > 0 and edges[-1] < 1
+    logits = np.log(edges) - np.log1p(-edges)
+    assert np.diff(logits).min() < 0.05 and np.argmin(np.diff(logits)) in (14, 15)
+    assert edges[15] == pytest.approx(expit(center))
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("query", QUERIES, ids=label_of)
+def test_noise_has_the_multiplier_times_the_sensitivity(query, relation):
+    noise_multiplier, n_draws = 3.0, 1 + 1600 // math.prod(query.shape(1 + K, K))
+    rows, codes = scored(np.random.default_rng(2), 50)
+    plan = PrivacyPlan(
+        1.0, 1e-5, relation, (PlannedRelease("counts", noise_multiplier, n_draws, 1.0, 1.0),)
+    )
+    source = ArrayRows(rows.numpy(), codes.numpy())
+    mechanism = GaussianMechanism(source, IDENTITY, K, plan, SystemNoise())
+    draws = [mechanism.release("counts", query) for _ in range(n_draws)]
+    (record,) = mechanism.records
+    sigma = noise_multiplier * (1.0 if relation == "add_or_remove_one" else math.sqrt(2))
+    assert sigma <= record.noise_standard_deviation <= sigma * 1.001
+    assert record.l2_sensitivity == query.l2_sensitivity(math.inf, relation)
+    exact = total(query, rows, codes)
+    assert_noise(torch.stack([draw.value - exact for draw in draws]), sigma)

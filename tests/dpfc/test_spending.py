@@ -1,0 +1,239 @@
+"""Fits that spend from a ledger, and the accountant of one's choice."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+import dpfc
+from dpfc.accounting import BudgetExceeded, LedgerError, PrivacyLedger
+from dpfc.noise import SystemNoise
+
+ESTIMATORS = [
+    dpfc.DPFCClassifier,
+    dpfc.DPLeastSquaresClassifier,
+    dpfc.DPNewtonClassifier,
+    dpfc.DPGradientClassifier,
+]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return X[:400], y[:400]
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = PrivacyLedger(tmp_path / "ledger.db")
+    ledger.create_budget("digits", epsilon=3.0, delta=1e-5, unit_of_privacy="one patient")
+    return ledger
+
+
+def classifier(ledger, estimator=dpfc.DPLeastSquaresClassifier, **parameters):
+    parameters = {"epsilon": 1.0, "classes": range(10), "dataset": "digits"} | parameters
+    return estimator(ledger=ledger.path, **parameters)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_fit_files_one_spend_with_its_statement(ledger, digits, estimator):
+    model = classifier(ledger, estimator).fit(*digits)
+    (spend,) = ledger.history("digits")
+    assert spend.purpose == f"fit {estimator.__name__}"
+    assert spend.statement == model.privacy_
+    assert model.privacy_.dataset == "digits"
+    assert model.privacy_.unit_of_privacy == "one patient"
+    assert "each patient contributes one row" in model.privacy_.rests_on
+
+
+def test_the_spend_is_recorded_before_any_noise_is_drawn(ledger, digits, monkeypatch):
+    seen = []
+
+    def interrupt(self, size):
+        seen.append(len(ledger.history("digits")))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SystemNoise, "standard_normal", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        classifier(ledger).fit(*digits)
+    assert seen == [1]
+    (spend,) = ledger.history("digits")
+    assert spend.statement is None
+
+
+def test_a_killed_fit_stays_spent(ledger):
+    script = f"""
+import time
+from sklearn.datasets import load_digits
+import dpfc
+from dpfc.noise import SystemNoise
+def hang(self, size):
+    print("drawing", flush=True)
+    time.sleep(600)
+SystemNoise.standard_normal = hang
+dpfc.DPFCClassifier(ledger={str(ledger.path)!r}, dataset="digits", classes=range(10)).fit(
+    *load_digits(return_X_y=True))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"drawing\n"
+        child.send_signal(signal.SIGKILL)
+    (spend,) = ledger.history("digits")
+    assert spend.purpose == "fit DPFCClassifier"
+
+
+def test_a_fit_that_exceeds_the_budget_releases_and_records_nothing(ledger, digits, monkeypatch):
+    classifier(ledger, epsilon=2.9).fit(*digits)
+    monkeypatch.setattr(SystemNoise, "standard_normal", lambda *_: pytest.fail("noise was drawn"))
+    model = classifier(ledger, epsilon=1.0)
+    with pytest.raises(BudgetExceeded, match="digits"):
+        model.fit(*digits)
+    assert not hasattr(model, "coef_")
+    assert len(ledger.history("digits")) == 1
+
+
+def test_two_fits_that_both_fitted_at_first_cannot_both_spend(ledger, digits, monkeypatch):
+    normal = SystemNoise.standard_normal
+    monkeypatch.setattr(
+        dpfc.base.GaussianMechanism,
+        "center_rows",
+        lambda self: ledger.spend(
+            "digits",
+            dpfc.DPLeastSquaresClassifier(epsilon=2.9).privacy_plan().event,
+            neighboring_relation="add_or_remove_one",
+            purpose="somebody was quicker",
+        ),
+    )
+    monkeypatch.setattr(SystemNoise, "standard_normal", lambda *_: pytest.fail("noise was drawn"))
+    with pytest.raises(BudgetExceeded):
+        classifier(ledger).fit(*digits)
+    assert [spend.purpose for spend in ledger.history("digits")] == ["somebody was quicker"]
+    assert normal is not SystemNoise.standard_normal
+
+
+def test_the_whole_budget_can_be_spent_at_once_and_nothing_after(ledger, digits):
+    classifier(ledger, epsilon=3.0).fit(*digits)
+    assert ledger.remaining("digits").epsilon == 0.0
+    with pytest.raises(BudgetExceeded):
+        classifier(ledger, epsilon=1e-4).fit(*digits)
+
+
+def test_what_remains_is_accepted_to_the_last_digit(ledger, digits):
+    classifier(ledger, epsilon=1.0).fit(*digits)
+    classifier(ledger, epsilon=ledger.remaining("digits").epsilon).fit(*digits)
+    assert ledger.remaining("digits").spent_share == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("spoil", ["rows", "labels", "width"])
+def test_bad_data_spends_nothing(ledger, digits, spoil):
+    X, y = digits[0].copy(), digits[1].copy()
+    if spoil == "rows":
+        X[3, 2] = np.nan
+    elif spoil == "labels":
+        y[5] = 77
+    else:
+        y = y[:-1]
+    with pytest.raises(ValueError):
+        classifier(ledger).fit(X, y)
+    assert ledger.history("digits") == []
+
+
+def test_no_noise_no_spend(ledger, digits):
+    with pytest.raises(LedgerError):
+        classifier(ledger, epsilon=np.inf).fit(*digits)
+    assert ledger.history("digits") == []
+
+
+def test_the_relation_must_be_the_budgets(ledger, digits):
+    with pytest.raises(LedgerError, match="neighboring_relation"):
+        classifier(ledger, neighboring_relation="replace_one").fit(*digits)
+
+
+def test_a_missing_ledger_is_named_and_not_made(tmp_path, digits):
+    path = tmp_path / "typo.db"
+    with pytest.raises(LedgerError, match=r"typo\.db"):
+        dpfc.DPFCClassifier(ledger=path, dataset="digits", classes=range(10)).fit(*digits)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("parameters", [{"ledger": "x.db"}, {"dataset": "digits"}])
+def test_ledger_and_dataset_go_together(digits, parameters):
+    with pytest.raises(ValueError, match="ledger and dataset go together"):
+        dpfc.DPFCClassifier(**parameters, classes=range(10)).fit(*digits)
+
+
+@pytest.mark.parametrize("parameters", [{"ledger": 3}, {"ledger": ""}, {"dataset": b"x"}])
+def test_bad_ledger_parameters_are_named(digits, parameters):
+    (name,) = parameters
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        dpfc.DPFCClassifier(**parameters, classes=range(10)).fit(*digits)
+
+
+def test_clones_and_pickles_keep_the_ledger_and_spend_on_their_own(ledger, digits):
+    model = classifier(ledger, epsilon=0.5)
+    for copy in (clone(model), pickle.loads(pickle.dumps(model))):
+        assert copy.get_params() == model.get_params()
+        copy.fit(*digits)
+    assert len(ledger.history("digits")) == 2
+
+
+def test_every_fit_of_a_grid_search_spends_and_a_warning_says_so(ledger, digits):
+    search = GridSearchCV(
+        classifier(ledger, epsilon=0.1), {"l2_clip_norm": [1.0, 2.0]}, cv=2, n_jobs=2, refit=False
+    )
+    search.fit(*digits)
+    assert len(ledger.history("digits")) == 4
+    with pytest.warns(dpfc.PrivacyWarning, match="DPSearchCV"):
+        cross_val_score(classifier(ledger, epsilon=0.1), *digits, cv=2)
+
+
+def test_a_plain_fit_gives_no_warning_about_searches(digits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dpfc.DPLeastSquaresClassifier(classes=range(10)).fit(*digits)
+
+
+def test_a_model_file_does_not_tell_where_the_ledger_is(ledger, digits, tmp_path):
+    path = tmp_path / "model.safetensors"
+    classifier(ledger).fit(*digits).save(path)
+    assert b"ledger.db" not in path.read_bytes()
+    loaded = dpfc.load_model(path)
+    assert loaded.ledger is None and loaded.dataset is None
+    assert loaded.privacy_.dataset == "digits"
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_rdp_asks_for_more_noise_and_pld_for_as_much_as_exact(estimator):
+    def multipliers(accountant):
+        plan = estimator(accountant=accountant).privacy_plan()
+        return np.array([release.noise_multiplier for release in plan.releases])
+
+    assert (multipliers("exact") == multipliers("auto")).all()
+    assert multipliers("pld") == pytest.approx(multipliers("exact"), rel=1e-4)
+    assert (multipliers("rdp") > 1.005 * multipliers("exact")).all()
+
+
+def test_the_headline_accountant_is_the_one_asked_for(digits):
+    model = dpfc.DPLeastSquaresClassifier(accountant="rdp", classes=range(10)).fit(*digits)
+    assert model.privacy_.accountant == "rdp"
+    epsilons = model.privacy_.epsilon_by_accountant
+    assert epsilons["exact"] < epsilons["rdp"] <= 1.0
+
+
+def test_exact_accounting_of_a_sampled_plan_is_refused():
+    model = dpfc.DPGradientClassifier(accountant="exact", sampling_probability=0.1)
+    with pytest.raises(ValueError, match="exact"):
+        model.privacy_plan()
+
+
+def test_an_unknown_accountant_is_refused(digits):
+    with pytest.raises(ValueError, match="accountant must be one of"):
+        dpfc.DPFCClassifier(accountant="zcdp", classes=range(10)).fit(*digits)
