@@ -102,7 +102,13 @@ class LossPair:
         """Log of ((1 - q) N(0, 1) + q N(shift, 1)) / N(0, 1)."""
         q = self.sampling_probability
         exponents = self.shift * outcomes - self.shift**2 / 2
-        near = np.log1p(q * np.expm1(np.minimum(exponents, LARGEST_LOSS))) if q < 1 else exponents
+        if q == 1:
+            return exponents
+        excess = q * np.expm1(np.minimum(exponents, LARGEST_LOSS))
+        # 1 + excess keeps few digits where it is near 1 - q; the sum of both parts keeps them
+        # there, and loses them where the ratio is near 1.
+        parts = np.logaddexp(math.log1p(-q), exponents + math.log(q))
+        near = np.where(excess < -0.5, parts, np.log1p(excess))
         return np.where(exponents < LARGEST_LOSS, near, exponents + math.log(q))
 
     def _where_log_ratio_is(self, values: Floats) -> Floats:

@@ -51,6 +51,8 @@ class Estimate(NamedTuple):
 
 
 _UNKNOWN = Estimate(math.nan, 0.0, 1.0)
+# Noisy counts that sum to less than half a row tell of no row at all.
+_FEWEST_ROWS = 0.5
 
 
 def normal_quantile(confidence: float) -> float:
@@ -90,7 +92,7 @@ def proportion(
     hits, misses = max(hits, 0.0), max(misses, 0.0)
     n = hits + misses
     n_variance = hits_variance + misses_variance + 2.0 * covariance
-    if n <= z * math.sqrt(max(n_variance, 0.0)):
+    if n <= max(z * math.sqrt(max(n_variance, 0.0)), _FEWEST_ROWS):
         return _UNKNOWN
 
     def excess(p: float) -> float:
@@ -121,7 +123,7 @@ def auc(histogram: NDArray[np.float64], noise: float, z: float) -> Estimate:
     others, own = histogram
     n_bins = len(own)
     n_own, n_others = float(own.sum()), float(others.sum())
-    if min(n_own, n_others) <= z * noise * math.sqrt(n_bins):
+    if min(n_own, n_others) <= max(z * noise * math.sqrt(n_bins), _FEWEST_ROWS):
         return _UNKNOWN
     wins = np.tri(n_bins) - 0.5 * np.eye(n_bins)
     beaten, lost_to = wins @ others, own @ wins

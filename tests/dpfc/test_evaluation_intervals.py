@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import expit
 from scipy.stats import binomtest, norm
@@ -283,6 +283,7 @@ def test_any_counts_give_a_proportion_and_an_interval(hits, misses, noise, facto
     )
 
 
+@example(0, 0.0, 6e-232, 1.0)  # the product of both numbers of rows is 0
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 1e3), st.floats(0.0, 1e7), st.floats(0.01, 5.0))
 def test_any_histogram_gives_an_area_and_an_interval(seed, noise, n, z):
     rng = np.random.default_rng(seed)
