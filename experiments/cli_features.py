@@ -1,4 +1,4 @@
-"""`dpfc features`: look at a feature cache, check it, and take it elsewhere."""
+"""`dpfc features`: look at a feature cache, check it, take it elsewhere, bring one from there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dpfc.experiments.cli_import import import_features
 from dpfc.experiments.console import print_json
 from dpfc.experiments.files import check_writable
 from dpfc.experiments.options import Force, Json
@@ -15,9 +16,11 @@ __all__ = ["features_app"]
 
 features_app = typer.Typer(
     no_args_is_help=True,
-    help="Look at a feature cache, check it, export it. What these print is for the data's "
-    "owner: it is exact and carries no noise.",
+    help="Look at a feature cache, check it, export it, import one. What these print is for the "
+    "data's owner: it is exact and carries no noise.",
 )
+
+features_app.command("import")(import_features)
 
 Cache = Annotated[Path, typer.Argument(metavar="DIR", help="Feature cache.")]
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dpfc.features.backbones import BACKBONES, Backbone, load_backbone
+    from dpfc.features.backbones import BACKBONES, DEFAULT_BACKBONES, Backbone, load_backbone
     from dpfc.features.cache import FeatureCache
     from dpfc.features.cache_writer import FeatureCacheWriter
     from dpfc.features.datasets import ImageDataset, ImageItem, open_dataset
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
         UnreadableImageError,
     )
     from dpfc.features.extraction import extract
+    from dpfc.features.imported import import_features
     from dpfc.features.manifest import CacheDescription
     from dpfc.features.sklearn_transformer import BackboneTransformer
 
 __all__ = [
     "BACKBONES",
+    "DEFAULT_BACKBONES",
     "Backbone",
     "BackboneTransformer",
     "CacheDescription",
@@ -42,12 +44,13 @@ __all__ = [
     "UnreadableItemError",
     "UnreadableTextError",
     "extract",
+    "import_features",
     "load_backbone",
     "open_dataset",
 ]
 
 _HOMES = {
-    "backbones": ("BACKBONES", "Backbone", "load_backbone"),
+    "backbones": ("BACKBONES", "DEFAULT_BACKBONES", "Backbone", "load_backbone"),
     "cache": ("FeatureCache",),
     "cache_writer": ("FeatureCacheWriter",),
     "datasets": (
@@ -68,6 +71,7 @@ _HOMES = {
         "UnreadableTextError",
     ),
     "extraction": ("extract",),
+    "imported": ("import_features",),
     "manifest": ("CacheDescription",),
     "sklearn_transformer": ("BackboneTransformer",),
 }

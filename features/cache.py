@@ -15,6 +15,8 @@ from dpfc.features.manifest import CacheDescription, Manifest, Shard
 
 __all__ = ["FeatureCache", "cache_schema"]
 
+_RUN_AGAIN = "run the same command again (`dpfc extract` or `dpfc features import`)"
+
 Block = tuple[NDArray[np.floating], NDArray[np.int32] | None]
 
 
@@ -72,13 +74,13 @@ class FeatureCache:
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise FeatureCacheError(
-                f"no feature cache at {path}: it {what}. Write one with `dpfc extract`."
+                f"no feature cache at {path}: it {what}. Write one with `dpfc extract`, or with "
+                "`dpfc features import` from arrays or embeddings made elsewhere."
             )
         manifest = Manifest.read(path)
         if not manifest.complete:
             raise FeatureCacheError(
-                f"the feature cache {path} is incomplete: run the same `dpfc extract` again, "
-                "it resumes."
+                f"the feature cache {path} is incomplete: {_RUN_AGAIN}, it resumes."
             )
         cache = cls(path, manifest)
         for shard in manifest.shards:
@@ -104,7 +106,7 @@ class FeatureCache:
             return [str(error)]
         found = list(cls(path, manifest)._damages())
         if not manifest.complete:
-            found.append(f"{path} is incomplete: run the same `dpfc extract` again, it resumes.")
+            found.append(f"{path} is incomplete: {_RUN_AGAIN}, it resumes.")
         return found
 
     @property
@@ -249,6 +251,4 @@ class FeatureCache:
 
     @staticmethod
     def _damaged(path: Path, what: str) -> FeatureCacheError:
-        return FeatureCacheError(
-            f"{path} {what}: run the same `dpfc extract` again, it repairs the cache."
-        )
+        return FeatureCacheError(f"{path} {what}: {_RUN_AGAIN}, it repairs the cache.")

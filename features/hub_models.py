@@ -21,7 +21,16 @@ _MODEL_ID = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 # What is fetched from a hub: no pickled weights, no code.
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
 _UNWANTED = ("onnx/*", "openvino/*", "*training_args*")
-_INDEX = "model.safetensors.index.json"
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_CODE = "which can fetch code from a hub: take it out, or set it to 'eager' or 'sdpa'"
+# What a config.json may not ask for, and why.
+_REFUSED = {
+    "attn_implementation": _CODE,
+    "experts_implementation": _CODE,
+    "transformers_weights": "weights that the checksum would not cover: name them " + _WEIGHTS,
+    "quantization_config": "which is not supported: use the model's weights before quantization",
+}
+_HARMLESS = (None, "eager", "sdpa")
 
 
 def find_model(name: str, spec: str) -> Path:
@@ -41,10 +50,14 @@ def find_model(name: str, spec: str) -> Path:
     ValueError
         If it is neither, or cannot be fetched, or has no ``safetensors`` weights.
     """
-    local = Path(name).expanduser()
-    if local.is_dir():
+    try:
+        local = Path(name).expanduser()
+        is_folder, exists = local.is_dir(), local.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a user without a home
+        raise ValueError(f"{spec}: {name} cannot be looked up as a folder.") from error
+    if is_folder:
         folder = local
-    elif local.exists():
+    elif exists:
         raise ValueError(f"{spec}: {name} is a file, not the folder of a model.")
     elif name.startswith((".", "/", "~")) or not _MODEL_ID.fullmatch(name):
         raise ValueError(f"{spec}: there is no folder {name}, nor can a model be named so.")
@@ -85,17 +98,22 @@ def weight_files(folder: Path, spec: str) -> list[Path]:
     Raises
     ------
     ValueError
-        If there are none or one is missing. Pickled weights are never read: unpickling a file
-        runs whatever code is in it.
+        If there are none or one is missing, or an adapter would be put on top of them. Pickled
+        weights are never read: unpickling a file runs whatever code is in it.
     """
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{spec}: {folder} holds an adapter: merge it into its model and save that."
+        )
     index = folder / _INDEX
-    if index.is_file():
-        names = set(read_json(index, spec).get("weight_map", {}).values())
+    files = [folder / _WEIGHTS]
+    # Where both lie there, transformers reads the one file.
+    if index.is_file() and not files[0].is_file():
+        named = read_json(index, spec).get("weight_map")
+        names = list(named.values()) if isinstance(named, dict) else []
         if not names or not all(isinstance(n, str) and Path(n).name == n for n in names):
             raise ValueError(f"{spec}: {_INDEX} in {folder} names no files of that folder.")
-        files = [folder / name for name in sorted(names)]
-    else:
-        files = [folder / "model.safetensors"]
+        files = [folder / name for name in sorted(set(names))]
     missing = [file.name for file in files if not file.is_file()]
     if not missing:
         return files
@@ -140,19 +158,19 @@ def read_model_config(folder: Path, spec: str) -> Any:
     Raises
     ------
     ValueError
-        If transformers does not know the type of model: code that comes with a model is never
+        If transformers does not know the type of model, or the file asks for other code or other
+        weights than those of the library and the folder: code that comes with a model is never
         run.
     """
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     content = read_json(folder / "config.json", spec)
+    _refuse_settings(content, spec)
     kind = content.get("model_type")
-    from transformers import CONFIG_MAPPING
-
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         reason = (
             " needs code of its own (auto_map), which is never run"
-            if ("auto_map" in content)
+            if "auto_map" in content
             else " is unknown to the installed transformers"
         )
         raise ValueError(f"{spec}: model_type {kind!r}{reason}.")
@@ -161,6 +179,15 @@ def read_model_config(folder: Path, spec: str) -> Any:
     # Configuration classes raise whatever their fields' checks raise.
     except Exception as error:
         raise ValueError(f"{spec}: config.json in {folder} is not valid: {error}") from error
+
+
+def _refuse_settings(content: Any, spec: str) -> None:
+    """Refuse what would change where code and weights come from, in parts of the model too."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        name = str(key).removeprefix("_")
+        if name in _REFUSED and value not in _HARMLESS:
+            raise ValueError(f"{spec}: config.json asks for {key}, {_REFUSED[name]}.")
+        _refuse_settings(value, spec)
 
 
 def refuse_missing_weights(missing: "set[str] | list[str]", spec: str) -> None:

@@ -16,6 +16,9 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ProcessorPixels", "SquarePixels", "
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# The far ends of an image more than this many times as long as it is wide are cut off first:
+# resized, they would take gigabytes, and the crop does not reach them.
+_LONGEST = 16
 _RESAMPLES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
@@ -48,6 +51,9 @@ class ProcessorPixels:
         Factor of each pixel.
     mean, std : tuple of float
         Taken off, and divided by, after scaling: one value a channel.
+    rounded : bool
+        Whether half a pixel of the crop's offset is rounded to even, as torchvision does, and
+        not down.
     """
 
     resize: tuple[int, ...]
@@ -56,6 +62,7 @@ class ProcessorPixels:
     scale: float = 1 / 255
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    rounded: bool = False
 
     @property
     def decode_size(self) -> int:
@@ -67,12 +74,14 @@ class ProcessorPixels:
         from PIL import Image
 
         if len(self.resize) == 1:
+            image = _without_far_ends(image)
             width, height = _fit_shorter(image.size, self.resize[0])
         else:
             height, width = self.resize
         resized = image.resize((width, height), Image.Resampling(self.resample))
         if (height, width) != self.crop:
-            left, top = _offset(width, self.crop[1]), _offset(height, self.crop[0])
+            left = _offset(width, self.crop[1], self.rounded)
+            top = _offset(height, self.crop[0], self.rounded)
             resized = resized.crop((left, top, left + self.crop[1], top + self.crop[0]))
         return np.array(resized, dtype=np.uint8)
 
@@ -100,6 +109,16 @@ class ProcessorPixels:
         )
 
 
+def _without_far_ends(image: "Image.Image") -> "Image.Image":
+    """The centre of an image, at most `_LONGEST` times as long as it is wide."""
+    longest = _LONGEST * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    width, height = (min(edge, longest) for edge in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
 def _fit_shorter(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     """Width and height with the shorter side as given, the longer one rounded down."""
     width, height = size
@@ -108,8 +127,10 @@ def _fit_shorter(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     return int(shorter * width / height), shorter
 
 
-def _offset(length: int, crop: int) -> int:
+def _offset(length: int, crop: int, rounded: bool) -> int:
     """Where the centred part starts; before the border if it is longer than the image."""
+    if rounded and length >= crop:
+        return round((length - crop) / 2)
     return (length - crop) // 2 if length >= crop else -((crop - length + 1) // 2)
 
 

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones import available_cores
 from dpfc.features.devices import require
+from dpfc.features.exceptions import OutOfDeviceMemoryError
 from dpfc.features.image_backbones import stack_images
 from dpfc.features.image_preparation import IMAGENET_MEAN, IMAGENET_STD, SquarePixels
 from dpfc.features.preprocessing import describe_preprocessing
+from dpfc.features.torch_networks import padded_rows
 
 if TYPE_CHECKING:
     from dpfc.features.backbones import BackboneOptions
@@ -142,6 +144,8 @@ class OnnxBackbone:
         ------
         ValueError
             If the batch has another shape or dtype, or no rows, or the network fails on it.
+        OutOfDeviceMemoryError
+            If the batch does not fit into the GPU's memory.
         """
         side, step = self.image_size, self.best_batch_size
         pixels = stack_images(batch, (side, side, 3), np.dtype(np.uint8))
@@ -152,8 +156,9 @@ class OnnxBackbone:
             return np.concatenate(list(pool.map(self._forward, parts)))
 
     def _forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Always of `best_batch_size` rows: kernels may be chosen by it."""
-        padded = np.zeros((self.best_batch_size, *pixels.shape[1:]), np.uint8)
+        """Of few batch sizes, by which kernels may be chosen; see `padded_rows`."""
+        n_rows = self._input.rows or padded_rows(len(pixels), _CPU_ROWS, self.device)
+        padded = np.zeros((n_rows, *pixels.shape[1:]), np.uint8)
         padded[: len(pixels)] = pixels
         images: NDArray[Any] = padded
         if self._input.dtype != "uint8":
@@ -166,6 +171,11 @@ class OnnxBackbone:
             output = self._session.run(None, {self._input.name: images})[0]
         # ONNX Runtime's errors share no public class.
         except Exception as error:
+            if self.device == "cuda" and "allocate memory" in str(error):
+                raise OutOfDeviceMemoryError(
+                    f"a batch of {len(pixels)} rows does not fit into the GPU's memory: "
+                    "use a smaller batch_size."
+                ) from error
             raise ValueError(f"{self.spec}: the network fails: {error}") from error
         features = np.asarray(output, np.float32)
         if features.ndim == 4:
@@ -192,19 +202,32 @@ class OnnxBackbone:
 def _read_metadata(path: Path, spec: str) -> dict[str, str]:
     """The file's own notes; refuses weights in other files."""
     import onnx
-    from onnx.external_data_helper import uses_external_data
 
     try:
         model = onnx.load(path, load_external_data=False)
     # protobuf's DecodeError has changed its home.
     except Exception as error:
         raise ValueError(f"{spec}: {path} is not an ONNX file.") from error
-    if any(uses_external_data(tensor) for tensor in model.graph.initializer):
+    if _uses_other_files(model):
         raise ValueError(
             f"{spec}: the weights lie in other files, which the checksum would not cover: save "
             "them in one file with onnx.save(model, path, save_as_external_data=False)."
         )
     return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _uses_other_files(message: Any) -> bool:
+    """Whether any tensor lies elsewhere: a weight, a constant, or one in a branch or function."""
+    from onnx import TensorProto
+
+    if isinstance(message, TensorProto):
+        return bool(message.external_data) or message.data_location == TensorProto.EXTERNAL
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            entries = [value] if hasattr(value, "ListFields") else value
+            if any(map(_uses_other_files, entries)):
+                return True
+    return False
 
 
 def _open_session(path: Path, spec: str, device: str) -> Any:

@@ -13,7 +13,7 @@ from dpfc.features.datasets import ImageDataset, ImageItem, fingerprint_of_files
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.text_files import TEXT_COLUMNS
 
-__all__ = ["ParquetImages", "holds_texts"]
+__all__ = ["ParquetImages", "holds_texts", "stated_class_names"]
 
 
 class ParquetImages(ImageDataset):
@@ -63,9 +63,9 @@ class ParquetImages(ImageDataset):
                 f"{self._paths[0]} has no column {self._label!r} for the labels; its columns are "
                 f"{', '.join(schemas[0].names)}."
             )
-        self.class_names = _class_names(schemas[0], self._label) if self.has_labels else None
+        self.class_names = stated_class_names(schemas[0], self._label) if self.has_labels else None
         for path, schema in zip(self._paths, schemas, strict=True):
-            if self.has_labels and _class_names(schema, self._label) != self.class_names:
+            if self.has_labels and stated_class_names(schema, self._label) != self.class_names:
                 raise DatasetError(f"{path} names other classes than {self._paths[0]}.")
         if class_names is not None and self.class_names not in (None, class_names):
             raise DatasetError(f"{self._paths[0]} names its classes otherwise than class_names.")
@@ -141,7 +141,7 @@ def _inspect(path: Path, label: str) -> tuple[pa.Schema, int]:
     return schema, rows
 
 
-def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
+def stated_class_names(schema: pa.Schema, label: str) -> list[str] | None:
     """Names in ``info.features.<label>.names`` of the metadata; None if there are none."""
     try:
         info = json.loads((schema.metadata or {})[b"huggingface"])

@@ -11,7 +11,7 @@ from dpfc.features.backbones import Backbone
 from dpfc.features.datasets import Item
 from dpfc.features.exceptions import UnreadableItemError
 
-__all__ = ["Batch", "Preparation", "prepare_in_processes"]
+__all__ = ["Batch", "Preparation", "prepare_in_processes", "stack_rows"]
 
 Rows = NDArray[Any] | list[NDArray[Any]]
 
@@ -62,7 +62,24 @@ class Preparation:
                 unreadable[place] = error.with_traceback(None)
             else:
                 rows.append(self.preparer(content))
-        return Batch(np.stack(rows) if rows and self.stacked else rows, unreadable)
+        return Batch(stack_rows(rows) if rows and self.stacked else rows, unreadable)
+
+
+def stack_rows(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """One array of prepared images.
+
+    Raises
+    ------
+    ValueError
+        If they differ in shape or dtype.
+    """
+    kinds = {f"{row.dtype} {list(row.shape)}": None for row in rows}
+    if len(kinds) > 1:
+        raise ValueError(
+            "the backbone's preparer must give arrays of one shape and dtype for all images, "
+            f"got {' and '.join(list(kinds)[:2])}."
+        )
+    return np.stack(rows)
 
 
 class _InWorker:

@@ -53,8 +53,8 @@ def decode_image(
     Parameters
     ----------
     source : bytes, Path, PIL.Image.Image or None
-        Encoded image (PNG, JPEG, BMP, WebP or GIF), its path, or an image already decoded; None
-        where the row of a table has none.
+        Encoded image (PNG, JPEG, BMP, WebP or GIF), its path, or an opened image, whose EXIF
+        orientation is applied too; None where the row of a table has none.
     image_id : str
         Name of the image in errors.
     at_least : int, optional
@@ -73,10 +73,11 @@ def decode_image(
         raise UnreadableImageError(
             f"image {image_id!r} has no bytes in its file: embed the images' bytes."
         )
-    if isinstance(source, Image.Image):
-        return _to_rgb(source, image_id)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
+        if isinstance(file, Image.Image):
+            file.load()
+            return _to_rgb(_upright(file), image_id)
         with Image.open(file, formats=_FORMATS) as image:
             _refuse_bomb(image, image_id)
             if at_least is not None and image.format in ("JPEG", "MPO"):
@@ -125,7 +126,9 @@ def _to_rgb(image: "Image.Image", image_id: str) -> "Image.Image":
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16"):
-        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        values = np.asarray(image)
+        gray = (values >> 8).astype(np.uint8)
+        gray[values == image.info.get("transparency")] = 255
         return Image.fromarray(gray).convert("RGB")
     if image.mode in ("I", "F"):
         raise UnreadableImageError(

@@ -1,4 +1,4 @@
-"""How an extraction tells where it stands."""
+"""How an extraction or an import tells where it stands."""
 
 import time
 import warnings
@@ -29,7 +29,9 @@ class Progress:
 
 
 @contextmanager
-def reporting(progress: bool | Report | None, done: int, total: int) -> Iterator[Progress]:
+def reporting(
+    progress: bool | Report | None, done: int, total: int, *, doing: str = "extracting"
+) -> Iterator[Progress]:
     """Show a bar with rows a second and the time left, call back, or keep silent.
 
     Parameters
@@ -38,29 +40,31 @@ def reporting(progress: bool | Report | None, done: int, total: int) -> Iterator
         See `dpfc.features.extract`.
     done, total : int
         Rows that are there already, and rows in all.
+    doing : str
+        Names the work in the bar and in notes.
     """
+
+    def warn(text: str) -> None:
+        warnings.warn(f"{doing}: {text}.", RuntimeWarning, stacklevel=2)
+
     if callable(progress):
-        yield Progress(progress, _warn)
+        yield Progress(progress, warn)
         return
     from rich.console import Console
 
     console = Console(stderr=True)
     if progress is False or (progress is None and not console.is_terminal):
-        yield Progress(lambda done, total: None, _warn)
+        yield Progress(lambda done, total: None, warn)
         return
     with _bar(console) as bar:
-        task = bar.add_task("extracting", total=total, completed=done, speed="")
+        task = bar.add_task(doing, total=total, completed=done, speed="")
         began, first = time.monotonic(), done
 
         def show(done: int, total: int) -> None:
             speed = (done - first) / max(time.monotonic() - began, 1e-9)
             bar.update(task, completed=done, total=total, speed=f"{speed:,.0f} rows/s")
 
-        yield Progress(show, lambda text: bar.update(task, description=f"extracting ({text})"))
-
-
-def _warn(text: str) -> None:
-    warnings.warn(f"extracting: {text}.", RuntimeWarning, stacklevel=2)
+        yield Progress(show, lambda text: bar.update(task, description=f"{doing} ({text})"))
 
 
 def _bar(console: Any) -> Any:

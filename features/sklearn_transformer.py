@@ -1,6 +1,6 @@
 """A frozen backbone as a scikit-learn transformer, for pipelines on images and texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from dpfc.features.backbones import Backbone, load_backbone
+from dpfc.features.embedding import Embedder
+from dpfc.features.preparing import stack_rows
 from dpfc.features.preprocessing import decode_image
 
 __all__ = ["BackboneTransformer"]
@@ -67,9 +69,6 @@ class BackboneTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc
         ValueError, MissingDependencyError
             As `load_backbone`.
         """
-        size = self.batch_size
-        if size != "auto" and (type(size) is not int or size < 1):
-            raise ValueError(f"batch_size must be an int > 0 or 'auto', got {size!r}.")
         self._loaded()
         return self
 
@@ -96,12 +95,12 @@ class BackboneTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc
         backbone = self._loaded()
         rows = _as_rows(X)
         step = backbone.best_batch_size if isinstance(self.batch_size, str) else self.batch_size
+        embed = Embedder(backbone, step)
         parts = [np.empty((0, backbone.n_features), np.float32)]
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             prepared = [_prepare(backbone, row, start + i) for i, row in enumerate(part)]
-            images = backbone.modality == "image"
-            parts.append(backbone.embed(np.stack(prepared) if images else prepared))
+            parts.append(embed(stack_rows(prepared) if backbone.modality == "image" else prepared))
         return np.concatenate(parts)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
@@ -116,6 +115,9 @@ class BackboneTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc
         return np.array([f"backbone{i}" for i in range(n_features)], dtype=object)
 
     def _loaded(self) -> Backbone:
+        size = self.batch_size
+        if size != "auto" and (type(size) is not int or size < 1):
+            raise ValueError(f"batch_size must be an int > 0 or 'auto', got {size!r}.")
         if not isinstance(self.backbone, str):
             return self.backbone
         options: dict[str, Any] = {
@@ -153,13 +155,21 @@ class BackboneTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc
 
 
 def _as_rows(X: Any) -> Any:
-    """The elements in order; a lone string or image is not a sequence of them."""
-    if isinstance(X, str | bytes | Path) or not isinstance(X, Iterable):
+    """The elements in order; a lone string or image is not a sequence of them.
+
+    Nor are a dictionary, a set or a data frame, which would give keys, no order, or the names of
+    columns.
+    """
+    unordered = isinstance(X, str | bytes | Path | Mapping | Set)
+    if unordered or not isinstance(X, Iterable):
         raise ValueError(
             f"X must be a sequence of images, paths or strings, got {type(X).__name__}."
         )
-    if isinstance(X, np.ndarray) and (X.ndim == 0 or (X.ndim != 1 and X.ndim != 4)):
-        raise ValueError(f"X must have shape (n,) or (n, H, W, 3), got {X.shape}.")
+    shape = tuple(getattr(X, "shape", (0,)))
+    if len(shape) not in (1, 4):
+        raise ValueError(
+            f"X must have shape (n,) or (n, H, W, 3), got {shape}: of a table give one column."
+        )
     return X if isinstance(X, np.ndarray) else list(X)
 
 

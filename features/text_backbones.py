@@ -38,7 +38,7 @@ class TokenIds:
     prefix : str
         Put in front of every text.
     lower_case : bool
-        Whether texts are stripped of outer spaces and lower-cased first.
+        Whether texts are lower-cased before the tokenizer's own normalisation.
     """
 
     def __init__(
@@ -61,10 +61,7 @@ class TokenIds:
         """Ids, shape (n_tokens,) with at least one token, of a text."""
         if not isinstance(text, str):
             raise ValueError(f"a text backbone takes strings, got {type(text).__name__}.")
-        text = self.prefix + text
-        if self.lower_case:
-            text = text.strip().lower()
-        ids = self._loaded().encode(text).ids
+        ids = self._loaded().encode(self.prefix + text).ids
         return np.array(ids or [self._padding_id], dtype=np.int32)
 
     def _loaded(self) -> Any:
@@ -76,6 +73,8 @@ class TokenIds:
                 tokenizer = wrapper.backend_tokenizer
                 tokenizer.no_padding()
                 tokenizer.enable_truncation(self.max_tokens)
+                if self.lower_case:
+                    tokenizer.normalizer = _lower_case_first(tokenizer.normalizer)
                 self._tokenizer = tokenizer
             return self._tokenizer
 
@@ -95,6 +94,13 @@ def _read_tokenizer(folder: Path) -> Any:
             f"the tokenizer in {folder} has no tokenizer.json: save it anew with AutoTokenizer."
         )
     return tokenizer
+
+
+def _lower_case_first(normalizer: Any) -> Any:
+    """As sentence-transformers does it: special tokens of the model stay as they are."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    return Sequence([Lowercase(), *([normalizer] if normalizer is not None else [])])
 
 
 @dataclass(frozen=True)

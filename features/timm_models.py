@@ -54,13 +54,14 @@ def load_timm_model(name: str, options: "BackboneOptions") -> TorchImageBackbone
             f"{spec}: pooling {options.pooling!r} is not possible; use auto (the model's own) or "
             f"{' or '.join(_POOLINGS)}."
         )
-    network = _create(timm, model_name, options, spec)
+    arguments = _arguments(timm, model_name, options, spec)
+    network = _create(timm, model_name, arguments, spec)
     files = [_weights_file(file, spec)] if file else _hub_files(network, spec)
-    preparer = _preparer(timm, network, options.image_size)
+    preparer = _preparer(timm, network, options.image_size, spec)
     pooling = options.pooling
     if pooling == "auto":
-        pooling = str(getattr(network, "global_pool", None) or "the model's own")
-    build = partial(_build, timm, model_name, options, files, preparer, spec)
+        pooling = _own_pooling(network) or "the model's own"
+    build = partial(_build, timm, model_name, arguments, files, preparer, spec)
     model = ImageModel(
         spec, int(network.num_features), pooling, preparer, partial(hash_files, files), build
     )
@@ -79,22 +80,40 @@ def _import_timm(spec: str) -> Any:
         ) from error
 
 
-def _create(timm: Any, model_name: str, options: "BackboneOptions", spec: str) -> Any:
-    """The network without weights of its own and without its classifier."""
+def _own_pooling(network: Any) -> str:
+    return str(getattr(network, "global_pool", None) or "")
+
+
+def _arguments(timm: Any, model_name: str, options: "BackboneOptions", spec: str) -> dict[str, Any]:
+    """What the options ask of the architecture, where it differs from the model's own."""
     arguments: dict[str, Any] = {}
     if options.image_size is not None:
         arguments["img_size"] = options.image_size
     if options.pooling != "auto":
-        arguments["global_pool"] = _POOLINGS[options.pooling]
-    try:
+        asked = _POOLINGS[options.pooling]
+        if _own_pooling(_create(timm, model_name, {}, spec)) != asked:
+            arguments["global_pool"] = asked
+            if asked == "avg":
+                # Tokens are normalised before the mean: a norm behind it has no trained weights.
+                arguments["fc_norm"] = False
+    return arguments
+
+
+def _create(timm: Any, model_name: str, arguments: dict[str, Any], spec: str) -> Any:
+    """The network without weights of its own and without its classifier."""
+    create = partial(timm.create_model, model_name, pretrained=False, num_classes=0)
+    # Convolutional networks take any size and have no norms behind the mean: they refuse both.
+    for dropped in ((), ("img_size",), ("fc_norm",), ("img_size", "fc_norm")):
+        kept = {key: value for key, value in arguments.items() if key not in dropped}
         try:
-            return timm.create_model(model_name, pretrained=False, num_classes=0, **arguments)
-        except TypeError:  # convolutional networks take any size and have no such argument
-            arguments.pop("img_size", None)
-            return timm.create_model(model_name, pretrained=False, num_classes=0, **arguments)
-    # Architectures refuse by AssertionError, RuntimeError, TypeError and more.
-    except Exception as error:
-        raise ValueError(f"{spec}: timm cannot build the model: {error}") from error
+            return create(**kept)
+        except TypeError as error:
+            refused: Exception = error
+        # Architectures refuse by AssertionError, RuntimeError and more.
+        except Exception as error:
+            refused = error
+            break
+    raise ValueError(f"{spec}: timm cannot build the model: {refused}") from refused
 
 
 def _weights_file(file: str, spec: str) -> Path:
@@ -122,13 +141,17 @@ def _hub_files(network: Any, spec: str) -> list[Path]:
     return weight_files(find_model(model_id, spec), spec)
 
 
-def _preparer(timm: Any, network: Any, image_size: int | None) -> ProcessorPixels:
+def _preparer(timm: Any, network: Any, image_size: int | None, spec: str) -> ProcessorPixels:
     """As timm's evaluation transform: the shorter side, then the centre."""
     config = timm.data.resolve_model_data_config(network)
     _, height, width = config["input_size"]
     crop_pct = config["crop_pct"]
     resample = _RESAMPLES.get(config["interpolation"], 3)
-    if config.get("crop_mode") == "squash":
+    if config["crop_mode"] not in ("center", "squash"):
+        raise ValueError(
+            f"{spec}: the model asks for crop_mode={config['crop_mode']!r}, which is not done here."
+        )
+    if config["crop_mode"] == "squash":
         resize: tuple[int, ...] = (int(height / crop_pct), int(width / crop_pct))
     else:
         resize = (int(min(height, width) / crop_pct),)
@@ -138,6 +161,7 @@ def _preparer(timm: Any, network: Any, image_size: int | None) -> ProcessorPixel
         resample,
         mean=tuple(map(float, config["mean"])),
         std=tuple(map(float, config["std"])),
+        rounded=True,
     )
     return preparer.at_size(image_size)
 
@@ -145,14 +169,14 @@ def _preparer(timm: Any, network: Any, image_size: int | None) -> ProcessorPixel
 def _build(
     timm: Any,
     model_name: str,
-    options: "BackboneOptions",
+    arguments: dict[str, Any],
     files: list[Path],
     preparer: ProcessorPixels,
     spec: str,
 ) -> "torch.nn.Module":
     from safetensors.torch import load_file
 
-    network = _create(timm, model_name, options, spec)
+    network = _create(timm, model_name, arguments, spec)
     state: dict[str, Any] = {}
     try:
         for file in files:

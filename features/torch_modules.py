@@ -21,6 +21,8 @@ __all__ = ["TorchModuleBackbone", "load_torch_module"]
 
 _SAMPLE_SIDE = 256
 _CPU_ROWS, _CUDA_ROWS = 16, 256
+# What a network may take, of what PyTorch reads from NumPy.
+_DTYPES = ("uint8", "int32", "int64", "float16", "float32", "float64")
 
 
 def load_torch_module(
@@ -96,9 +98,13 @@ class TorchModuleBackbone:
 
         digest = hashlib.sha256()
         for key, value in sorted(self._module.state_dict().items()):
+            if not isinstance(value, torch.Tensor):  # what get_extra_state may return
+                raise ValueError(
+                    f"{self.spec}: {key} in the module's state is no tensor and has no checksum."
+                )
             tensor = value.detach().cpu().contiguous()
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     @property
@@ -136,6 +142,10 @@ class TorchModuleBackbone:
         sample = self.preparer(Image.new("RGB", (side, side), (127, 127, 127)))
         if not isinstance(sample, np.ndarray):
             raise ValueError(f"prepare must return an ndarray, got {type(sample).__name__}.")
+        if sample.dtype.name not in _DTYPES:
+            raise ValueError(
+                f"prepare must return an array of {', '.join(_DTYPES)}, got {sample.dtype}."
+            )
         return sample
 
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:

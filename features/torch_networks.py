@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchNetwork", "padded_rows"]
 
+_ALLOCATION_FAILED = (
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
 
 def padded_rows(n_rows: int, step: int, device: str) -> int:
     """Rows that a batch of `n_rows` is padded to.
@@ -72,7 +78,9 @@ class TorchNetwork:
 
         try:
             return self._cuda(arrays) if self.device == "cuda" else self._cpu(arrays)
-        except torch.cuda.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _says_out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
             raise OutOfDeviceMemoryError(
                 f"a batch of {len(arrays[0])} rows does not fit into the GPU's memory: "
@@ -117,6 +125,15 @@ class TorchNetwork:
 
                     torch.cuda.synchronize()  # the other threads' streams may read it now
             return self._module
+
+
+def _says_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory was too small: for PyTorch's allocator, or for a library's own."""
+    import torch
+
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return any(name in str(error) for name in _ALLOCATION_FAILED)
 
 
 def _tensor(array: NDArray[Any]) -> "torch.Tensor":

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     from dpfc.features.backbones import BackboneOptions
 
-__all__ = ["is_text_model", "load_text_model", "max_tokens_of"]
+__all__ = ["is_text_model", "load_text_model", "token_limit"]
 
-# Attention over more tokens than this is rarely worth its time; sentence-transformers' models
-# have limits of their own.
+# Attention over more tokens than this is rarely worth its time.
 _MAX_TOKENS = 512
+_NO_LIMIT = 1 << 30
 # sentence-transformers' names of what is done here too.
 _SENTENCE_POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
@@ -82,7 +82,7 @@ def load_text_model(
     model = TextModel(
         spec,
         pooling,
-        TokenIds(folder, max_tokens_of(folder, text, spec)),
+        TokenIds(folder, min(token_limit(folder, text, spec) or _MAX_TOKENS, _MAX_TOKENS)),
         getattr(text, "pad_token_id", None) or 0,
         partial(hash_files, files),
         partial(_build, folder, config, pooling, spec, options),
@@ -105,13 +105,14 @@ def _default_pooling(folder: Path, spec: str) -> str:
     return modes[0]
 
 
-def max_tokens_of(folder: Path, config: Any, spec: str) -> int:
-    """Tokens that the model and its tokenizer take, at most 512."""
-    limits = [_MAX_TOKENS, getattr(config, "max_position_embeddings", None)]
+def token_limit(folder: Path, config: Any, spec: str) -> int | None:
+    """Tokens that the model and its tokenizer take; None where neither says."""
+    limits = [getattr(config, "max_position_embeddings", None)]
     if (folder / "tokenizer_config.json").is_file():
         limits.append(read_json(folder / "tokenizer_config.json", spec).get("model_max_length"))
-    # Where there is no limit, transformers writes a float of 1e30.
-    return int(min(limit for limit in limits if isinstance(limit, int | float) and limit > 0))
+    # Where there is no limit, transformers writes 1e30, and XLNet -1.
+    stated = [n for n in limits if isinstance(n, int | float) and 0 < n < _NO_LIMIT]
+    return int(min(stated)) if stated else None
 
 
 def _build(

@@ -193,3 +193,17 @@ def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("socket.socket.connect", refuse)
+
+
+@pytest.fixture(scope="session")
+def assert_holds():
+    """Compare a cache's features, rounded to its dtype, its labels and its ids."""
+
+    def check(cache, features, labels=None, ids=None):
+        found, codes = cache.load()
+        assert np.array_equal(found, features.astype(cache.description.dtype))
+        assert (codes is None) if labels is None else np.array_equal(codes, labels)
+        if ids is not None:
+            assert [i for t in cache.tables() for i in t.column("id").to_pylist()] == ids
+
+    return check

@@ -28,7 +28,7 @@ def test_a_writer_goes_on_after_an_error(write, describe, rows, tmp_path, cache,
     with pytest.raises(KeyboardInterrupt), FeatureCacheWriter(out, describe()) as writer:
         writer.write(X[:n], y[:n], ids[:n])
         raise KeyboardInterrupt
-    with pytest.raises(FeatureCacheError, match=r"is incomplete: run the same `dpfc extract`"):
+    with pytest.raises(FeatureCacheError, match=r"is incomplete: run the same command again"):
         FeatureCache.open(out)
     with FeatureCacheWriter(out, describe()) as writer:
         assert writer.n_written == n // 10 * 10

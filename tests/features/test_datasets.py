@@ -1,5 +1,10 @@
+import json
+import re
+import shlex
 import shutil
 import sys
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -228,3 +233,53 @@ def test_a_file_that_vanished_is_named(folder):
         [item.decode() for item in dataset]
     with pytest.raises(DatasetError, match=r"cannot read .*b.png"):
         _ = dataset.fingerprint
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
+
+
+@pytest.fixture
+def shown_files(tmp_path, write_parquet, encode, monkeypatch):
+    """The files that the page's commands name, in the working folder."""
+    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("webdataset")
+    monkeypatch.chdir(tmp_path)
+    image = encode(np.zeros((4, 4, 3), np.uint8))
+    write_parquet(tmp_path / "train.parquet")
+    for name in ("pets/cat", "shards", "moods"):
+        Path(name).mkdir(parents=True)
+    Path("pets/cat/0.png").write_bytes(image)
+    Path("reviews.csv").write_text("review,label\nfine,good\n")
+    for i, name in enumerate(["one.tar", "shards/s-000.tar", "shards/s-001.tar"]):
+        contents = {"png": image, "cls": b"cat", "json": b'{"species": "dog"}'}
+        with tarfile.open(name, "w") as tar:
+            for ending, content in contents.items():
+                Path("file").write_bytes(content)
+                tar.add("file", f"{i}.{ending}")
+    rows = datasets.Dataset.from_dict({"text": ["a"], "label": [0]})
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk("saved")
+    scores = {"input": "a", "target_scores": {"sad": 0, "glad": 1}}
+    Path("moods/task.json").write_text(json.dumps({"examples": [scores] * 5}))
+
+
+def test_every_spec_of_the_page_opens(shown_files):
+    (block,) = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    commands = [shlex.split(line) for line in block.splitlines()]
+    specs = []
+    for program, command, *arguments in commands:
+        assert (program, command) == ("dpfc", "extract")
+        options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        names = options.get("--class-names")
+        specs.append(options["--data"])
+        if specs[-1] == "hf:ylecun/mnist:train":  # needs a network
+            continue
+        dataset = open_dataset(
+            specs[-1],
+            text_column=options.get("--text-column"),
+            label_column=options.get("--label-column"),
+            class_names=None if names is None else names.split(","),
+        )
+        text = options.get("--backbone", "").startswith("st:")
+        assert dataset.modality == ("text" if text else "image")
+        assert next(iter(dataset)).label is not None
+    assert len(specs) == len(set(specs)) == 11

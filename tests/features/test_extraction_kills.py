@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("kill_many.py")
 def killed_and_resumed(write_parquet, tmp_path, kills):
     data = write_parquet(tmp_path / "images.parquet", 230, group=60)
     command = [sys.executable, str(SCRIPT), str(data), str(tmp_path), str(kills)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dpfc.features import FeatureCache, UnreadableImageError, extract, open_dataset
 from dpfc.features.datasets import TextDataset, TextItem
@@ -98,6 +99,88 @@ def test_a_data_set_of_unreadable_rows_gives_no_cache(write_parquet, fake_backbo
 def test_on_error_is_checked(whole, fake_backbone, tmp_path):
     with pytest.raises(ValueError, match="on_error must be one of stop, skip, got 'ignore'"):
         run(whole, fake_backbone, tmp_path / "out", on_error="ignore")
+
+
+BAD_FILES = {
+    "zero-bytes.jpg": lambda encode, noise: b"",
+    "zeros.png": lambda encode, noise: b"\0" * 500,
+    "cut.jpg": lambda encode, noise: encode(noise, "JPEG")[:1500],
+    "cut.png": lambda encode, noise: encode(noise)[:1500],
+    "header-only.png": lambda encode, noise: encode(noise)[:33],
+    "damaged.png": lambda encode, noise: encode(noise).replace(b"IDAT", b"IDAX"),
+    "scrambled.jpg": lambda encode, noise: encode(noise, "JPEG")[:20] + b"\xff\xd9" * 300,
+    "bomb.png": lambda encode, noise: encode(np.zeros((2000, 2000), np.uint8)),
+    "text.png": lambda encode, noise: b"no image at all",
+    "tiff.png": lambda encode, noise: encode(noise, "TIFF"),
+    "pickle.gif": lambda encode, noise: b"\x80\x04cos\nsystem\n(S'true'\ntR.",
+    "postscript.bmp": lambda encode, noise: b"%!PS-Adobe-3.0 EPSF-3.0\n",
+}
+
+
+def turned(encode, noise):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    return encode(noise, "JPEG", exif=exif)
+
+
+def animation(encode, noise):
+    frames = [Image.fromarray(noise), Image.new("RGB", (64, 64))]
+    return encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+GOOD_FILES = {
+    "colours.png": lambda encode, noise: encode(noise),
+    "gray.png": lambda encode, noise: encode(noise[..., 0]),
+    "gray16.png": lambda encode, noise: encode(noise[..., 0].astype(np.uint16) * 256),
+    "alpha.png": lambda encode, noise: encode(Image.fromarray(noise).convert("RGBA")),
+    "palette.png": lambda encode, noise: encode(Image.fromarray(noise).convert("P")),
+    "one-bit.bmp": lambda encode, noise: encode(Image.fromarray(noise).convert("1"), "BMP"),
+    "cmyk.jpg": lambda encode, noise: encode(Image.fromarray(noise).convert("CMYK"), "JPEG"),
+    "turned.jpeg": turned,
+    "animation.gif": animation,
+    "modern.webp": lambda encode, noise: encode(noise, "WEBP"),
+}
+
+
+@pytest.fixture(scope="module")
+def mixed(encode, tmp_path_factory):
+    """A folder of every kind of image that is read, and of files that are none."""
+    root = tmp_path_factory.mktemp("mixed")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    for name, make in {**BAD_FILES, **GOOD_FILES}.items():
+        path = root / ("bad" if name in BAD_FILES else "good") / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(make(encode, noise))
+    return root
+
+
+@pytest.fixture
+def low_pixel_limit(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)
+
+
+@pytest.mark.usefixtures("low_pixel_limit")
+def test_every_kind_of_image_is_read_and_every_bad_file_is_skipped_by_name(
+    mixed, fake_backbone, tmp_path
+):
+    cache = run(open_dataset(mixed), fake_backbone, tmp_path / "out", on_error="skip")
+    skipped = cache.manifest["skipped"]
+    assert [row["id"] for row in skipped] == sorted(f"bad/{name}" for name in BAD_FILES)
+    ids = [i for table in cache.tables() for i in table.column("id").to_pylist()]
+    assert ids == sorted(f"good/{name}" for name in GOOD_FILES)
+    assert np.isfinite(cache.load()[0]).all()
+    whole = next(row["reason"] for row in skipped if "bomb" in row["id"])
+    assert "decompression bombs" in whole
+
+
+@pytest.mark.usefixtures("low_pixel_limit")
+@pytest.mark.parametrize("name", sorted(BAD_FILES))
+def test_a_bad_file_stops_the_run_with_its_path(mixed, fake_backbone, tmp_path, name):
+    folder = tmp_path / "images" / "cat"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes((mixed / "bad" / name).read_bytes())
+    with pytest.raises(UnreadableImageError, match=f"image 'cat/{name}' "):
+        run(open_dataset(tmp_path / "images"), fake_backbone, tmp_path / "out")
 
 
 # -- too little memory -----------------------------------------------------------------------------

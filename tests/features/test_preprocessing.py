@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 from contextlib import nullcontext
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpfc.features import UnreadableImageError
+from dpfc.features.image_preparation import ProcessorPixels
 from dpfc.features.preprocessing import decode_image, square_pixels
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -25,6 +28,49 @@ def test_gray_becomes_three_equal_channels(encode):
 def test_sixteen_bit_gray_keeps_its_upper_byte(encode):
     wide = RAMP.astype(np.uint16) * 256 + 7
     assert np.array_equal(decoded(encode(wide))[..., 0], RAMP)
+
+
+def chunk(name, content):
+    return (
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
+    )
+
+
+def png(width, height, depth, colour, pixels, *extra):
+    """A PNG file, of kinds that Pillow does not write."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + b"".join(extra) + chunk(b"IDAT", zlib.compress(pixels))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def wide_png(*channels, extra=()):
+    """A 16 x 16 image of 16-bit channels: gray, gray and alpha, colours, colours and alpha."""
+    rows = np.stack(channels, axis=2).astype(">u2")
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[len(channels)]
+    return png(16, 16, 16, colour, b"".join(b"\0" + row.tobytes() for row in rows), *extra)
+
+
+WIDE = RAMP.astype(np.uint16) * 256 + 7
+OPAQUE = np.full((16, 16), 65535)
+
+
+@pytest.mark.parametrize(
+    "channels", [(WIDE,), (WIDE, OPAQUE), (WIDE, WIDE, WIDE), (WIDE, WIDE, WIDE, OPAQUE)]
+)
+def test_sixteen_bit_files_keep_their_upper_bytes(channels):
+    assert np.array_equal(decoded(wide_png(*channels)), np.repeat(RAMP[..., None], 3, axis=2))
+
+
+def test_sixteen_bit_pixels_that_are_transparent_become_white():
+    key = chunk(b"tRNS", struct.pack(">H", 7))  # the value of the first pixel
+    pixels = decoded(wide_png(WIDE, extra=[key]))[..., 0]
+    assert pixels[0, 0] == 255
+    assert np.array_equal(pixels.ravel()[1:], RAMP.ravel()[1:])
+    clear = decoded(wide_png(WIDE, WIDE, WIDE, np.zeros_like(WIDE)))
+    assert (clear == 255).all()
 
 
 def test_one_bit_images_become_black_and_white(encode):
@@ -86,6 +132,47 @@ def test_a_damaged_exif_block_is_ignored(encode):
     assert decoded(data).shape == (16, 16, 3)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_opened_image_is_decoded_as_its_file_is(encode, kind, orientation):
+    rgb = np.zeros((24, 40, 3), np.uint8)
+    rgb[:12, 20:] = 250
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(rgb, kind, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        opened = np.asarray(decode_image(image, "a.png"))
+    assert np.array_equal(opened, decoded(data))
+    assert opened.shape[:2] == ((24, 40) if orientation < 5 else (40, 24))
+
+
+def test_an_opened_image_that_cannot_be_decoded_is_refused_by_its_id(encode):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    with (
+        Image.open(io.BytesIO(encode(noise)[:2000])) as image,
+        pytest.raises(UnreadableImageError, match="'row-000007' cannot be decoded"),
+    ):
+        decode_image(image, "row-000007")
+
+
+@pytest.mark.parametrize("size", [(100_000, 3), (3, 100_000), (700, 40)])
+def test_an_image_of_extreme_proportions_takes_little_memory(size):
+    """Resized whole, the first would take 22 GB."""
+    middle = Image.new("RGB", size, (9, 9, 9))
+    edge = min(size)
+    left, top = (size[0] - edge) // 2, (size[1] - edge) // 2
+    middle.paste((250, 250, 250), (left, top, left + edge, top + edge))
+    pixels = ProcessorPixels((256,), (224, 224))(middle)
+    assert pixels.shape == (224, 224, 3)
+    assert (pixels[80:-80, 80:-80] > 245).all()
+
+
+def test_an_image_of_usual_proportions_is_resized_as_a_whole():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 300, 3), dtype=np.uint8))
+    whole = np.asarray(image.resize((480, 32), Image.Resampling.BICUBIC))[2:30, 226:254]
+    assert np.array_equal(ProcessorPixels((32,), (28, 28))(image), whole)
+
+
 def test_a_large_jpeg_is_decoded_at_a_reduced_scale_and_looks_the_same(encode):
     ramp = np.linspace(0, 255, 1024).astype(np.uint8)
     data = encode(np.broadcast_to(ramp[:, None, None], (1024, 1024, 3)).copy(), "JPEG")
@@ -129,8 +216,49 @@ def test_a_truncated_image_is_refused_by_its_id_only(encode, kind, share):
     assert e.value.__suppress_context__
 
 
+@pytest.mark.parametrize("side", [10_000, 100_000, 2**31 - 1])
+def test_a_small_file_that_claims_to_be_huge_is_refused_before_it_is_decoded(side):
+    data = png(side, side, 8, 2, b"\0" * 100)
+    assert len(data) < 200
+    with (
+        pytest.warns(Image.DecompressionBombWarning) if side == 10_000 else nullcontext(),
+        pytest.raises(UnreadableImageError, match=r"decompression bombs|cannot be decoded"),
+    ):
+        decoded(data)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_jpeg_is_refused_at_a_reduced_scale_too(encode, progressive, share):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    data = encode(noise, "JPEG", progressive=progressive)
+    with pytest.raises(UnreadableImageError, match="cannot be decoded"):
+        decoded(data[: int(len(data) * share)], at_least=32)
+
+
+PNG_HEADER = b"\x89PNG\r\n\x1a\n"
+
+
 @pytest.mark.parametrize(
-    "data", [b"", b"words", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x89PNG\r\n\x1a\n"]
+    "data",
+    [
+        b"",
+        b"\0" * 1000,
+        b"words",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"<html></html>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"%PDF-1.7\n",
+        b"\x80\x04cos\nsystem\n(S'true'\ntR.",
+        PNG_HEADER,
+        png(0, 0, 8, 2, b""),
+        png(4, 4, 8, 2, b""),
+        png(4, 4, 8, 9, b"\0" * 100),
+        b"\xff\xd8\xff\xd9",
+        b"GIF89a" + b"\0" * 7,
+        b"RIFF\x10\0\0\0WEBPVP8 ",
+        b"BM" + b"\xff" * 60,
+    ],
 )
 def test_what_is_no_image_is_refused(data):
     with pytest.raises(UnreadableImageError, match="cannot be decoded"):

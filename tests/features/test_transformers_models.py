@@ -1,13 +1,12 @@
 import hashlib
 import json
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from dpfc.features import Backbone, MissingDependencyError, devices, load_backbone
+from dpfc.features import Backbone, load_backbone
 
 transformers = pytest.importorskip("transformers")
 
@@ -205,132 +204,29 @@ def test_weights_that_are_missing_are_refused_where_they_would_be_random(make, i
         embed(load_backbone(f"hf:{folder}", pooling="pooler", device="cpu"), images)
 
 
-def copy_without_weights(make, tmp_path, kind="dinov2"):
-    folder, _ = make(kind)
-    for file in folder.glob("*.json"):
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    return tmp_path
+def test_the_checksum_is_of_the_weights_that_are_loaded(make, images, tmp_path):
+    """One whole file beside several parts: transformers takes the whole one."""
+    folder, model = make("dinov2")
+    model.save_pretrained(tmp_path, max_shard_size="40KB")
+    for part in tmp_path.glob("*.safetensors"):
+        part.write_bytes(b"never read")
+    for name in ("model.safetensors", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    backbone = load_backbone(f"hf:{tmp_path}", device="cpu")
+    whole = load_backbone(f"hf:{folder}", device="cpu")
+    assert backbone.weights_sha256 == whole.weights_sha256
+    assert np.array_equal(embed(backbone, images), embed(whole, images))
 
 
-class Trap:
-    """Unpickled, it leaves a file behind."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth"])
-def test_pickled_weights_are_refused_unread(make, tmp_path, name):
-    folder = copy_without_weights(make, tmp_path)
-    torch.save(Trap(tmp_path / "sprung"), folder / name)
-    with pytest.raises(ValueError, match=rf"only pickled weights \({name}\)"):
-        load_backbone(f"hf:{folder}")
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_a_folder_without_weights_is_refused(make, tmp_path):
-    folder = copy_without_weights(make, tmp_path)
-    with pytest.raises(ValueError, match=r"model\.safetensors is missing"):
-        load_backbone(f"hf:{folder}")
-
-
-def test_an_index_that_leads_out_of_the_folder_is_refused(make, tmp_path):
-    folder = copy_without_weights(make, tmp_path)
-    index = {"weight_map": {"a": "../elsewhere/model.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="names no files of that folder"):
-        load_backbone(f"hf:{folder}")
-
-
-def test_damaged_weights_are_refused(make, tmp_path):
-    folder = copy_without_weights(make, tmp_path)
-    (folder / "model.safetensors").write_bytes(b"\xff" * 100)
+def test_a_folder_never_touches_the_network(make, images, monkeypatch):
+    """Not by the grace of a setting: every connection fails in these tests."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    folder, _ = make("clip")
+    assert embed(load_backbone(f"hf:{folder}", device="cpu"), images).shape == (6, 32)
+    folder, _ = make("bert")
     backbone = load_backbone(f"hf:{folder}", device="cpu")
-    with pytest.raises(ValueError, match=r"the weights in .* cannot be loaded"):
-        backbone.embed(np.zeros((1, 28, 28, 3), np.uint8))
-
-
-def test_code_that_comes_with_a_model_is_never_run(make, tmp_path):
-    folder = copy_without_weights(make, tmp_path)
-    trap = tmp_path / "sprung"
-    (folder / "modeling_evil.py").write_text(f"open({str(trap)!r}, 'w')\n")
-    config = {
-        "model_type": "evil",
-        "auto_map": {"AutoConfig": "modeling_evil.C", "AutoModel": "modeling_evil.M"},
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"'evil' needs code of its own \(auto_map\)"):
-        load_backbone(f"hf:{folder}")
-    assert not trap.exists()
-
-
-CONFIG = "preprocessor_config.json"
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("config.json", "{", r"config\.json cannot be read as JSON"),
-        ("config.json", "[]", r"config\.json must hold a JSON object"),
-        ("config.json", '{"model_type": "t5"}', "no image or text backbone can be made of .*'t5'"),
-        ("config.json", '{"model_type": "no"}', "'no' is unknown to the installed transformers"),
-        (CONFIG, '{"size": {"longest_edge": 3}}', "size in preprocessor_config.json must be"),
-        (CONFIG, '{"size": {"height": 0, "width": 28}}', "size in preprocessor_config.json must"),
-        (CONFIG, '{"do_pan_and_scan": true}', "asks for do_pan_and_scan, which is unknown"),
-        (CONFIG, '{"do_resize": false}', "asks for do_resize=False"),
-        (CONFIG, '{"image_std": [0, 1, 1]}', "image_std in preprocessor_config.json must be > 0"),
-        (CONFIG, '{"image_mean": [1, 1]}', "image_mean in preprocessor_config.json must have"),
-        (CONFIG, '{"resample": 9}', "resample 9 in preprocessor_config.json is unknown"),
-        (CONFIG, '{"do_center_crop": false}', "keeps their proportions without a crop"),
-        (CONFIG, '{"crop_size": {"height": 30, "width": 30}}', "multiple of 14"),
-    ],
-)
-def test_a_configuration_that_cannot_be_followed_is_refused(make, tmp_path, file, content, message):
-    folder = copy_without_weights(make, tmp_path)
-    (folder / "model.safetensors").write_bytes(b"")
-    (folder / file).write_text(content)
-    with pytest.raises(ValueError, match=message):
-        load_backbone(f"hf:{folder}")
-
-
-def test_a_model_without_its_preparation_is_refused(make, tmp_path):
-    folder = copy_without_weights(make, tmp_path)
-    (folder / "model.safetensors").write_bytes(b"")
-    (folder / CONFIG).unlink()
-    with pytest.raises(ValueError, match=r"has no preprocessor_config\.json"):
-        load_backbone(f"hf:{folder}")
-
-
-def test_an_image_size_that_is_no_multiple_of_the_patch_is_refused(make):
-    folder, _ = make("dinov2")
-    with pytest.raises(ValueError, match="use an image_size that is a multiple of 14"):
-        load_backbone(f"hf:{folder}", image_size=60)
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ("hf:./nowhere", "there is no folder ./nowhere"),
-        ("hf:/no/where", "there is no folder /no/where"),
-        ("hf:a/b/c", "there is no folder a/b/c"),
-        ("hf:nobody/nothing", "is neither in the Hugging Face cache nor can it be downloaded"),
-        ("hf:nobody/nothing#video", "after '#' must come image or text, got 'video'"),
-    ],
-)
-def test_a_model_that_is_nowhere_is_refused(spec, message):
-    with pytest.raises(ValueError, match=message):
-        load_backbone(spec)
-
-
-def test_a_file_or_a_foreign_folder_is_refused(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is a file, not the folder of a model"):
-        load_backbone(f"hf:{tmp_path / 'model.safetensors'}")
-    with pytest.raises(ValueError, match=r"there is no config\.json"):
-        load_backbone(f"hf:{tmp_path}")
+    assert backbone.embed([backbone.preparer("quiet")]).shape == (1, 32)
 
 
 def test_a_model_in_the_hubs_cache_is_found_offline(make, images, monkeypatch, tmp_path):
@@ -347,12 +243,6 @@ def test_a_model_in_the_hubs_cache_is_found_offline(make, images, monkeypatch, t
     backbone = load_backbone("hf:nobody/tiny", device="cpu")
     whole = load_backbone(f"hf:{folder}", device="cpu")
     assert np.array_equal(embed(backbone, images), embed(whole, images))
-
-
-def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr(devices, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r'pip install "dpfc\[hf\]"'):
-        load_backbone("hf:google/vit")
 
 
 @pytest.mark.parametrize("bad", [np.zeros((1, 3, 28, 28), np.uint8), np.zeros((1, 28, 28, 3)), []])
