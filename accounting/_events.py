@@ -6,11 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 import dp_accounting
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
 from dpfc.accounting._checks import check_float, check_int
+
+# Less noise counts as none and more as this much, which are upper bounds: squares and sums of
+# what is in between neither overflow nor vanish.
+_LEAST_NOISE: Final = 1e-100
+_MOST_NOISE: Final = 1e100
 
 
 class UnsupportedEventError(ValueError):
@@ -167,4 +173,6 @@ def _count_steps(event: dp_accounting.DpEvent, count: int, counts: Counter[Steps
 
 
 def _check_noise_multiplier(value: object) -> float:
-    return check_float("noise_multiplier", value, 0, math.inf, closed="left")
+    """Return the noise multiplier, lowered to 0 or `_MOST_NOISE` where it is extreme."""
+    number = check_float("noise_multiplier", value, 0, math.inf, closed="left")
+    return min(number, _MOST_NOISE) if number >= _LEAST_NOISE else 0.0

@@ -48,8 +48,7 @@ CREATE TABLE spends (
 );
 CREATE TABLE statements (
     spend_id INTEGER PRIMARY KEY REFERENCES spends (id),
-    statement TEXT NOT NULL,
-    attached_at TEXT NOT NULL
+    statement TEXT NOT NULL
 );
 """
 # INSERT OR REPLACE would delete what has the same unique key without a DELETE: the third

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import dp_accounting
 
-from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice
+from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_float
 from dpfc.accounting._events import UnsupportedEventError
 from dpfc.accounting._ledger_file import LedgerError
 from dpfc.accounting.filters import Cost, PrivacyFilter, filter_from_json, make_filter
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 
 _MAX_TEXT = 200
 _DIGITS = 6
+# Relative, of delta: far above the rounding of another machine, far below what matters.
+_FILTER_TOLERANCE = 1e-6
+# Code points that are printable and yet not seen: joiners, fillers and variation selectors.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 
 
 class BudgetExceeded(LedgerError):  # noqa: N818
@@ -140,9 +147,11 @@ def dataset_key(dataset: str) -> str:
 
     References
     ----------
-    The Unicode Standard, Section 3.13, definition D146 (compatibility caseless match).
+    The Unicode Standard, Section 3.13, definition D146 (compatibility caseless match), and
+    Section 5.21 (default ignorable code points).
     """
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", dataset).casefold())
+    folded = _UNSEEN.sub("", folded)
     return " ".join(unicodedata.normalize("NFKC", folded.casefold()).split())
 
 
@@ -170,14 +179,16 @@ def cost_from_json(text: str, length: int) -> Cost:
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError
         When it is anything else, or not `length` numbers.
     """
-    cost = tuple(float(number) for number in json.loads(text))
-    # A NaN fails the comparison.
-    if len(cost) != length or not all(number >= 0 for number in cost):
-        raise ValueError(f"expected {length} costs >= 0, got {text!r}")
-    return cost
+    numbers = json.loads(text)
+    if not isinstance(numbers, list) or len(numbers) != length:
+        raise ValueError(f"expected a list of {length} costs, got {text!r}")
+    return tuple(
+        math.inf if number == "inf" else check_float("cost", number, 0, math.inf, closed="left")
+        for number in numbers
+    )
 
 
 @contextmanager
@@ -191,7 +202,7 @@ def damage_named(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise LedgerError(f"ledger {path} is damaged at {what}: {error}") from error
 
 
@@ -263,6 +274,11 @@ def _budget_of(path: Path, row: Sequence[Any]) -> Budget:
     _, dataset, epsilon, delta, relation, unit, rule, created_at = row
     with damage_named(path, f"the budget of {dataset!r}"):
         parsed = filter_from_json(json.loads(rule), relation)
+        epsilon = check_float("epsilon", epsilon, 0, math.inf)
+        delta = check_float("delta", delta, 0, 1)
+        # SQLite has no checksums: a changed digit would go unseen, and the filter decides.
+        if parsed.delta(epsilon) > delta * (1 + _FILTER_TOLERANCE):
+            raise ValueError("its filter allows more than its epsilon and delta.")
     return Budget(dataset, epsilon, delta, relation, unit, created_at, parsed)
 
 

@@ -126,13 +126,14 @@ class _Problem:
     def epsilon(self, delta: float) -> float:
         """Return the smallest epsilon found at `delta`."""
         # The Chernoff bound is a rough guess: a few rare draws may make up all of delta.
-        tilt, guess = self._chernoff(math.log(delta))
-        window = self._narrowest_window(tilt)
+        log_delta = math.log(delta)
+        tilt, guess = self._chernoff(log_delta)
+        window = self._narrowest_window(tilt, log_delta)
         epsilon = self._curve(window, tilt, _EPSILON_TOLERANCE * guess).epsilon(delta)
         if not 0 < epsilon < guess / 2:
             return epsilon
         tilt = self._tilt_at(epsilon)
-        window = self._narrowest_window(tilt)
+        window = self._narrowest_window(tilt, log_delta)
         finer = self._curve(window, tilt, _EPSILON_TOLERANCE * epsilon).epsilon(delta)
         return min(epsilon, finer)
 
@@ -184,18 +185,19 @@ class _Problem:
             (discretise(pair, interval, *ends), count)
             for pair, ends, count in zip(self._pairs, ranges, self._counts, strict=True)
         ]
-        # The grid's own spread, which is at most interval / 2 for each release.
-        margin = 4 * interval * math.sqrt(steps)
+        # The grid's own spread, which is at most interval / 2 for each release. A window that is
+        # too narrow for it only raises epsilon; without a limit, 1e15 steps take all memory.
+        margin = interval * min(4 * math.sqrt(steps), _MAX_WINDOW_POINTS / 4)
         window = replace(window, low=window.low - margin, high=window.high + margin)
         return compose(parts, interval, window)
 
-    def _narrowest_window(self, tilt: float) -> Window:
+    def _narrowest_window(self, tilt: float, log_delta: float) -> Window:
         """Return a window for the best `tilt`, or a smaller one that keeps rounding errors small.
 
         Rare losses that are large widen the window less where the tilt is smaller.
         """
         if tilt == 0:
-            return self._window(0.0, 0.0)
+            return self._window(0.0, log_delta)
         tilts = tilt / np.array([1.0, 2.0, 4.0, 8.0])
         moments = self._composed_log_moments(tilts)
         # At the best tilt, epsilon is the slope of the log moment.
@@ -204,7 +206,9 @@ class _Problem:
         log_deltas = moments - epsilon * tilts
         allowed = _LOG_ROUNDING_SHARE - math.log(_ROUNDING * sum(self._counts))
         safe = tilts[log_deltas - log_deltas[0] <= max(allowed, 0.0)]
-        windows = [self._window(float(t), float(log_deltas[0])) for t in safe]
+        # Between many small losses and few large ones, the Chernoff bound is far above delta.
+        log_delta = min(log_delta, float(log_deltas[0]))
+        windows = [self._window(float(t), log_delta) for t in safe]
         return min(windows, key=lambda window: window.high - window.low)
 
     def _window(self, tilt: float, log_delta: float) -> Window:

@@ -49,7 +49,7 @@ _SMALLEST_LOG_MOMENT = 1e-10
 _ULPS = 4
 _ROUNDING = 1e-15
 _SMALLEST_FLOAT = math.ulp(0.0)
-# Below this, dp_accounting's conversion to delta takes the logarithm of 0.
+# Smaller ones are raised to this: the conversion to delta would take the logarithm of 0.
 _SMALLEST_DIVERGENCE = 1e-15
 
 
@@ -112,10 +112,10 @@ def _reliable_divergences(
     sampled = any(step.is_sampled for step in steps)
     orders = _SAMPLED_ORDERS if sampled else _FULL_BATCH_ORDERS
     divergences = _divergences(steps, orders, neighboring_relation)
-    usable = np.isfinite(divergences) & (divergences > _SMALLEST_DIVERGENCE)
+    usable = np.isfinite(divergences)
     if not usable.any():
         raise UnsupportedEventError(f"rdp finds no order with a reliable bound for {steps!r}.")
-    return orders[usable], divergences[usable]
+    return orders[usable], np.maximum(divergences[usable], _SMALLEST_DIVERGENCE)
 
 
 def _divergences(steps: tuple[Steps, ...], orders: Floats, neighboring_relation: str) -> Floats:

@@ -42,7 +42,7 @@ from dpfc.accounting._checks import (
     check_float,
 )
 from dpfc.accounting._events import GaussianSteps, UnsupportedEventError, gaussian_steps
-from dpfc.accounting.gaussian import gaussian_mu
+from dpfc.accounting.gaussian import gaussian_delta, gaussian_mu
 
 if TYPE_CHECKING:
     from dpfc.accounting.profiles import PrivacyProfile
@@ -111,6 +111,10 @@ class PrivacyFilter(ABC):
         UnsupportedEventError
             When the filter has no bound for `event`; the message says why.
         """
+
+    @abstractmethod
+    def delta(self, epsilon: float) -> float:
+        """Return the delta at `epsilon` in [0, inf) that holds whatever is spent under it."""
 
     @abstractmethod
     def profile(self) -> PrivacyProfile:
@@ -193,6 +197,10 @@ class GaussianFilter(PrivacyFilter):
             total += step.count / Fraction(step.noise_multiplier) ** 2
         return (_float_above(total),)
 
+    def delta(self, epsilon: float) -> float:
+        """Delta of a μ-GDP mechanism, in closed form."""
+        return gaussian_delta(self.mu, epsilon)
+
     def profile(self) -> PrivacyProfile:
         """Everything that μ-GDP says: δ at every ε and the trade-off curve."""
         from dpfc.accounting.profiles import mu_profile
@@ -254,12 +262,13 @@ class RenyiFilter(PrivacyFilter):
         return renyi_divergences(event, self.orders, self.neighboring_relation)
 
     def profile(self) -> PrivacyProfile:
-        """δ(ε) = Σ over orders of the δ that its budget means at ε."""
+        """Everything that δ(ε) says, and no more."""
         from dpfc.accounting.profiles import delta_profile
 
-        return delta_profile(self._delta)
+        return delta_profile(self.delta)
 
-    def _delta(self, epsilon: float) -> float:
+    def delta(self, epsilon: float) -> float:
+        """δ(ε) = Σ over orders of the δ that its budget means at ε."""
         pairs = zip(self.orders, self.budgets, strict=True)
         return min(1.0, math.fsum(_renyi_delta(a, b, epsilon) for a, b in pairs))
 

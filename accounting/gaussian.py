@@ -83,6 +83,8 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
         return 0.0
     # delta <= Phi(mu/2 - epsilon/mu) <= exp(-(epsilon/mu - mu/2)^2 / 2) bounds epsilon.
     high = (mu * mu / 2 + mu * math.sqrt(-2 * math.log(delta))) * (1 + 1e-9)
+    if high == math.inf:  # no float is as large
+        return math.inf
     target = math.log(delta)
     root = brentq(lambda e: _log_delta(mu, e) - target, 0.0, high, xtol=1e-300, rtol=_RTOL)
     epsilon, step = float(root), _FIRST_STEP

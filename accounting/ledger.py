@@ -233,7 +233,11 @@ class PrivacyLedger:
         text = json.dumps(event_to_json(event), allow_nan=False)
         made_at = now()
         with writing(self.path) as connection:
-            number, budget = find_budget(connection, self.path, dataset)
+            number, found = find_budget(connection, self.path, dataset)
+            if found != budget:
+                raise LedgerError(
+                    f"ledger {self.path} was replaced by another file; nothing was spent."
+                )
             costs = read_costs(connection, self.path, number, budget)
             check_fits(budget, costs, cost)
             spend_id = connection.execute(
@@ -263,9 +267,10 @@ class PrivacyLedger:
                         f"no statement can be attached to spend {spend_id} of ledger "
                         f"{self.path}: {problem}."
                     )
+            # No time is kept: beside the spend's, it would tell how many runs a search made.
             connection.execute(
-                "INSERT INTO statements (spend_id, statement, attached_at) VALUES (?, ?, ?)",
-                (spend_id, statement.to_json(indent=None), now()),
+                "INSERT INTO statements (spend_id, statement) VALUES (?, ?)",
+                (spend_id, statement.to_json(indent=None)),
             )
 
 

@@ -1,9 +1,9 @@
 """What a statement says about itself has to agree: its events decide.
 
 A statement is read by people who were not there, from a file that may have been edited. What
-can be recomputed in milliseconds is: the composition, the closed form of Gaussian releases,
-and a ledger's filter. Sampled releases are bounded by a numerical accountant; their epsilon
-is checked against the target only, and a reviewer recomputes it from `event`.
+can be recomputed in milliseconds is, whenever a statement is read: the composition, the
+closed form of Gaussian releases, and a ledger's filter. Sampled releases and searches are
+bounded by a numerical accountant, which takes up to seconds: `verify_statement` asks it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dp_accounting
 
-from dpfc.accounting._events import event_mu
+from dpfc.accounting._events import event_mu, gaussian_steps, has_no_noise
+from dpfc.accounting.accountants import ACCOUNTANTS, epsilon_by_accountant
 from dpfc.accounting.event_json import event_from_json, event_to_json
+from dpfc.accounting.gaussian import gaussian_epsilon
 from dpfc.accounting.profiles import PrivacyProfile, mu_profile
+from dpfc.accounting.statement_records import FALSE_POSITIVE_RATES, AttackRecord
 
 if TYPE_CHECKING:
+    from dpfc.accounting.filters import Cost, PrivacyFilter
     from dpfc.accounting.statements import BudgetRecord, PrivacyStatement
 
-__all__ = ["check_statement"]
+__all__ = ["check_statement", "verify_statement"]
 
 # Relative; versions of SciPy differ in the last digits of a normal quantile.
 _TOLERANCE: Final = 1e-6
+# Relative; so do versions of an accountant, in their grids and orders.
+_ACCOUNTANTS_TOLERANCE: Final = 1e-3
 
 
 def check_statement(statement: PrivacyStatement) -> None:
@@ -35,6 +41,7 @@ def check_statement(statement: PrivacyStatement) -> None:
     if (statement.kind == "ledger") != (statement.budget is not None):
         raise ValueError('budget must be given for kind "ledger", and for no other.')
     try:
+        _check_noise(statement)
         _check_figures(statement)
         if statement.budget is None:
             _check_target(statement)
@@ -42,6 +49,34 @@ def check_statement(statement: PrivacyStatement) -> None:
             _check_ledger(statement, statement.budget)
     except OverflowError:
         raise ValueError("event is composed more often than a float can count.") from None
+
+
+def verify_statement(statement: PrivacyStatement) -> None:
+    """Raise ValueError when an accountant finds more than a statement claims; says where."""
+    found = epsilon_by_accountant(
+        event_from_json(statement.event),
+        statement.target_delta,
+        neighboring_relation=statement.neighboring_relation,
+        accountants=ACCOUNTANTS,
+    )
+    for name, stated in statement.epsilon_by_accountant.items():
+        if isinstance(stated, float):
+            _check_least(f"{name} epsilon", stated, found[name])
+    attack = AttackRecord.of(statement.profile())
+    _check_least("advantage", statement.attack.advantage, attack.advantage)
+    for stated_point, point in zip(statement.attack.points, attack.points, strict=True):
+        stated = stated_point.true_positive_rate
+        _check_least("true_positive_rate", stated, point.true_positive_rate)
+    for spend in statement.budget.spends if statement.budget is not None else ():
+        if spend.statement is not None:
+            verify_statement(spend.statement)
+
+
+def _check_noise(statement: PrivacyStatement) -> None:
+    """Check that all that is called private carries noise."""
+    bare = has_no_noise(gaussian_steps(event_from_json(statement.event)))
+    if statement.private and (bare or any(r.noise_multiplier == 0 for r in statement.releases)):
+        raise ValueError("private must be false: something was released without noise.")
 
 
 def _check_figures(statement: PrivacyStatement) -> None:
@@ -53,9 +88,14 @@ def _check_figures(statement: PrivacyStatement) -> None:
         _check_epsilons(statement, mu_profile(mu).epsilon(statement.target_delta))
     elif isinstance(exact, float) and exact < math.inf:
         raise ValueError("exact epsilon must be unavailable: event is not Gaussian throughout.")
-    if statement.kind == "fit":
+    if statement.kind in ("fit", "evaluation", "summary"):
         composed = dp_accounting.ComposedDpEvent([r.event for r in statement.releases])
         _check_same("event", statement.event, event_to_json(composed), "its releases")
+    rates = tuple(point.false_positive_rate for point in statement.attack.points)
+    if rates != FALSE_POSITIVE_RATES:
+        raise ValueError(
+            f"points of attack must be at the false-positive rates {FALSE_POSITIVE_RATES}."
+        )
     if statement.budget is None and mu is not None and statement.accountant == "exact":
         _check_attack(statement, mu_profile(mu))
 
@@ -96,6 +136,7 @@ def _check_ledger(statement: PrivacyStatement, budget: BudgetRecord) -> None:
     if profile.delta(statement.target_epsilon) > statement.target_delta * (1 + _TOLERANCE):
         raise ValueError("the budget's filter must keep target_epsilon at target_delta.")
     _check_attack(statement, profile)
+    _check_bookkeeping(statement, budget, kept, [kept.cost(event) for event in events])
     for spend, event in zip(budget.spends, events, strict=True):
         inner = spend.statement
         if inner is None:
@@ -109,6 +150,23 @@ def _check_ledger(statement: PrivacyStatement, budget: BudgetRecord) -> None:
             ran, paid = kept.cost(event_from_json(inner.event)), kept.cost(event)
             if any(most * (1 + _TOLERANCE) < cost for cost, most in zip(ran, paid, strict=True)):
                 raise ValueError(f"{where} holds more than was charged.")
+
+
+def _check_bookkeeping(
+    statement: PrivacyStatement, budget: BudgetRecord, kept: PrivacyFilter, costs: list[Cost]
+) -> None:
+    """Check that spends are not made small, nor what is left large."""
+    shares = kept.shares(costs)
+    stated = [spend.share_of_budget for spend in budget.spends]
+    pairs = [(budget.spent_share, min(1.0, math.fsum(shares))), *zip(stated, shares, strict=True)]
+    if any(abs(share - expected) > _TOLERANCE for share, expected in pairs):
+        raise ValueError("the shares of the budget must be those that its filter counts.")
+    left = gaussian_epsilon(kept.remaining_mu(costs), statement.target_delta)
+    # In parts of the whole: next to nothing is left of a difference that rounding changes.
+    if budget.remaining_epsilon > left + _ACCOUNTANTS_TOLERANCE * statement.target_epsilon:
+        raise ValueError(
+            f"remaining_epsilon must be at most {left!r}, got {budget.remaining_epsilon!r}."
+        )
 
 
 def _check_attack(statement: PrivacyStatement, profile: PrivacyProfile) -> None:
@@ -127,6 +185,12 @@ def _check_close(name: str, stated: object, expected: float | None) -> None:
     )
     if not same:
         raise ValueError(f"{name} must be {expected!r}, as event says, got {stated!r}.")
+
+
+def _check_least(name: str, stated: float, found: float | str) -> None:
+    """Refuse a claim below what is computed, or of what cannot be."""
+    if isinstance(found, str) or stated < found * (1 - _ACCOUNTANTS_TOLERANCE):
+        raise ValueError(f"{name} must be at least {found!r}, as event says, got {stated!r}.")
 
 
 def _check_same(name: str, stated: dict[str, Any], expected: dict[str, Any], source: str) -> None:

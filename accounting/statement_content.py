@@ -7,6 +7,7 @@ escapes them in its own way.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,12 @@ _SUBJECTS: Final = {
     "evaluation": "Evaluation",
     "summary": "Summary",
     "ledger": "Kept by",
+}
+_RUNS: Final = {
+    "fit": "this fit",
+    "search": "this search",
+    "evaluation": "this evaluation",
+    "summary": "this summary",
 }
 _FILTERS: Final = {
     "gdp": "Gaussian differential privacy filter: a spend is refused unless the sum of "
@@ -148,7 +155,7 @@ def _attack(statement: PrivacyStatement) -> Section:
     everything = (
         "all that is ever released from the data set under this budget"
         if statement.kind == "ledger"
-        else "everything that was released"
+        else f"everything that {_RUNS[statement.kind]} released"
     )
     who = (
         f"Think of an attacker who wants to find out {_secret(statement)}. The attacker sees "
@@ -161,7 +168,12 @@ def _attack(statement: PrivacyStatement) -> Section:
         f"real, no attack is right with more than {percent((1 + advantage) / 2)} probability; "
         "guessing blindly is right with 50%."
     )
-    if statement.private:
+    if statement.target_epsilon == math.inf:
+        limit = (
+            "This statement is NOT PRIVATE: nothing limits an attacker, who may be right every "
+            "time."
+        )
+    elif statement.private:
         limit = (
             "For each rate of false alarms that an attack may raise, the table gives the highest "
             "rate of hits that any attack can have."
@@ -208,8 +220,19 @@ def _composition(statement: PrivacyStatement) -> Section:
             "the guarantee is the budget.",
         )
         return Section("Spent so far", tuple(lines), (table,))
-    lines += _inside(statement)
+    lines += [*_inside(statement), _alone(statement)]
     return Section("What the releases add up to", tuple(lines), (table,), picture="epsilon")
+
+
+def _alone(statement: PrivacyStatement) -> str:
+    """Say that one run's guarantee is not all that a data set's owner has to count."""
+    counted = f"{_RUNS[statement.kind].capitalize()} alone is counted here. "
+    if statement.dataset is None:
+        return f"{counted}Whatever else is released from the same data adds to it."
+    return (
+        f"{counted}Whatever else is released from the same data adds to it; the statement of the "
+        f"ledger that keeps {clean(statement.dataset)} counts all of it."
+    )
 
 
 def _inside(statement: PrivacyStatement) -> Iterator[str]:
@@ -238,7 +261,12 @@ def _release_section(heading: str, paragraphs: list[str], releases: list[Release
         "sampling",
         "share",
     )
-    caption = "ℓ2 sensitivities; shares of what these releases spend, in μ², as planned"
+    shares = (
+        "the charge as a whole pays for them, so that none has a share of its own"
+        if all(release.share_of_budget is None for release in releases)
+        else "shares of what these releases spend, in μ², as planned"
+    )
+    caption = f"ℓ2 sensitivities; {shares}"
     table = Table(caption, columns, tuple(_release_row(release) for release in releases))
     items = tuple(_release_item(release) for release in releases)
     return Section(heading, tuple(paragraphs), (table,), items)
@@ -301,7 +329,13 @@ def _spends(budget: BudgetRecord) -> Section:
         for spend in budget.spends
     )
     columns = ("spend", "time (UTC)", "purpose", "share of the budget", "what ran")
-    return Section("Spends", (), (Table("In the order in which they were made", columns, rows),))
+    numbering = (
+        "Spends are numbered through the ledger's file, whichever data set they are from: a "
+        "number that is missing here has to be in the statement of another data set of that file."
+    )
+    consecutive = all(spend.id == i for i, spend in enumerate(budget.spends, start=1))
+    table = Table("In the order in which they were made", columns, rows)
+    return Section("Spends", () if consecutive else (numbering,), (table,))
 
 
 def _spend(spend: SpendRecord) -> Iterator[Section]:

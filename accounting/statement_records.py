@@ -41,8 +41,13 @@ __all__ = [
 FALSE_POSITIVE_RATES: Final = (0.001, 0.01, 0.1)
 # Relative: a noise multiplier recomputed from a standard deviation is off by a few ulps.
 ROUNDING: Final = 1e-12
+# Relative; the slack is a difference of two numbers that are nearly equal.
+_NOISE_TOLERANCE: Final = 1e-9
 # Floats count exactly up to here.
 _MAX_COUNT: Final = 2**53
+# Of a Rényi filter. A sampled event costs a sum of as many terms as the order, and a file
+# that was edited must not keep its reader busy for ever.
+_MAX_ORDER: Final = 1e6
 
 
 def _infinity_to_text(value: float) -> float | str:
@@ -102,8 +107,8 @@ class ReleaseRecord(Record):
     Raises
     ------
     pydantic.ValidationError
-        Also when the noise falls short of `noise_multiplier` * `l2_sensitivity`. It is a
-        ValueError.
+        Also when the noise is not `noise_multiplier` * (`l2_sensitivity` +
+        `numerical_slack`). It is a ValueError.
     """
 
     name: str = Field(min_length=1)
@@ -126,14 +131,14 @@ class ReleaseRecord(Record):
     )
 
     @model_validator(mode="after")
-    def _noise_is_sufficient(self) -> Self:
+    def _noise_is_what_it_multiplies(self) -> Self:
         if self.noise_multiplier == 0:
             return self
-        needed = self.noise_multiplier * self.l2_sensitivity
-        if self.noise_standard_deviation < needed * (1 - ROUNDING):
+        needed = self.noise_multiplier * (self.l2_sensitivity + self.numerical_slack)
+        if not math.isclose(self.noise_standard_deviation, needed, rel_tol=_NOISE_TOLERANCE):
             raise ValueError(
-                f"noise_standard_deviation must be at least noise_multiplier * l2_sensitivity = "
-                f"{needed!r}, got {self.noise_standard_deviation!r}."
+                "noise_standard_deviation must be noise_multiplier * (l2_sensitivity + "
+                f"numerical_slack) = {needed!r}, got {self.noise_standard_deviation!r}."
             )
         return self
 
@@ -161,7 +166,11 @@ class AttackRecord(Record):
     Dong, Roth and Su (2022), Gaussian Differential Privacy, Section 2.1.
     """
 
-    points: list[AttackPoint] = Field(description="By false-positive rate, ascending.")
+    points: list[AttackPoint] = Field(
+        min_length=len(FALSE_POSITIVE_RATES),
+        max_length=len(FALSE_POSITIVE_RATES),
+        description="At the false-positive rates 0.001, 0.01 and 0.1, in this order.",
+    )
     advantage: Probability = Field(
         description="Largest true-positive rate less false-positive rate, of any attack."
     )
@@ -190,7 +199,7 @@ class RenyiFilterRecord(Record):
     """The filter that accepts spends while, at one order, Renyi divergences fit the budget."""
 
     kind: Literal["renyi"]
-    orders: list[Annotated[float, Field(gt=1, allow_inf_nan=False)]] = Field(min_length=1)
+    orders: list[Annotated[float, Field(gt=1, le=_MAX_ORDER)]] = Field(min_length=1)
     budgets: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         description="Largest sum of Renyi divergences, in nats, by order."
     )

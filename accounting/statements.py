@@ -22,7 +22,7 @@ from dpfc.accounting.event_json import event_from_json, event_to_json
 from dpfc.accounting.filters import PrivacyFilter, filter_from_json
 from dpfc.accounting.plans import PrivacyPlan
 from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
-from dpfc.accounting.statement_checks import check_statement
+from dpfc.accounting.statement_checks import check_statement, verify_statement
 from dpfc.accounting.statement_records import (
     ROUNDING,
     AttackRecord,
@@ -52,6 +52,7 @@ _SCHEMA_VERSION: Final = "1"
 _SCHEMA_ID: Final = f"urn:dpfc:privacy-statement:{_SCHEMA_VERSION}"
 
 Kind = Literal["fit", "search", "evaluation", "summary", "ledger"]
+Accountant = Literal["exact", "pld", "rdp"]
 
 
 class SpendRecord(Record):
@@ -96,11 +97,12 @@ class PrivacyStatement(Record):
     target_delta: float = Field(ge=0, lt=1)
     neighboring_relation: Literal["add_or_remove_one", "replace_one"]
     unit_of_privacy: str
-    accountant: Literal["exact", "pld", "rdp"] = Field(
+    accountant: Accountant = Field(
         description="What the guarantee was calibrated and checked with."
     )
-    epsilon_by_accountant: dict[str, EpsilonOrReason] = Field(
-        description="Epsilon of event at target_delta."
+    epsilon_by_accountant: dict[Accountant, EpsilonOrReason] = Field(
+        min_length=len(ACCOUNTANTS),
+        description="Epsilon of event at target_delta, by each of them; or why there is none.",
     )
     mu: NonNegativeOrInf | None = Field(
         description="Composed Gaussian-DP parameter; null unless all is full-batch Gaussian."
@@ -119,8 +121,12 @@ class PrivacyStatement(Record):
     @classmethod
     def _is_of_this_version(cls, data: Any, info: ValidationInfo) -> Any:
         # Alone, and before anything else that another version would have in another way.
-        version = data.get("schema_version") if isinstance(data, dict) else _SCHEMA_VERSION
-        if info.mode == "json" and version != _SCHEMA_VERSION:
+        if info.mode != "json" or not isinstance(data, dict):
+            return data
+        if "schema_version" not in data:
+            raise ValueError("there is no schema_version, which every privacy statement has.")
+        version = data["schema_version"]
+        if version != _SCHEMA_VERSION:
             raise ValueError(
                 f"schema_version must be {_SCHEMA_VERSION!r}, got {version!r}: read it with the "
                 "release of dpfc that wrote it."
@@ -157,6 +163,19 @@ class PrivacyStatement(Record):
             return None
         return filter_from_json(self.budget.filter.model_dump(), self.neighboring_relation)
 
+    def verify(self) -> None:
+        """Compute again, from the events, what reading a statement takes as given.
+
+        That is epsilon by every accountant, and what an attacker can reach; of a ledger, for
+        each of its spends too. Takes up to seconds for sampled releases.
+
+        Raises
+        ------
+        ValueError
+            When the statement claims less than its events give away; says where.
+        """
+        verify_statement(self)
+
     def to_json(self, indent: int | None = 2) -> str:
         """Write strict JSON (no Infinity or NaN)."""
         return self.model_dump_json(indent=indent)
@@ -165,13 +184,16 @@ class PrivacyStatement(Record):
     def from_json(cls, text: str | bytes) -> Self:
         """Read what `to_json` wrote.
 
+        Finds what contradicts itself in milliseconds; `verify` computes everything again.
+
         Raises
         ------
         pydantic.ValidationError
             When `text` does not follow the schema, or contradicts itself. It is a
             ValueError.
         """
-        return cls.model_validate_json(text)
+        # Strict: "1" is no number and 1 is not true, as the schema says.
+        return cls.model_validate_json(text, strict=True)
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:

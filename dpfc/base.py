@@ -254,7 +254,8 @@ class PrivateLinearClassifier(LinearPredictor):
             if len(y) != len(X):
                 raise ValueError(f"X has {len(X)} rows and y has {len(y)} labels.")
         with without_values():
-            check_classification_targets(y)
+            if self.classes is None:  # stated classes leave nothing for private labels to decide
+                check_classification_targets(y)
             labels: NDArray[Any] = column_or_1d(y)
         return X, labels
 

@@ -78,9 +78,12 @@ class ArrayRows:
 
 
 class CacheRows:
-    """Rows of a feature cache, checked in one pass, then read again at every sum."""
+    """Rows of a feature cache, checked in one pass, then read again at every sum.
 
-    def __init__(self, cache: BlockSource, classes: NDArray[Any]):
+    Without `classes`, labels are not looked at, and every row has code 0.
+    """
+
+    def __init__(self, cache: BlockSource, classes: NDArray[Any] | None):
         self.n_samples = len(cache)
         self.n_features = cache.n_features
         self.device = torch.device("cpu")
@@ -90,7 +93,11 @@ class CacheRows:
         for X, y in cache.blocks(_CHECK_ROWS):
             self._check_block(X, y)
             check_finite(X, first_row=start)
-            codes.append(encode_labels(cache_labels(cache, y), classes, first_row=start))
+            codes.append(
+                np.zeros(len(X), dtype=np.int64)
+                if classes is None
+                else encode_labels(cache_labels(cache, y), classes, first_row=start)
+            )
             start += len(X)
         if start != self.n_samples:
             raise ValueError("the feature cache does not hold the number of rows that it states.")
@@ -119,7 +126,7 @@ class CacheRows:
             )
 
 
-def open_cache(cache: BlockSource, classes: NDArray[Any]) -> ArrayRows | CacheRows:
+def open_cache(cache: BlockSource, classes: NDArray[Any] | None) -> ArrayRows | CacheRows:
     """Read a cache into memory where a quarter of the free memory holds it, else stream it."""
     streamed = CacheRows(cache, classes)
     dtype = streamed.dtype or np.dtype(np.float32)

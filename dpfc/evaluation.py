@@ -26,7 +26,7 @@ from dpfc.evaluation_queries import ConfusionCounts, HitCounts, ScoreHistogram
 from dpfc.mechanisms import GaussianMechanism, Release
 from dpfc.memory import check_memory
 from dpfc.noise import NoiseSource, noise_source
-from dpfc.parameters import Interval, check_parameters
+from dpfc.parameters import Interval, check_parameters, check_words
 from dpfc.scored_rows import IDENTITY, ScoredRows, open_test_rows
 from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
 
@@ -132,10 +132,12 @@ def evaluate_privately(
             "pass best_estimator_."
         )
     check_is_fitted(model, "coef_")
+    if not (np.isfinite(model.coef_).all() and np.isfinite(model.intercept_).all()):
+        raise ValueError("the model's weights are not all finite: its fit has diverged.")
     check_parameters(parameters, _CONSTRAINTS)
     check_ledger_pair(ledger, dataset)
     noise = noise_source(random_state)
-    asked = _check_metrics(metrics)
+    asked = check_words("metrics", metrics, METRICS)
     plan = _plan(asked, len(model.classes_), parameters)
     charge = open_charge(ledger, dataset, plan, f"evaluate {type(model).__name__}")
     rows = ScoredRows(open_test_rows(model, X, y), model)
@@ -159,17 +161,6 @@ def evaluate_privately(
         confidence=confidence,
         privacy=privacy,
     )
-
-
-def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Return the metrics as asked for, each once, in the order of `METRICS`."""
-    asked = tuple(metrics) if isinstance(metrics, list | tuple) else ()
-    if not asked or any(name not in METRICS or asked.count(name) > 1 for name in asked):
-        listed = ", ".join(repr(name) for name in METRICS)
-        raise ValueError(
-            f"metrics must be a list of one or more of {listed}, each once, got {metrics!r}."
-        )
-    return tuple(name for name in METRICS if name in asked)
 
 
 def _plan(asked: Sequence[str], n_classes: int, parameters: dict[str, Any]) -> PrivacyPlan:

@@ -27,13 +27,18 @@ def exact_scores(rows: torch.Tensor, coef: torch.Tensor, l2_bound: float) -> tor
     rows : torch.Tensor of shape (n_rows, n_features), float64
         Of norm at most `l2_bound`.
     coef : torch.Tensor of shape (n_outputs, n_features), float64
+        Finite.
     l2_bound : float in (0, inf]
         Infinite: plain scores.
     """
-    largest = float(torch.linalg.vector_norm(coef, dim=1).max())
-    if math.isinf(l2_bound) or largest == 0.0:
+    peak = float(coef.abs().max())
+    if math.isinf(l2_bound) or peak == 0.0:
         return rows @ coef.T
+    # Squares of weights as large or as small as float64 has them would over- or underflow.
+    scale = math.ldexp(1.0, math.frexp(peak)[1] - 1)
+    coef = coef / scale
+    largest = float(torch.linalg.vector_norm(coef, dim=1).max())
     row_step = 2.0 ** (math.ceil(math.log2(l2_bound)) - _ROW_BITS)
     weight_step = 2.0 ** (math.ceil(math.log2(largest)) - _WEIGHT_BITS)
     whole = torch.round(rows / row_step) @ torch.round(coef / weight_step).T
-    return whole * (row_step * weight_step)
+    return whole * (row_step * weight_step) * scale

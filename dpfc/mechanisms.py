@@ -211,14 +211,14 @@ class GaussianMechanism:
         if noise_multiplier == 0.0 or sensitivity == 0.0:
             return 0.0, 0.0
         rounding = query.rounding_bound(bound, self.n_columns)
-        if not math.isfinite(sensitivity + rounding):
+        most_noise = _LARGEST_NORMAL * noise_multiplier * (sensitivity + 2.0 * rounding)
+        largest = MAX_SAMPLES * query.row_norm(bound) + most_noise
+        if not math.isfinite(largest):
             raise ValueError(
                 f"the sensitivity of {name} is not finite: weights have diverged or a bound is "
                 "missing. Lower the step size, or set a finite l2_clip_norm and residual clip."
             )
         entries = math.prod(query.shape(self.n_columns, self.n_classes))
-        most_noise = _LARGEST_NORMAL * noise_multiplier * (sensitivity + 2.0 * rounding)
-        largest = MAX_SAMPLES * query.row_norm(bound) + most_noise
         step = max(sensitivity * _GRID_SLACK / math.sqrt(entries), largest * 2.0**-52)
         grid = 2.0 ** math.ceil(math.log2(step))
         slack = 2.0 * rounding + grid * math.sqrt(entries)

@@ -9,9 +9,12 @@ from dpfc.exceptions import PrivacyWarning
 
 __all__ = ["warn_under_model_selection"]
 
+# Where scikit-learn fits on folds.
+_CALLERS = ("sklearn.model_selection", "sklearn.calibration", "sklearn.feature_selection._rfe")
+
 
 def warn_under_model_selection() -> None:
-    """Warn when a fit was called from `sklearn.model_selection`.
+    """Warn when a fit was called from scikit-learn's search or cross-validation.
 
     Warns
     -----
@@ -21,7 +24,7 @@ def warn_under_model_selection() -> None:
     frame = sys._getframe(1)
     while frame.f_back is not None:
         frame = frame.f_back
-        if frame.f_globals.get("__name__", "").startswith("sklearn.model_selection"):
+        if frame.f_globals.get("__name__", "").startswith(_CALLERS):
             warnings.warn(
                 "this fit runs inside scikit-learn's search or cross-validation: every fit spends "
                 "its own (epsilon, delta), one removed row moves most rows to other folds, and "

@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["BOUND", "Choice", "Constraint", "Flag", "Interval", "Text", "check_parameters"]
+__all__ = [
+    "BOUND",
+    "Choice",
+    "Constraint",
+    "Flag",
+    "Interval",
+    "Text",
+    "check_parameters",
+    "check_words",
+]
 
 
 class Constraint(Protocol):
@@ -114,3 +123,19 @@ def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Co
     for name, constraint in constraints.items():
         if not constraint.accepts(parameters[name]):
             raise ValueError(f"{name} must be {constraint}, got {parameters[name]!r}.")
+
+
+def check_words(name: str, value: object, options: Sequence[str]) -> tuple[str, ...]:
+    """Return a list's words, each one of `options` and there once, in the order of `options`.
+
+    Raises
+    ------
+    ValueError
+    """
+    words = value if isinstance(value, list | tuple) else ()
+    if not words or any(word not in options or words.count(word) > 1 for word in words):
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(
+            f"{name} must be a list of one or more of {listed}, each once, got {value!r}."
+        )
+    return tuple(option for option in options if option in words)

@@ -79,11 +79,16 @@ class ScoredRows:
     def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (scored rows (n, 1 + n_classes) float64, codes (n,))."""
         for rows, codes in self._source.blocks(block_rows):
-            scores = self._scores(self._row_map(rows.cpu())).numpy() + self._model.intercept_
+            yield self._scored(self._row_map(rows.cpu())), codes.cpu()
+
+    def _scored(self, rows: torch.Tensor) -> torch.Tensor:
+        """Predicted class and probabilities of mapped rows, (n_rows, 1 + n_classes)."""
+        with np.errstate(all="ignore"):  # that a row's score overflows is private
+            scores = self._scores(rows).numpy() + self._model.intercept_
             single = scores.shape[1] == 1
             predicted = scores[:, 0] > 0 if single else scores.argmax(axis=1)
             scored = np.column_stack([predicted, self._model._probabilities(scores)])
-            yield torch.from_numpy(scored.astype(np.float64)), codes.cpu()
+        return torch.from_numpy(scored.astype(np.float64))
 
     def _scores(self, rows: torch.Tensor) -> torch.Tensor:
         """Linear scores (n_rows, n_outputs); rows without a bound are scaled by their own size."""

@@ -32,7 +32,7 @@ from dpfc.data import (
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
 from dpfc.noise import NoiseSource, noise_source
-from dpfc.parameters import Interval, check_parameters
+from dpfc.parameters import Interval, check_parameters, check_words
 from dpfc.queries import ClassCounts, Count, FeatureSum, Query
 from dpfc.row_map import RowMap
 from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
@@ -46,7 +46,7 @@ _WEIGHTS = {"count": 1.0, "class_counts": 9.0, "feature_sum": 9.0}
 _CONSTRAINTS = {
     name: PrivateLinearClassifier._constraints[name]
     for name in ("epsilon", "delta", "neighboring_relation", "accountant", "ledger", "dataset")
-} | {"l2_clip_norm": Interval(0, math.inf, words=(None,))}
+} | {"l2_clip_norm": Interval(1e-30, 1e30, closed="both", words=(None,))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,18 +178,13 @@ def summarize_privately(
 
 def _check_statistics(statistics: Sequence[str], l2_clip_norm: float | None) -> tuple[str, ...]:
     """Return what was asked for, each once, in the order of `STATISTICS`."""
-    asked = () if isinstance(statistics, str) else tuple(statistics)
-    if not asked or len(set(asked)) < len(asked) or not set(asked) <= set(STATISTICS):
-        listed = ", ".join(repr(name) for name in STATISTICS)
-        raise ValueError(
-            f"statistics must be a list of one or more of {listed}, each once, got {statistics!r}."
-        )
+    asked = check_words("statistics", statistics, STATISTICS)
     if ("mean" in asked) != (l2_clip_norm is not None):
         raise ValueError(
             'l2_clip_norm goes with "mean": the length that no row may exceed, chosen without '
             "looking at the rows."
         )
-    return tuple(name for name in STATISTICS if name in asked)
+    return asked
 
 
 def _requests(asked: Sequence[str], neighboring_relation: str) -> list[ReleaseRequest]:
@@ -214,8 +209,8 @@ def _open_rows(
     if isinstance(X, BlockSource):
         if y is not None:
             raise ValueError("y must be left out when X is a feature cache; it has labels.")
-        known = _stated_classes(classes if classes is not None else X.class_names)
-        return open_cache(X, known), known if labelled else None
+        known = _stated_classes(X.class_names if classes is None else classes) if labelled else None
+        return open_cache(X, known), known
     with without_values():
         X = check_array(
             np.asarray(X) if isinstance(X, torch.Tensor) else X,

@@ -15,7 +15,7 @@ from dpfc.experiments.cli_solve import (
     print_epsilons,
 )
 from dpfc.experiments.cli_solve import solve as solve_question
-from dpfc.experiments.console import print_json
+from dpfc.experiments.console import print_json, rounded_safely
 from dpfc.experiments.methods import make_estimator
 from dpfc.experiments.options import Accountant, Json, MethodName, Relation, Settings
 
@@ -197,7 +197,7 @@ def _print_plan(report: dict[str, Any]) -> None:
         table.add_row(
             release["name"],
             f"{release['share']:.4%}".replace(".0000%", "%"),
-            f"{release['noise_multiplier']:.6g}",
+            rounded_safely(release["noise_multiplier"], up=True),
             str(release["count"]),
             f"Poisson {release['sampling_probability']:g}" if sampled else "full batch",
         )

@@ -82,14 +82,14 @@ def fit(
     # Whether a terminal watched is no part of the model.
     model.set_params(verbose=False).save(out)
     if json:
-        print_json(_report(model, method, out, seconds))
+        print_json(_report(model, method, out))
         return
     print(model.privacy_.to_text())
     print(f"\nModel: {out} ({type(model).__name__}, {seconds:.1f} s)")
 
 
-def _report(model: Any, method: str, out: Path, seconds: float) -> dict[str, Any]:
-    """Everything here may be published; the number of rows, for one, is not among it."""
+def _report(model: Any, method: str, out: Path) -> dict[str, Any]:
+    """Everything here may be published; the number of rows and the time are not among it."""
     return {
         "command": "fit",
         "model": str(out),
@@ -97,6 +97,5 @@ def _report(model: Any, method: str, out: Path, seconds: float) -> dict[str, Any
         "estimator": type(model).__name__,
         "n_features": model.n_features_in_,
         "classes": model.classes_,
-        "seconds": round(seconds, 3),
         "privacy": model.privacy_.model_dump(mode="json"),
     }

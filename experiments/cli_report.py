@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dpfc.experiments.files import check_writable, write_whole
+from dpfc.experiments.files import SQLITE_HEADER, check_writable, write_whole
 from dpfc.experiments.options import Force
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ __all__ = ["report_app"]
 
 Format = Literal["text", "markdown", "json", "html"]
 
-_SQLITE = b"SQLite format 3\0"
 
 report_app = typer.Typer(help="Reports for people who were not there.", rich_markup_mode="markdown")
 
@@ -36,8 +36,8 @@ def privacy(
         Path,
         typer.Argument(
             metavar="LEDGER|MODEL",
-            help="Ledger of `dpfc budget create`, model file of `dpfc fit`, or a statement that "
-            "this command wrote as JSON.",
+            help="Ledger of `dpfc budget create`, model file of `dpfc fit`, or JSON: a statement "
+            "that this command wrote, or what `dpfc fit`, `evaluate` and others print with --json.",
         ),
     ],
     format: Annotated[  # noqa: A002
@@ -61,13 +61,16 @@ def privacy(
 
     It says what is guaranteed and under which neighboring relation, what that means for an
     attacker, what was released with how much noise, and what the guarantee rests on. A model's
-    statement travels in its file; a ledger's covers every spend, finished or not.
+    statement travels in its file; a ledger's covers every spend, finished or not. All figures
+    are computed again; a file that claims less than its releases give away is refused.
 
     Examples: dpfc report privacy model.safetensors
 
     dpfc report privacy ledger.db --dataset ward-7 --format html --out statement.html
     """
     if out is not None:
+        if source.exists() and out.exists() and out.samefile(source):
+            raise ValueError(f"--out {out} is what the report is about: choose another name.")
         check_writable(out, force=force)
     statement = _read(source, dataset)
     rendered = {
@@ -97,18 +100,18 @@ def _read(source: Path, dataset: str | None) -> PrivacyStatement:
     """Read the statement of whatever `source` is; its first bytes tell."""
     with source.open("rb") as file:
         start = file.read(16)
-    if start == _SQLITE:
+    if start == SQLITE_HEADER:
         return _read_ledger(source, dataset)
     if dataset is not None:
         raise ValueError(f"--dataset goes with a ledger, and {source} is none.")
     if _is_safetensors(start):
         from dpfc import load_model
 
-        return load_model(source).privacy_
-    if start.lstrip()[:1] == b"{":
+        return _verified(load_model(source).privacy_, source)
+    if start.removeprefix(BOM_UTF8).lstrip()[:1] == b"{":
         from dpfc.accounting import PrivacyStatement
 
-        return _from_json(PrivacyStatement, source)
+        return _verified(_from_json(PrivacyStatement, source), source)
     raise ValueError(f"{source} is neither a ledger nor a model file of dpfc, nor a statement.")
 
 
@@ -121,7 +124,7 @@ def _from_json(model: type[PrivacyStatement], source: Path) -> PrivacyStatement:
     from pydantic import ValidationError
 
     try:
-        return model.from_json(source.read_bytes())
+        return model.from_json(_statement_in(source.read_bytes()))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -131,6 +134,27 @@ def _from_json(model: type[PrivacyStatement], source: Path) -> PrivacyStatement:
             f"{source} is no valid privacy statement: {f'{where}: ' if where else ''}{message}."
             f"{more}"
         ) from error
+
+
+def _statement_in(content: bytes) -> str | bytes:
+    """Take the statement out of what a command printed with --json; leave all else as it is."""
+    content = content.removeprefix(BOM_UTF8)
+    try:
+        report = json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    if "command" in report and isinstance(report.get("privacy"), dict):
+        return json.dumps(report["privacy"])
+    return content
+
+
+def _verified(statement: PrivacyStatement, source: Path) -> PrivacyStatement:
+    """Return a statement of which every figure was computed again."""
+    try:
+        statement.verify()
+    except ValueError as error:
+        raise ValueError(f"the privacy statement in {source} is wrong: {error}") from error
+    return statement
 
 
 def _read_ledger(source: Path, dataset: str | None) -> PrivacyStatement:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from dpfc.experiments.console import rounded_safely
 
 __all__ = ["Question", "SolveName", "print_answer", "solve"]
 
@@ -80,7 +83,12 @@ def solve(question: Question, free: SolveName) -> dict[str, Any]:
     if free == "epsilon":
         run["epsilon"] = compute_epsilon(event, run["delta"], **rules)
     elif free == "delta":
-        run["delta"] = compute_delta(event, run["epsilon"], **rules)
+        # Rounded to 0, it would be no bound.
+        run["delta"] = max(compute_delta(event, run["epsilon"], **rules), math.ulp(0.0))
+        if run["delta"] == 1:
+            raise ValueError(
+                f"so little noise gives no guarantee at --epsilon {run['epsilon']:g}: δ would be 1."
+            )
     by_accountant = epsilon_by_accountant(
         event,
         run["delta"],
@@ -127,7 +135,9 @@ def print_answer(report: dict[str, Any]) -> None:
     }
     for name, label in labels.items():
         value = report[name]
-        text = str(value) if name == "steps" else f"{value:.6g}"
+        # What was given is printed as it is; what was worked out, to the safe side.
+        up = name != "sampling_probability"
+        text = rounded_safely(value, up=up) if name == free and name != "steps" else f"{value:.15g}"
         print(f"{label:<21} {text}{'   ← worked out' if name == free else ''}")
     print()
     print_epsilons(report["epsilon_by_accountant"])

@@ -66,7 +66,7 @@ def summarize(
         cache,
         epsilon=epsilon,
         delta=delta,
-        statistics=statistics.split(","),
+        statistics=[part.strip() for part in statistics.split(",")],
         classes=parse_classes(classes, cache),
         l2_clip_norm=l2_clip_norm,
         neighboring_relation=neighboring_relation,

@@ -10,11 +10,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import Any
 
 import typer
 
-__all__ = ["print_json", "run_guarded", "strict"]
+__all__ = ["print_json", "rounded_safely", "run_guarded", "strict"]
 
 _INTERRUPTED = 130  # what shells use for Ctrl-C
 
@@ -117,3 +118,9 @@ def print_json(report: Mapping[str, Any]) -> None:
         If the report holds NaN.
     """
     print(json.dumps(strict(report), indent=2, allow_nan=False))
+
+
+def rounded_safely(value: float, *, up: bool) -> str:
+    """Six digits of a number that people copy: up or down, whichever spends no more."""
+    rounding = ROUND_CEILING if up else ROUND_FLOOR
+    return f"{float(Context(prec=6, rounding=rounding).create_decimal(value)):.6g}"

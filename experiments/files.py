@@ -9,7 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["check_writable", "open_whole", "write_whole"]
+__all__ = ["SQLITE_HEADER", "check_writable", "open_whole", "write_whole"]
+
+SQLITE_HEADER = b"SQLite format 3\0"
 
 
 def check_writable(path: Path, *, force: bool, suffixes: Sequence[str] = ()) -> None:
@@ -26,7 +28,8 @@ def check_writable(path: Path, *, force: bool, suffixes: Sequence[str] = ()) -> 
     Raises
     ------
     ValueError
-        If the name is not allowed, is taken, or its folder is absent or not writable.
+        If the name is not allowed or taken, is a database's (a ledger is never overwritten), or
+        its folder is absent or not writable.
     """
     if suffixes and path.suffix.lower() not in suffixes:
         raise ValueError(f"--out must end in {' or '.join(suffixes)}, got {str(path)!r}.")
@@ -34,6 +37,8 @@ def check_writable(path: Path, *, force: bool, suffixes: Sequence[str] = ()) -> 
         raise ValueError(f"--out {path} is a folder: name a file in it.")
     if path.exists() and not force:
         raise ValueError(f"--out {path} exists: choose another name, or overwrite with --force.")
+    if path.exists() and _starts_with(path, SQLITE_HEADER):
+        raise ValueError(f"--out {path} is a ledger or another database: choose another name.")
     if not path.parent.is_dir():
         raise ValueError(f"the folder of --out, {path.parent}, does not exist: create it first.")
     try:
@@ -79,6 +84,14 @@ def open_whole(path: Path) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def _starts_with(path: Path, header: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(header)) == header
+    except OSError:
+        return False
 
 
 def _umask() -> int:

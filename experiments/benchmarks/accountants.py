@@ -56,7 +56,7 @@ def _print_multipliers(
     from dpfc.accounting import UnsupportedEventError
     from dpfc.accounting.solve import calibrate_noise_multiplier
 
-    print("ε      " + "".join(f"{name:>10}" for name in accountants) + "   seconds (first)")
+    print("ε      " + "".join(f"{name:>10}" for name in accountants) + "   ms (first)")
     for epsilon in budgets:
         cells, seconds = [], 0.0
         for name in accountants:
@@ -75,7 +75,7 @@ def _print_multipliers(
                 cells.append(f"{'-':>10}")
             if name == accountants[0]:
                 seconds = time.perf_counter() - began
-        print(f"{epsilon:<7g}{''.join(cells)}   {seconds:.3f}")
+        print(f"{epsilon:<7g}{''.join(cells)}   {1000 * seconds:.1f}")
 
 
 def _print_speed(relation: str, steps: int) -> None:

@@ -16,6 +16,7 @@ from dpfc.accounting import (
     gaussian_delta,
     gaussian_epsilon,
 )
+from dpfc.accounting._events import event_mu
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 ACCOUNTANTS = ["exact", "pld", "rdp"]
@@ -239,6 +240,20 @@ def test_noise_too_little_for_pld_is_one_clear_error():
         epsilon(almost_no_noise, "pld")
     assert delta(almost_no_noise, "pld") == 1
     assert epsilon(almost_no_noise, "exact") > 1e7
+
+
+@pytest.mark.parametrize("accountant", ACCOUNTANTS)
+def test_extreme_noise_gives_bounds_and_not_errors(accountant):
+    for z in (5e-324, 1e-101):  # counts as none
+        assert epsilon(dpa.GaussianDpEvent(z), accountant) == math.inf
+        assert delta(dpa.GaussianDpEvent(z), accountant) == 1
+    for z in (1e160, 1e300):  # counts as 1e100
+        event = dpa.SelfComposedDpEvent(dpa.GaussianDpEvent(z), 4)
+        assert 0 <= epsilon(event, accountant) < 1e-12
+        assert 0 <= delta(event, accountant) <= 1e-12
+        sampled = dpa.PoissonSampledDpEvent(1e-300, event.event)
+        assert 0 <= epsilon(sampled, "pld") < 1e-12
+    assert event_mu(event) == pytest.approx(2e-100)
 
 
 @pytest.mark.parametrize(

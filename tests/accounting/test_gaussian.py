@@ -51,6 +51,8 @@ def test_no_release_costs_nothing_and_no_noise_costs_everything():
     assert gaussian_epsilon(0.0, 1e-5) == 0
     assert gaussian_delta(math.inf, 1.0) == 1
     assert gaussian_epsilon(math.inf, 1e-5) == math.inf
+    # Its square is no float any more.
+    assert gaussian_epsilon(1e155, 1e-5) == math.inf
 
 
 @settings(max_examples=300, deadline=None)

@@ -15,7 +15,7 @@ from dp_accounting.dp_event import RepeatAndSelectDpEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpfc.accounting._ledger_records import Remaining, dataset_key
+from dpfc.accounting._ledger_records import Remaining, cost_of, dataset_key
 from dpfc.accounting.calibration import calibrate
 from dpfc.accounting.gaussian import gaussian_mu
 from dpfc.accounting.ledger import BudgetExceeded, Charge, LedgerError, PrivacyLedger
@@ -74,6 +74,7 @@ def test_a_budget_is_read_as_it_was_made(tmp_path):
         unicodedata.normalize("NFD", "St Mary Café"),
         "Ｓｔ Mary Café",  # a full-width S and t
         "ﬆ Mary Café",  # a ligature
+        "St Mary\ufe0f Café\u3164",  # a variation selector and a filler, both unseen
     ],
 )
 def test_a_name_that_people_would_take_for_another_is_refused(tmp_path, twin):
@@ -264,6 +265,20 @@ def test_a_relative_path_stays_the_same_file_after_a_change_of_folder(tmp_path, 
     monkeypatch.chdir(tmp_path / "elsewhere")
     spend(ledger)
     assert count_of(PrivacyLedger(tmp_path / "here.db")) == 1
+
+
+def test_a_file_replaced_while_a_spend_is_bounded_is_refused(ledger, spend, tmp_path, monkeypatch):
+    other = PrivacyLedger(tmp_path / "other.db")
+    other.create_budget("ward", epsilon=9.0, delta=1e-5, filter="renyi")
+
+    def replaced(*arguments):
+        other.path.replace(ledger.path)
+        return cost_of(*arguments)
+
+    monkeypatch.setattr("dpfc.accounting.ledger.cost_of", replaced)
+    with pytest.raises(LedgerError, match="was replaced by another file; nothing was spent"):
+        spend(ledger)
+    assert count_of(ledger) == 0
 
 
 def test_threads_cannot_overspend(ledger, spend):

@@ -65,7 +65,7 @@ CHEATS = [
     "INSERT OR REPLACE INTO spends SELECT id, 1, purpose, event, '[0.0]', made_at FROM spends",
     "REPLACE INTO spends (id, budget_id, purpose, event, cost, made_at) "
     "VALUES (2, 1, 'x', 'x', '[0.0]', 'x')",
-    "REPLACE INTO statements VALUES (3, 'x', 'x')",
+    "REPLACE INTO statements VALUES (3, 'x')",
     # Another row number under the same name: REPLACE deletes by every unique column.
     "INSERT OR REPLACE INTO budgets SELECT 9, dataset, dataset_key, 100, delta, "
     "neighboring_relation, unit_of_privacy, filter, created_at FROM budgets",
@@ -152,15 +152,31 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(filled, spend, dama
     ("statement", "place"),
     [
         ("UPDATE spends SET cost = 'x' WHERE id = 2", "spend 2"),
-        ("UPDATE spends SET cost = '[-1.0]' WHERE id = 2", "spend 2: expected 1 costs >= 0"),
+        ("UPDATE spends SET cost = '[-1.0]' WHERE id = 2", "spend 2: cost must be a float"),
         ("UPDATE spends SET cost = '[NaN]' WHERE id = 2", "spend 2"),
         ("UPDATE spends SET cost = '[0.1, 0.2]' WHERE id = 2", "spend 2"),
-        ("UPDATE spends SET cost = 7 WHERE id = 2", "spend 2"),
+        ("UPDATE spends SET cost = 7 WHERE id = 2", "spend 2: expected a list of 1 costs"),
+        ("UPDATE spends SET cost = '{\"0\": 1}' WHERE id = 2", "spend 2: expected a list"),
+        ("UPDATE spends SET cost = '[\"0.0\"]' WHERE id = 2", "spend 2: cost must be a float"),
+        (f"UPDATE spends SET cost = '[1{'0' * 400}]' WHERE id = 2", "spend 2: cost must be"),
         ("UPDATE spends SET cost = x'ff' WHERE id = 2", "spend 2"),
         ("UPDATE budgets SET filter = '{}'", "the budget of 'ward'"),
         ("UPDATE budgets SET filter = '[]'", "the budget of 'ward'"),
         ('UPDATE budgets SET filter = \'{"kind": "gdp", "mu": 1e999}\'', "the budget of 'ward'"),
         ("UPDATE budgets SET neighboring_relation = 'x'", "the budget of 'ward'"),
+        ("UPDATE budgets SET epsilon = 'x'", "the budget of 'ward': epsilon must be"),
+        ("UPDATE budgets SET delta = 2", "the budget of 'ward': delta must be"),
+        # A filter or a promise that changed in one digit: the filter must not allow more.
+        ("UPDATE budgets SET epsilon = 0.9", "the budget of 'ward': its filter allows more"),
+        ("UPDATE budgets SET delta = 9e-6", "the budget of 'ward': its filter allows more"),
+        (
+            'UPDATE budgets SET filter = \'{"kind": "gdp", "mu": 0.2681}\'',
+            "the budget of 'ward': its filter allows more",
+        ),
+        (
+            'UPDATE budgets SET filter = \'{"kind": "renyi", "orders": [9], "budgets": [1]}\'',
+            "the budget of 'ward': its filter allows more",
+        ),
     ],
 )
 def test_a_damaged_record_stops_every_spend_and_is_named(filled, spend, statement, place):
@@ -247,6 +263,23 @@ def test_a_full_disk_refuses_the_spend_and_keeps_the_ledger(filled, spend, monke
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert len(filled.history("ward")) < 500
     spend(filled)
+
+
+def test_a_commit_waits_for_the_disk_and_for_the_removal_of_the_journal(filled):
+    """EXTRA (3) also flushes the folder: without it, a power cut can bring the journal back."""
+    with _ledger_file.writing(filled.path) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (3,)
+        assert connection.execute("PRAGMA fullfsync").fetchone() == (1,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+def test_a_ledger_that_another_program_put_into_wal_mode_is_used_as_before(filled, spend):
+    with raw(filled) as connection:
+        assert connection.execute("PRAGMA journal_mode = WAL").fetchone() == ("wal",)
+        spend(filled)  # beside a connection that keeps the log open
+        assert len(filled.history("ward")) == 4
+    assert len(filled.history("ward")) == 4
+    assert [path.name for path in filled.path.parent.iterdir()] == [filled.path.name]
 
 
 def test_an_interrupt_before_the_commit_leaves_nothing(filled):

@@ -175,5 +175,5 @@ def test_an_edited_budget_is_refused(tmp_path):
         for (trigger,) in triggers.fetchall():
             connection.execute(f"DROP TRIGGER {trigger}")
         connection.execute("UPDATE budgets SET epsilon = 1")
-    with pytest.raises(ValueError, match="filter must keep target_epsilon at target_delta"):
+    with pytest.raises(ValueError, match="its filter allows more than its epsilon and delta"):
         make_ledger_statement(PrivacyLedger(path), "stays-2026")

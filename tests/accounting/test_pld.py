@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 import subprocess
 import sys
 
@@ -120,6 +121,25 @@ def test_rare_draws_cost_what_one_draw_does():
         truth = count * float(one_delta(one, np.array([epsilon]))[0])
         found = pld_delta((GaussianSteps(z, q, count),), epsilon, "add_or_remove_one")
         assert 1e-8 < truth <= found < truth * (1 + 5e-3)
+
+
+@pytest.mark.parametrize("count", [10**12, 10**15, 2**53])
+def test_steps_without_number_leave_an_upper_bound_and_memory(count):
+    q, z = 1e-3, 1e-3 * math.sqrt(count)  # about 1-GDP together
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert pld_epsilon(
+        (GaussianSteps(z, q, count),), DELTA, "replace_one"
+    ) >= 0.999 * gaussian_epsilon(1.0, DELTA)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 500 * 1024
+
+
+def test_few_large_losses_among_many_small_ones_leave_epsilon_tight():
+    # Chernoff bounds are far above delta here, and must not say how much mass may be cut off.
+    delta, steps = 1e-10, (GaussianSteps(1.0, 1e-6, 1),)
+    found = pld_epsilon(steps, delta, "replace_one")
+    pair = LossPair.of(steps[0], "replace")
+    at, below = one_delta(pair, found * np.array([1.0, 1 - 1e-4]))
+    assert at <= delta < below
 
 
 @given(

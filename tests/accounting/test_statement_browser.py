@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 from playwright import sync_api
-from statement_examples import STATEMENTS, hostile_statement, ledger_statement
+from statement_examples import (
+    STATEMENTS,
+    hostile_statement,
+    ledger_statement,
+    planned,
+    record,
+    state,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -90,6 +97,12 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     statements = {name: STATEMENTS[name]() for name in EXAMPLES if name in STATEMENTS}
     statements["ledger"] = ledger_statement(folder / "ledger.db")
     statements["hostile"] = hostile_statement()
+    plan = planned()
+    releases = [
+        record(name, release.noise_multiplier, release.count, shape=[10, 10])
+        for name, release in zip(("confusion_counts", "hits"), plan.releases, strict=True)
+    ]
+    statements["long names"] = state(plan, releases)
     paths = {}
     for name, statement in statements.items():
         paths[name] = folder / f"{name.replace(', ', '-').replace(' ', '-')}.html"
@@ -267,6 +280,21 @@ def test_a_ledgers_page_has_every_spend(open_page):
     assert rows.locator("tbody tr").count() == 3
     for i in (1, 2, 3):
         assert page.get_by_role("heading", name=f"Spend {i}: fit DPFCClassifier").is_visible()
+
+
+@pytest.mark.parametrize("width", [720, 768, 1280])
+def test_a_short_word_or_number_is_not_broken_in_a_table(open_page, width):
+    """10×10 in two lines reads as 10×1 and 0."""
+    body = open_page("long names", (width, 900)).page.locator(".wide tbody")
+    for text, cells in (("10×10", 2), ("confusion_counts", 1)):
+        lines = body.get_by_text(text, exact=True).evaluate_all(
+            """found => found.map(cell => {
+              const range = document.createRange();
+              range.selectNodeContents(cell);
+              return range.getClientRects().length;
+            })"""
+        )
+        assert lines == cells * [1]
 
 
 def test_a_wide_table_keeps_its_labels_on_a_phone(open_page):

@@ -8,6 +8,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 from statement_examples import STATEMENTS, ledger_statement
 
@@ -75,13 +76,56 @@ CONTRADICTIONS = {
     ),
     "adds noise to a release": (
         "full batch",
-        {("releases", 0, "noise_multiplier"): 9.0, ("releases", 0, "noise_standard_deviation"): 5},
+        {
+            ("releases", 0, "noise_multiplier"): 9.0,
+            ("releases", 0, "noise_standard_deviation"): 9.0 * (0.5 + 1e-6),
+        },
         "event must be the composition of its releases",
     ),
     "says less noise than it multiplies": (
         "full batch",
         {("releases", 0, "noise_standard_deviation"): 1.0},
-        r"noise_standard_deviation must be at least noise_multiplier \* l2_sensitivity",
+        r"noise_standard_deviation must be noise_multiplier \* \(l2_sensitivity \+ num",
+    ),
+    "lowers a sensitivity": (
+        "full batch",
+        {("releases", 0, "l2_sensitivity"): 0.25},
+        r"noise_standard_deviation must be noise_multiplier \* \(l2_sensitivity \+ num",
+    ),
+    "drops a release of an evaluation": (
+        "evaluation",
+        {"releases": []},
+        "event must be the composition of its releases",
+    ),
+    "publishes without noise": (
+        "search",
+        {("releases", 0, "noise_multiplier"): 0.0},
+        "private must be false: something was released without noise",
+    ),
+    "runs without noise": (
+        "search",
+        {("event", "event", "noise_multiplier"): 0.0},
+        "private must be false: something was released without noise",
+    ),
+    "hides what an attacker reaches": (
+        "sampled",
+        {("attack", "points"): []},
+        "attack.points",
+    ),
+    "moves to rates where an attacker reaches less": (
+        "sampled",
+        {("attack", "points", 1, "false_positive_rate"): 1e-9},
+        "points of attack must be at the false-positive rates",
+    ),
+    "asks an accountant of its own": (
+        "sampled",
+        {("epsilon_by_accountant", "ours"): 0.1},
+        "epsilon_by_accountant.ours",
+    ),
+    "has an order that takes for ever": (
+        "renyi ledger",
+        {("budget", "filter", "orders", 0): 1e308},
+        "orders",
     ),
     "drops a release": (
         "full batch",
@@ -132,6 +176,21 @@ CONTRADICTIONS = {
         {("budget", "filter", "orders"): [3.0]},
         "orders and budgets must be non-empty and equally many",
     ),
+    "hides how much is spent": (
+        "ledger",
+        {("budget", "spent_share"): 0.01},
+        "shares of the budget must be those that its filter counts",
+    ),
+    "makes a spend small": (
+        "renyi ledger",
+        {("budget", "spends", 1, "share_of_budget"): 0.0},
+        "shares of the budget must be those that its filter counts",
+    ),
+    "has more left than is": (
+        "ledger",
+        {("budget", "remaining_epsilon"): 2.9},
+        r"remaining_epsilon must be at most 2\.[0-8]",
+    ),
     "hides that a spend is not private": (
         "ledger",
         {"private": True, "reasons_not_private": []},
@@ -146,12 +205,47 @@ CONTRADICTIONS = {
 }
 
 
+# What reading does not find, since it would take an accountant.
+FOUND_BY_VERIFYING = {
+    "lowers target and epsilon": (
+        "sampled",
+        {"target_epsilon": 0.5, ("epsilon_by_accountant", "pld"): 0.5},
+        r"pld epsilon must be at least 0\.99\d*, as event says, got 0\.5",
+    ),
+    "lowers what it does not rely on": (
+        "sampled",
+        {("epsilon_by_accountant", "rdp"): 0.5},
+        "rdp epsilon must be at least",
+    ),
+    "has an epsilon where there is none": (
+        "search",
+        {("epsilon_by_accountant", "pld"): 0.5},
+        "pld epsilon must be at least 'unavailable: ",
+    ),
+    "lowers a true-positive rate": (
+        "search",
+        {("attack", "points", 1, "true_positive_rate"): 0.011},
+        "true_positive_rate must be at least",
+    ),
+    "lowers the advantage": ("sampled", {("attack", "advantage"): 0.01}, "advantage must be"),
+    "runs with less noise": (
+        "search",
+        {("event", "event", "noise_multiplier"): 3.0},
+        "rdp epsilon must be at least",
+    ),
+    "lowers what a spend would be on its own": (
+        "renyi ledger",
+        {("budget", "spends", 0, "statement", "epsilon_by_accountant", "rdp"): 1.0},
+        "rdp epsilon must be at least",
+    ),
+}
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """What a statement of each kind is in a file."""
     folder = tmp_path_factory.mktemp("ledgers")
-    statements = {name: STATEMENTS[name]() for name in ("full batch", "sampled", "seeded")}
-    statements["without noise"] = STATEMENTS["without noise"]()
+    statements = {name: make() for name, make in STATEMENTS.items()}
     statements["ledger"] = ledger_statement(folder / "a.db")
     statements["renyi ledger"] = ledger_statement(folder / "b.db", filter="renyi", seeded=False)
     return {name: json.loads(statement.to_json()) for name, statement in statements.items()}
@@ -176,6 +270,42 @@ def test_a_statement_that_contradicts_itself_is_refused(written, name):
     with pytest.raises(ValidationError, match=message) as caught:
         PrivacyStatement.from_json(json.dumps(changed(original, changes)))
     assert "input_value" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FOUND_BY_VERIFYING)
+def test_a_statement_that_claims_less_than_its_events_is_found_by_verifying(written, name):
+    example, changes, message = FOUND_BY_VERIFYING[name]
+    PrivacyStatement.from_json(json.dumps(written[example])).verify()
+    edited = PrivacyStatement.from_json(json.dumps(changed(written[example], changes)))
+    with pytest.raises(ValueError, match=message):
+        edited.verify()
+
+
+@pytest.mark.parametrize("example", [*STATEMENTS, "ledger", "renyi ledger"])
+def test_a_statement_of_what_ran_is_verified(written, example):
+    PrivacyStatement.from_json(json.dumps(written[example])).verify()
+
+
+@pytest.mark.parametrize("example", [*STATEMENTS, "ledger", "renyi ledger"])
+def test_a_value_of_another_type_is_refused_by_the_schema_and_by_the_reader(written, example):
+    """A number in quotes is no number, and 1 is not true."""
+    schema = Draft202012Validator(PrivacyStatement.json_schema())
+    value = written[example]
+    tried = 0
+    for path in paths(value):
+        found = value
+        for key in path:
+            found = found[key]
+        # Of the events inside an event the schema says nothing.
+        if not isinstance(found, int | float) or "event" in path:
+            continue
+        for other in (str(found), int(found) if isinstance(found, bool) else bool(found)):
+            edited = changed(value, {path: other})
+            assert not schema.is_valid(edited), (path, other)
+            with pytest.raises(ValidationError):
+                PrivacyStatement.from_json(json.dumps(edited))
+            tried += 1
+    assert tried > 20
 
 
 @pytest.mark.parametrize("example", ["ledger", "renyi ledger"])
@@ -209,13 +339,15 @@ def paths(value, path=()):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_part_that_is_replaced_by_anything_is_read_or_refused(written, data):
-    """No other error, whatever stands in a file."""
+    """No other error, whatever stands in a file; and what the schema refuses is not read."""
     value = written["ledger"]
     path = data.draw(st.sampled_from([path for path in paths(value) if path]))
-    text = json.dumps(changed(value, {path: data.draw(JSON)}))
+    edited = changed(value, {path: data.draw(JSON)})
+    text = json.dumps(edited)
     try:
         read = PrivacyStatement.from_json(text)
     except ValidationError:
         return
+    Draft202012Validator(PrivacyStatement.json_schema()).validate(edited)
     assert PrivacyStatement.from_json(read.to_json()) == read
     assert read.to_text() and read.to_markdown()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from statement_examples import GAP, HOSTILE, STATEMENTS, hostile_statement, ledger_statement
 
+from dpfc.accounting import PrivacyLedger, make_ledger_statement
 from dpfc.accounting.statement_content import content
 from dpfc.accounting.statement_markdown import escape, escape_line
 from dpfc.accounting.statement_words import clean, in_words, lower, moment, percent, upper
@@ -191,6 +192,26 @@ def test_attack_figures_stand_beside_blind_guessing(statements):
     assert "NOT PRIVATE" in seeded.paragraphs[1]
 
 
+def test_one_run_says_that_others_add_to_it_and_a_budget_does_not(statements):
+    for name in ("full batch", "search"):
+        (*_, alone) = section(statements[name], "What the releases add up to").paragraphs
+        assert alone.endswith("Whatever else is released from the same data adds to it.")
+    fit = section(statements["full batch"], "What this means for an attacker")
+    assert "sees everything that this fit released" in fit.paragraphs[0]
+    (*_, alone) = section(statements["evaluation"], "What the releases add up to").paragraphs
+    assert alone.startswith("This evaluation alone is counted here.")
+    assert alone.endswith("the statement of the ledger that keeps stays-test counts all of it.")
+    assert "alone is counted" not in statements["ledger"].to_text()
+    ledger = section(statements["ledger"], "What this means for an attacker")
+    assert "all that is ever released from the data set" in ledger.paragraphs[0]
+
+
+def test_without_noise_an_attacker_may_be_right_every_time(statements):
+    found = section(statements["without noise"], "What this means for an attacker")
+    assert found.paragraphs[1].startswith("This statement is NOT PRIVATE: nothing limits")
+    assert "every time" in found.paragraphs[1]
+
+
 def test_every_accountant_has_a_row_and_one_is_used(statements):
     found = section(statements["sampled, replaced"], "What the releases add up to")
     rows = dict(found.tables[0].rows)
@@ -208,6 +229,8 @@ def test_releases_are_listed_with_sensitivity_noise_and_share(statements):
     assert "for a sensitivity of 0.5 + 1e-06 for rounding" in found.items[0]
     unshared = section(statements["no record of a share"], "Releases")
     assert unshared.tables[0].rows[0][-1] == "-"
+    assert "none has a share of its own" in unshared.tables[0].caption
+    assert "shares of what these releases spend" in found.tables[0].caption
 
 
 def test_a_search_says_that_what_lost_is_charged_as_well(statements):
@@ -253,6 +276,23 @@ def test_a_ledger_is_its_budget_and_says_what_each_spend_was(statements):
     assert spent.paragraphs[0].startswith("Bookkeeping, not a claim")
     assert "used for the guarantee" not in statement.to_text()
     assert "Feldman and Zrnic 2021" in statements["renyi ledger"].to_text()
+
+
+def test_a_missing_number_of_a_spend_is_explained(tmp_path, statements):
+    assert section(statements["ledger"], "Spends").paragraphs == ()
+    ledger = PrivacyLedger(tmp_path / "ledger.db")
+    for name in ("stays", "others"):
+        ledger.create_budget(name, epsilon=3, delta=1e-6)
+    for name in ("stays", "others", "stays"):
+        ledger.spend(
+            name,
+            dpa.GaussianDpEvent(20.0),
+            neighboring_relation="add_or_remove_one",
+            purpose="count",
+        )
+    found = section(make_ledger_statement(ledger, "stays"), "Spends")
+    assert [row[0] for row in found.tables[0].rows] == ["1", "3"]
+    assert "has to be in the statement of another data set of that file" in found.paragraphs[0]
 
 
 # -- typesetting ---------------------------------------------------------------------

@@ -139,6 +139,12 @@ def test_another_schema_version_is_refused_by_that_alone(version):
     assert caught.value.error_count() == 1
 
 
+def test_json_without_a_schema_version_is_no_statement():
+    with pytest.raises(ValidationError, match="there is no schema_version") as caught:
+        PrivacyStatement.from_json('{"accuracy": 0.8}')
+    assert caught.value.error_count() == 1
+
+
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '"inf"', "1" * 5000, b"\xff\xfe"])
 def test_what_is_no_statement_is_refused(text):
     with pytest.raises(ValidationError):

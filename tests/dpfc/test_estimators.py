@@ -34,6 +34,7 @@ ESTIMATORS = [
 # Checks that privacy itself makes impossible, with the reason. There are none: the tags
 # `poor_score` and `non_deterministic` of a finite budget say what noise does.
 EXPECTED_FAILURES: dict[str, str] = {}
+SEEDED = "ignore:random_state was given"
 
 
 @pytest.mark.filterwarnings("ignore::dpfc.PrivacyWarning")
@@ -124,6 +125,15 @@ def test_labels_of_every_kind_are_learnt_and_predicted(two_classes, labels, stat
     assert np.mean(predicted == labels[codes]) > 0.7
 
 
+def test_which_of_the_stated_classes_occur_decides_nothing_that_shows(two_classes):
+    X, codes = two_classes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # scikit-learn's of many classes among few rows
+        DPLeastSquaresClassifier(classes=range(80)).fit(X, np.arange(80))
+        for occurring in ([0.5, 1.0], [1.0, 2.0]):  # it takes fractions for a regression's target
+            DPLeastSquaresClassifier(classes=[0.5, 1.0, 2.0]).fit(X, np.array(occurring)[codes])
+
+
 def test_stated_classes_may_come_in_any_order_and_container(two_classes):
     X, y = two_classes
     for classes in ([1, 0], (0, 1), {0, 1}, np.array([1, 0]), range(2)):
@@ -167,7 +177,7 @@ def containers(X, y, tmp_path):
     yield "read-only", frozen, y
 
 
-@pytest.mark.filterwarnings("ignore:A column-vector y")
+@pytest.mark.filterwarnings("ignore:A column-vector y", SEEDED)
 def test_every_container_gives_the_same_model(estimator_class, three_classes, tmp_path):
     X, y = three_classes
     options = {"epsilon": 4.0, "classes": range(3), "random_state": 0}
@@ -221,6 +231,7 @@ def test_parameters_are_numbers_of_any_type(two_classes):
 # -- caches --------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings(SEEDED)
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_cache_gives_the_model_of_its_arrays(
     estimator_class, three_classes, make_cache, streamed, monkeypatch
@@ -270,6 +281,7 @@ def test_pickling_keeps_predictions_and_statement(estimator_class, three_classes
     assert again.privacy_ == model.privacy_
 
 
+@pytest.mark.filterwarnings("ignore:this fit runs inside scikit-learn")
 def test_pipelines_searches_and_cross_validation_work(estimator_class, three_classes):
     X, y = three_classes
     model = estimator_class(epsilon=math.inf, classes=range(3))
@@ -301,6 +313,7 @@ def test_fitting_leaves_parameters_and_data_alone(estimator_class, three_classes
     np.testing.assert_array_equal(y, before[1])
 
 
+@pytest.mark.filterwarnings(SEEDED)
 def test_a_progress_bar_does_not_change_the_result(three_classes, capsys):
     options = {"random_state": 0, "epsilon": 1.0}
     silent = fit(DPFCClassifier, three_classes, **options)
@@ -345,9 +358,11 @@ def test_a_sampled_fit_is_accounted_as_sampled(three_classes):
 
 
 def test_a_seeded_fit_is_reproducible_and_not_private(estimator_class, three_classes):
-    first, again, other = (
-        fit(estimator_class, three_classes, random_state=seed) for seed in (5, 5, 6)
-    )
+    with pytest.warns(PrivacyWarning, match="random_state was given") as caught:
+        first, again, other = (
+            fit(estimator_class, three_classes, random_state=seed) for seed in (5, 5, 6)
+        )
+    assert len(caught) == 3
     np.testing.assert_array_equal(first.coef_, again.coef_)
     assert not np.array_equal(first.coef_, other.coef_)
     assert not first.privacy_.private

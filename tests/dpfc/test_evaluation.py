@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import json
 import math
@@ -20,6 +21,7 @@ import dpfc
 from dpfc import PrivacyWarning, evaluate_privately, evaluation
 from dpfc.accounting import BudgetExceeded, LedgerError, PrivacyLedger
 from dpfc.accounting.gaussian import gaussian_mu
+from dpfc.mechanisms import GaussianMechanism
 from dpfc.noise import SystemNoise
 
 EVERYTHING = ("accuracy", "confusion_matrix", "auc")
@@ -160,6 +162,41 @@ def test_counts_carry_the_noise_that_the_budget_asks_for(relation):
     results = [evaluate_privately(model, X, y, **options) for _ in range(8)]
     assert results[0].confusion_noise == pytest.approx(sigma, rel=1e-4)
     assert_noise(np.stack([result.confusion_matrix - exact for result in results]), sigma)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+def test_neighbours_on_a_tie_move_all_counts_by_the_whole_budget_at_most(relation, monkeypatch):
+    """Rows on which a plain matrix product rounds to one side or the other, and one that leaves."""
+    X, y = data(3, n=300)
+    model = dpfc.DPGradientClassifier(epsilon=8.0, classes=range(3), center=False).fit(X, y)
+    model.intercept_ = np.zeros(3)
+    normal = model.coef_[0] - model.coef_[1]
+    X -= np.outer(X @ normal, normal) / (normal @ normal)
+    moved, sums = [], []
+    original = GaussianMechanism._draw
+
+    def draw(mechanism, name, query, rows):
+        release = original(mechanism, name, query, rows)
+        sums.append(rows.sum(query) / release.noise_standard_deviation)
+        return release
+
+    monkeypatch.setattr(GaussianMechanism, "_draw", draw)
+    for row in (0, 7, 299):
+        other_X, other_y = np.delete(X, row, axis=0), np.delete(y, row)
+        if relation == "replace_one":
+            other_X = np.insert(other_X, row, -1e300 * X[row], axis=0)
+            other_y = np.insert(other_y, row, (y[row] + 1) % 3)
+        for rows, labels in ((X, y), (other_X, other_y)):
+            evaluate_privately(
+                model, rows, labels, epsilon=2.0, delta=DELTA, metrics=EVERYTHING,
+                neighboring_relation=relation,
+            )  # fmt: skip
+        half = len(sums) // 2
+        steps = zip(sums[:half], sums[half:], strict=True)
+        moved.append(math.fsum(float(((a - b) ** 2).sum()) for a, b in steps))
+        sums.clear()
+    assert max(moved) <= gaussian_mu(2.0, DELTA) ** 2
+    assert max(moved) >= 0.7 * gaussian_mu(2.0, DELTA) ** 2
 
 
 def test_metrics_share_the_budget_equally(fitted):
@@ -354,6 +391,26 @@ def test_bad_input_is_named(three, change, words):
     with pytest.raises(ValueError) as caught:
         evaluate_privately(**parameters)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["coef_", "intercept_"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_that_diverged_is_refused_before_any_spend(three, ledger, name, value):
+    model, X, y = three
+    diverged = copy.deepcopy(model)
+    getattr(diverged, name).flat[0] = value
+    with pytest.raises(ValueError, match="weights are not all finite"):
+        evaluate_privately(diverged, X, y, epsilon=1, ledger=ledger.path, dataset="test rows")
+    assert ledger.history("test rows") == []
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_weights_of_any_finite_size_are_evaluated(three, size):
+    model, X, y = three
+    scaled = copy.deepcopy(model)
+    scaled.coef_, scaled.intercept_ = size * model.coef_, size * model.intercept_
+    result = evaluate_privately(scaled, X, y, epsilon=math.inf)
+    assert result.accuracy == pytest.approx(model.score(X, y), abs=0.01)
 
 
 def test_a_cache_brings_its_own_labels(three, make_cache):

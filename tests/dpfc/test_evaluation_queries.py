@@ -72,6 +72,14 @@ def test_every_row_is_in_one_cell(query):
     assert torch.equal(total(query, rows[:0], codes[:0]), torch.zeros_like(counts))
 
 
+def test_a_row_without_a_number_for_a_probability_is_in_one_cell():
+    rows = torch.tensor([[0.0, math.nan, math.nan, math.nan]]).double()
+    for query in QUERIES:
+        counts = total(query, rows, torch.tensor([0]))
+        assert tuple(counts.shape) == query.shape(1 + K, K)
+        assert float(counts.sum()) == float(counts.max()) == 1.0
+
+
 def test_cells_are_where_they_are_said_to_be():
     rows = torch.tensor([[1.0, 0.1, 0.8, 0.1], [2.0, 0.2, 0.2, 0.6], [0.0, 0.5, 0.3, 0.2]]).double()
     codes = torch.tensor([1, 0, 0])
@@ -83,7 +91,7 @@ def test_cells_are_where_they_are_said_to_be():
     assert histogram.sum(dim=1).tolist() == [1.0, 2.0]
     edges = ScoreHistogram(0).edges
     for row, code in zip(rows, codes, strict=True):
-        assert histogram[int(code == 0), np.searchsorted(edges, row[1])] >= 1.0
+        assert histogram[int(code == 0), np.searchsorted(edges, float(row[1]))] >= 1.0
 
 
 @pytest.mark.parametrize("center", [0.0, -math.log(999), -math.log(1e6), math.log(1e6)])

@@ -357,6 +357,13 @@ def test_what_has_no_finite_sensitivity_is_refused_and_not_recorded(query):
     assert mechanism.records == []
 
 
+def test_noise_beyond_float64_is_refused_and_not_recorded():
+    mechanism = mechanism_of(row_map=RowMap(1e305), noise=BrokenNoise())
+    with pytest.raises(ValueError, match="sensitivity of class_sums is not finite"):
+        mechanism.release("class_sums", ClassSums())
+    assert mechanism.records == []
+
+
 def test_release_names_are_reported_as_they_are_drawn():
     names = []
     mechanism = mechanism_of(on_release=names.append)

@@ -114,6 +114,7 @@ def test_options_survive_a_file(three_classes, options, path):
         assert getattr(loaded, name) == value
 
 
+@pytest.mark.filterwarnings("ignore:random_state was given")
 def test_a_file_does_not_keep_a_live_generator(three_classes, path):
     model = fitted(three_classes, random_state=np.random.default_rng(0))
     model.save(path)

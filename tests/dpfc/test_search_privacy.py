@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import sqlite3
 
 import numpy as np
 import pytest
@@ -20,11 +21,13 @@ from dpfc import (
     load_model,
 )
 from dpfc.accounting import (
+    PrivacyLedger,
     compute_epsilon,
     event_from_json,
     gaussian_epsilon,
     gaussian_mu,
 )
+from dpfc.accounting import ledger as ledger_module
 from dpfc.accounting.search_plan import RunLaw
 from dpfc.mechanisms import GaussianMechanism, Release
 from dpfc.noise import SeededNoise, SystemNoise
@@ -344,3 +347,18 @@ def test_the_law_that_is_charged_is_the_law_that_is_drawn_from(
     assert laws == [RunLaw(parameters.get("mean_runs", 3), shape)]
     (selection,) = event_from_json(search.privacy_.event).events
     assert (selection.mean, selection.shape) == (laws[0].mean, shape)
+
+
+def test_a_ledger_keeps_no_time_from_after_the_spend(tmp_path, monkeypatch, digits):
+    times = iter(f"2030-01-0{day}T00:00:00+00:00" for day in range(1, 9))
+    monkeypatch.setattr(ledger_module, "now", lambda: next(times))
+    path = tmp_path / "ledger.db"
+    ledger = PrivacyLedger(path)
+    ledger.create_budget("digits", epsilon=3.0, delta=1e-5, filter="renyi")
+    make(strategy="random_stopping", ledger=path, dataset="digits").fit(*digits)
+    assert ledger.history("digits")[0].statement is not None
+    with sqlite3.connect(path) as connection:
+        content = "\n".join(connection.iterdump())
+    # The budget and the spend have their times; a later one would tell the number of runs.
+    assert "2030-01-02" in content
+    assert "2030-01-03" not in content

@@ -11,7 +11,9 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
+from sklearn.feature_selection import RFECV
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import dpfc
@@ -185,14 +187,29 @@ def test_clones_and_pickles_keep_the_ledger_and_spend_on_their_own(ledger, digit
     assert len(ledger.history("digits")) == 2
 
 
-def test_every_fit_of_a_grid_search_spends_and_a_warning_says_so(ledger, digits):
+@pytest.mark.slow
+def test_every_fit_of_a_grid_search_spends_in_its_own_process(ledger, digits):
     search = GridSearchCV(
         classifier(ledger, epsilon=0.1), {"l2_clip_norm": [1.0, 2.0]}, cv=2, n_jobs=2, refit=False
     )
     search.fit(*digits)
     assert len(ledger.history("digits")) == 4
-    with pytest.warns(dpfc.PrivacyWarning, match="DPSearchCV"):
-        cross_val_score(classifier(ledger, epsilon=0.1), *digits, cv=2)
+
+
+@pytest.mark.parametrize(
+    ("fit", "fits"),
+    [
+        (lambda model, X, y: GridSearchCV(model, {"normalize": [True]}, cv=2).fit(X, y), 3),
+        (lambda model, X, y: cross_val_score(model, X, y, cv=2), 2),
+        (lambda model, X, y: CalibratedClassifierCV(model, cv=2).fit(X, y), 2),
+        (lambda model, X, y: RFECV(model, cv=2, step=0.9).fit(X, y), None),
+    ],
+    ids=["search", "cross-validation", "calibration", "feature elimination"],
+)
+def test_every_fit_within_scikit_learns_folds_spends_and_warns(ledger, digits, fit, fits):
+    with pytest.warns(dpfc.PrivacyWarning, match="DPSearchCV") as caught:
+        fit(classifier(ledger, epsilon=0.1), *digits)
+    assert len(caught) == len(ledger.history("digits")) and fits in (None, len(caught))
 
 
 def test_a_plain_fit_gives_no_warning_about_searches(digits):

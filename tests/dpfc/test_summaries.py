@@ -49,10 +49,25 @@ def test_a_cache_gives_what_its_arrays_give(data, make_cache):
     np.testing.assert_allclose(of_cache.mean, of_arrays.mean, rtol=1e-12)
 
 
+def test_a_cache_without_labels_can_be_counted_and_averaged(data, make_cache):
+    X, _ = data
+    summary = summarize_privately(
+        make_cache(X, None), epsilon=math.inf, statistics=["count", "mean"], l2_clip_norm=1.5
+    )
+    assert summary.count == 500 and summary.classes_ is None
+    np.testing.assert_allclose(summary.mean, clipped_mean(X, 1.5), rtol=1e-9)
+    for cache, words in ((make_cache(X, None), "holds no labels"), (make_cache(X, None), "pass")):
+        with pytest.raises(ValueError, match=words):
+            summarize_privately(
+                cache, epsilon=1.0, statistics=["class_counts"],
+                classes=range(3) if words == "holds no labels" else None,
+            )  # fmt: skip
+
+
 def test_noise_is_what_the_statement_says(data):
-    """400 draws accept the stated deviation and would reject 0.8 and 1.25 times it."""
+    """120 draws accept the stated deviation and would reject 0.8 and 1.25 times it."""
     X, y = data
-    draws, counts = 400, []
+    draws, counts = 120, []
     for seed in range(draws):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PrivacyWarning)
@@ -123,10 +138,13 @@ def test_it_spends_from_a_ledger_once_and_not_beyond_it(data, tmp_path):
     [
         ({"statistics": ["median"]}, "statistics must be a list of one or more of 'count'"),
         ({"statistics": []}, "statistics must be a list"),
+        ({"statistics": None}, "statistics must be a list"),
+        ({"statistics": [["count"]]}, "statistics must be a list"),
         ({"statistics": "count"}, "statistics must be a list"),
         ({"statistics": ["count", "count"]}, "each once"),
         ({"statistics": ["mean"]}, 'l2_clip_norm goes with "mean"'),
         ({"l2_clip_norm": 1.0}, 'l2_clip_norm goes with "mean"'),
+        ({"statistics": ["mean"], "l2_clip_norm": 1e300}, "l2_clip_norm must be"),
         ({"statistics": ["class_counts"]}, "pass classes=…, the public list"),
         ({"statistics": ["class_counts"], "classes": [0, 1]}, "y has labels that are not in"),
         ({"statistics": ["class_counts"], "classes": [0, 1], "y": None}, "pass y"),

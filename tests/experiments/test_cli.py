@@ -42,9 +42,7 @@ def run_process(*arguments, **options):
 def test_help_imports_nothing_slow():
     folder = str(Path(package.__file__).parent)
     command = [sys.executable, "-c", HELP_WITHOUT_CLASSIFIERS, folder]
-    began = time.perf_counter()
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert time.perf_counter() - began < 5  # on an idle machine 0.3 s
     assert result.stdout.rstrip().endswith("[]")
 
 
@@ -67,6 +65,7 @@ def test_fit_evaluate_and_predict_in_real_processes(cache_path, tmp_path, strict
     fit = run_process("fit", "--features", cache_path, "--epsilon", "8", "--out", model, "--json")
     assert fit.returncode == 0 and fit.stderr == ""
     report = strict_json(fit.stdout)
+    assert "seconds" not in report and "rows" not in report  # both tell of the rows
     assert report["privacy"]["private"] is True and report["classes"] == ["ant", "bee", "cow"]
     assert "90" not in fit.stdout.replace(report["model"], "").split('"privacy"')[0]
 

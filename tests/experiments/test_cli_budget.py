@@ -253,3 +253,14 @@ def test_without_a_command_the_group_shows_its_help(dpfc):
     assert done.code == 0
     for command in ("create", "show", "history", "remaining", "calibrate"):
         assert command in done.out
+
+
+def test_no_output_overwrites_a_ledger_not_even_by_force(dpfc, cache_path, ledger_path):
+    before = ledger_path.read_bytes()
+    done = dpfc(
+        *("fit", "--features", cache_path, "--epsilon", 1, "--method", "ls"),
+        *("--out", ledger_path, "--force"),
+    )
+    assert done.code == 1
+    assert "is a ledger or another database: choose another name" in plain(done.err)
+    assert ledger_path.read_bytes() == before

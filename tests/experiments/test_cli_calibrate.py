@@ -9,6 +9,7 @@ from dpfc.accounting import (
     gaussian_delta,
     gaussian_epsilon,
 )
+from dpfc.experiments.console import rounded_safely
 
 SAMPLED = ["--steps", 50, "--sampling-probability", 0.1]
 
@@ -21,6 +22,14 @@ def ask(dpfc, strict_json):
         return strict_json(result.out)
 
     return run
+
+
+def test_printed_numbers_are_rounded_to_the_side_that_spends_no_more():
+    assert rounded_safely(3.7306308, up=True) == "3.73064"
+    assert rounded_safely(3.7306308, up=False) == "3.73063"
+    assert rounded_safely(1.23456789e-7, up=True) == "1.23457e-07"
+    assert rounded_safely(2.5, up=True) == "2.5"
+    assert rounded_safely(float("inf"), up=True) == "inf"
 
 
 def test_noise_by_each_accountant(ask):
@@ -57,6 +66,9 @@ def test_epsilon_and_delta_of_a_run(ask):
     report = ask("--solve", "delta", *run, "--epsilon", 3)
     assert report["delta"] == gaussian_delta(1, 3)
     assert report["epsilon_by_accountant"]["exact"] == pytest.approx(3, rel=1e-9)
+    # A delta that no float holds is not printed as 0.
+    tiny = ask("--solve", "delta", "--noise-multiplier", 100, "--epsilon", 100)
+    assert tiny["delta"] > 0 and tiny["epsilon_by_accountant"]["exact"] < 1
 
 
 def test_what_was_worked_out_is_marked(dpfc):
@@ -98,6 +110,7 @@ def test_help_teaches_every_question(dpfc):
         ("--solve steps --epsilon 1 --noise-multiplier 0", "noise_multiplier must be a float in"),
         ("--solve epsilon --method fc --noise-multiplier 1", "goes without --method"),
         ("--epsilon 1 --sampling-probability 0.1 --accountant exact", "exact has no closed form"),
+        ("--solve delta --epsilon 0.1 --noise-multiplier 1e-4", "gives no guarantee"),
         ("--epsilon 1 --sampling-probability 1e-6", "no noise to calibrate"),
         (
             "--epsilon 1 --sampling-probability 0.1 --accountant rdp "

@@ -107,6 +107,30 @@ def test_a_statement_in_json_can_be_rendered_again(dpfc, ledger, tmp_path, form)
     assert again.out == dpfc("report", "privacy", ledger, "--format", form).out
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_a_command_printed_as_json_can_be_rendered(dpfc, cache_path, model, tmp_path, form):
+    """An evaluation has no file of its own: this is how its page is made."""
+    evaluate = ["evaluate", "--model", model, "--features", cache_path, "--epsilon", 1, "--json"]
+    source = tmp_path / "evaluation.json"
+    printed = dpfc(*evaluate).out
+    # Windows' shells start a file with a byte-order mark.
+    source.write_text(printed, encoding="utf-8-sig")
+    statement = PrivacyStatement.from_json(json.dumps(json.loads(printed)["privacy"]))
+    result = dpfc("report", "privacy", source, "--format", form)
+    assert result.code == 0 and statement.kind == "evaluation"
+    assert result.out.rstrip("\n") == rendered(statement, form).rstrip("\n")
+
+
+def test_figures_are_computed_again(dpfc, model, tmp_path):
+    value = json.loads(dpfc("report", "privacy", model, "--format", "json").out)
+    value["epsilon_by_accountant"]["rdp"] = value["epsilon_by_accountant"]["exact"]
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(value))
+    result = dpfc("report", "privacy", path)
+    assert result.code == 1 and result.out == ""
+    assert f"the privacy statement in {path} is wrong: rdp epsilon must be" in result.err
+
+
 def test_json_follows_the_schema_that_is_printed(dpfc, ledger, model, strict_json):
     schema = strict_json(dpfc("report", "schema").out)
     assert schema == PrivacyStatement.json_schema()
@@ -141,6 +165,16 @@ def test_an_existing_file_is_kept_without_force(dpfc, model, tmp_path):
     assert out.read_text() == "mine"
     assert dpfc(*report, "--force").code == 0
     assert out.read_text(encoding="utf-8").startswith("(ε = 1")
+
+
+def test_the_ledger_is_not_overwritten_by_its_own_report(dpfc, ledger):
+    """Not by force either: with the file, every record of what was spent would be gone."""
+    content = ledger.read_bytes()
+    spelled = ledger.parent / "." / ".." / ledger.parent.name / ledger.name
+    for out in (ledger, spelled):
+        result = dpfc("report", "privacy", ledger, "--out", out, "--force")
+        assert result.code == 1 and "is what the report is about" in result.err
+    assert ledger.read_bytes() == content
 
 
 def test_an_output_that_cannot_be_written_is_refused(dpfc, model, tmp_path):
@@ -181,7 +215,7 @@ def test_a_source_that_is_refused_leaves_the_old_file(dpfc, tmp_path):
     [
         (b"notes", "is neither a ledger nor a model file of dpfc, nor a statement"),
         (b"", "is neither a ledger nor a model file of dpfc, nor a statement"),
-        (b'{"a": 1}', "schema_version must be '1', got None"),
+        (b'{"a": 1}', "there is no schema_version"),
         (b'\n  {"schema_version": "1"}', "is no valid privacy statement: kind: Field required."),
         (b'{"schema_version": "1"}', "more problems)"),
         (b'{"abc": {"d": 1}}', "is no valid privacy statement"),
