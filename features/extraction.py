@@ -67,8 +67,9 @@ def extract(
     dtype : {"float16", "float32"}
         How features are stored.
     workers : int, optional
-        The available cores by default. On a CPU, threads that decode and embed, a batch each;
-        on a GPU, processes that decode, which a script must start below
+        On a CPU, threads that decode and embed, a batch each: one more than there are available
+        cores by default, so that none idles while a shard is written. On a GPU, processes that
+        decode, one a core by default, which a script must start below
         ``if __name__ == "__main__":`` (few rows are decoded in threads).
     progress : bool or callable, optional
         True shows a bar, False none, None one if standard error is a terminal. A callable is
@@ -104,7 +105,9 @@ def extract(
         if not writer.is_complete:
             rows = backbone.best_batch_size if isinstance(batch_size, str) else batch_size
             with reporting(progress, writer.n_covered, len(dataset)) as shown:
-                run = _Run(dataset, backbone, writer, rows, workers or available_cores(), on_error)
+                spare = 1 if backbone.device == "cpu" else 0
+                threads = workers or available_cores() + spare
+                run = _Run(dataset, backbone, writer, rows, threads, on_error)
                 run(shown)
     return FeatureCache.open(out)
 

@@ -77,7 +77,7 @@ def measure(
     backbone: Backbone,
     bare_passes: dict[str, tuple[Forward, int, int]],
     *,
-    rounds: int = 5,
+    rounds: int = 3,
     workers: int | None = None,
 ) -> Speed:
     """Find the fastest bare pass, then take turns with it: a part of the rows, a bare run, ….

@@ -286,8 +286,9 @@ def test_worker_processes_give_the_bytes_that_threads_give(
 def test_worker_processes_end_when_the_run_is_stopped(broken, on_gpu, tmp_path):
     import multiprocessing
 
+    others = set(multiprocessing.active_children())  # scikit-learn keeps its own for a while
     with pytest.raises(UnreadableImageError, match="'row-000000'"):
         run(broken, on_gpu(), tmp_path / "out", workers=2)
-    assert multiprocessing.active_children() == []
+    assert set(multiprocessing.active_children()) <= others
     with pytest.raises(FeatureCacheError, match="incomplete"):
         FeatureCache.open(tmp_path / "out")
