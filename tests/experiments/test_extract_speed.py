@@ -39,7 +39,7 @@ def test_both_speeds_come_from_the_same_number_of_images():
     data = extract_speed.SomeRows(open_dataset("digits:test"), 0, 40)
     backbone = Backbone()
     passes = {"fours": (forward, 4, 1), "tens": (forward, 10, 2)}
-    speed = extract_speed.measure(data, backbone, passes, rounds=2)
+    speed = extract_speed.measure(data, backbone, passes)
     assert backbone.rows == 40 + 4  # the first batch once more, before the clock starts
     assert set(bare) == {4, 10}
     assert speed.bare_setting in passes
