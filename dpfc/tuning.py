@@ -103,9 +103,9 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
     random_state : int, Generator, RandomState or None, default=None
         None draws from the operating system's secure source. A seed makes the run
         reproducible and its result not private.
-    verbose : bool, default=False
-        Print the cost to standard error before the search starts; under composition, show a
-        progress bar.
+    verbose : bool, default=True
+        Print to standard error, before the search starts, what it will cost and what a single
+        fit would have had; under composition, show a progress bar.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
         ledger: str | os.PathLike[str] | None = None,
         dataset: str | None = None,
         random_state: int | np.random.Generator | np.random.RandomState | None = None,
-        verbose: bool = False,
+        verbose: bool = True,
     ):
         self.estimator = estimator
         self.param_grid = param_grid

@@ -142,8 +142,9 @@ def search(
         ledger=ledger,
         dataset=dataset,
         random_state=seed,
+        verbose=False,
     )
-    cost = searcher.privacy_cost()
+    cost = searcher.privacy_cost()  # shown before a row is read
     print(cost, file=sys.stderr)
     searcher.fit(cache)
     searcher.best_estimator_.save(out)

@@ -68,7 +68,10 @@ def compare(
         models = {
             STRATEGIES[0]: [single],
             STRATEGIES[1]: [clone(single).set_params(**params) for params in ParameterGrid(grid)],
-            **{name: [DPSearchCV(estimator, grid, strategy=name, **budget)] for name in _SEARCHES},
+            **{
+                name: [DPSearchCV(estimator, grid, strategy=name, verbose=False, **budget)]
+                for name in _SEARCHES
+            },
         }
         baseline = None
         for strategy in STRATEGIES:

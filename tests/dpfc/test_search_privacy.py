@@ -206,12 +206,12 @@ def test_the_cost_of_random_stopping_names_the_mean_only():
     assert "no refit" in str(cost)
 
 
-def test_verbose_prints_the_cost_before_anything_is_drawn(digits, capsys, monkeypatch):
+def test_the_cost_is_printed_before_anything_is_drawn(digits, capsys, monkeypatch):
     def stop(self, probability, size):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(SystemNoise, "bernoulli", stop)
-    search = make(verbose=True)
+    search = make()
     with pytest.raises(KeyboardInterrupt):
         search.fit(*digits)
     printed = capsys.readouterr()

@@ -104,7 +104,8 @@ def test_a_candidate_that_diverges_is_a_model_of_zeros_and_says_nothing(
     grid = {"learning_rate": [1e300, 0.5]}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        search = make(DPGradientClassifier, grid, epsilon=8.0, strategy=strategy).fit(*digits)
+        options = {"epsilon": 8.0, "strategy": strategy, "verbose": False}
+        search = make(DPGradientClassifier, grid, **options).fit(*digits)
     assert search.best_params_ == {"learning_rate": 0.5}
     assert search.score(*digits) > 0.5
     assert capfd.readouterr() == ("", "")
