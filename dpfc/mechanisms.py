@@ -154,7 +154,8 @@ class GaussianMechanism:
         energy = max(float(total @ total), 1e-300)
         mean = total * max(0.0, 1.0 - expected_noise / energy) / self.n_samples()
         length = float(torch.linalg.vector_norm(mean))
-        mean *= min(1.0, row_map.l2_clip_norm / max(length, 1e-300))
+        # As in RowMap, a factor below what rounding can add to a norm.
+        mean *= min(1.0, row_map.l2_clip_norm * (1.0 - 2.0**-40) / max(length, 1e-300))
         self.row_map = RowMap(
             centred.l2_clip_norm, centred.normalize, mean, centred.intercept_scaling
         )
