@@ -1,0 +1,305 @@
+"""The accuracy benchmark runs, goes on where it was stopped, and adds up right."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+
+from dpfc.experiments.benchmarks import accuracy
+from dpfc.experiments.benchmarks.accuracy_data import DATA_SETS, load_named, parse_cache
+from dpfc.experiments.benchmarks.accuracy_plot import accuracy_panels
+from dpfc.experiments.benchmarks.accuracy_table import (
+    CEILING,
+    Key,
+    Run,
+    Store,
+    gap_closed,
+    leads,
+    make_results,
+    to_markdown,
+)
+
+LABELS = {"fc": "DP-FC", "raft": "RAFT", "means": "class means", CEILING: "ceiling"}
+
+
+def make_run(method, epsilon, seed, score, *, setting=None, data="toy", source="a", digest="0"):
+    text = json.dumps(setting or {})
+    return Run(Key(data, digest, method, text, epsilon, seed, source), score, 0.1)
+
+
+# DP-FC 0.80 and 0.84 at ε = 1; RAFT's better setting 0.74 and 0.80; a lucky single run beside it.
+RUNS = [
+    make_run("fc", 1.0, 0, 0.80),
+    make_run("fc", 1.0, 1, 0.84),
+    make_run("raft", 1.0, 0, 0.74, setting={"clip": 1.0}),
+    make_run("raft", 1.0, 1, 0.80, setting={"clip": 1.0}),
+    make_run("raft", 1.0, 0, 0.70, setting={"clip": 0.5}),
+    make_run("raft", 1.0, 1, 0.70, setting={"clip": 0.5}),
+    make_run("raft", 1.0, 0, 0.95, setting={"clip": 0.1}),
+    make_run("means", 1.0, 0, 0.60),
+    make_run("means", 1.0, 1, 0.62),
+    make_run("fc", 8.0, 0, 0.88),
+    make_run("raft", 8.0, 0, 0.89, setting={"clip": 1.0}),
+    make_run(CEILING, math.inf, 0, 0.87),
+]
+
+
+# --- arithmetic ------------------------------------------------------------------------------
+
+
+def test_the_best_setting_has_the_most_seeds_and_then_the_best_mean():
+    cell = make_results(RUNS)["toy", "raft", 1.0]
+    assert json.loads(cell.setting) == {"clip": 1.0}
+    assert cell.mean == pytest.approx(0.77)
+    assert cell.standard_error == pytest.approx(0.03)
+    assert make_results(RUNS)["toy", "fc", 8.0].standard_error is None
+
+
+def test_runs_of_older_code_or_other_rows_do_not_count():
+    newer = [make_run("fc", 1.0, 0, 0.5, source="b"), make_run("means", 1.0, 0, 0.1, digest="1")]
+    results = make_results([*RUNS, *newer])
+    assert results["toy", "fc", 1.0].accuracies == {0: 0.5}
+    assert results["toy", "means", 1.0].accuracies == {0: 0.1}
+    assert results["toy", "fc", 8.0].accuracies == {0: 0.88}
+
+
+def test_leads_are_paired_by_seed_against_the_best_peer():
+    first, second = leads(make_results(RUNS), ["raft", "means"])
+    assert (first.data, first.epsilon, first.peer) == ("toy", 1.0, "raft")
+    assert first.difference == pytest.approx(0.05)
+    assert first.standard_error == pytest.approx(0.01)
+    assert first.gap_closed == pytest.approx(0.05 / (0.87 - 0.77))
+    assert second.difference == pytest.approx(-0.01)
+    assert second.standard_error is None
+    assert second.gap_closed is None  # the peer is above the ceiling
+
+
+def test_gap_closed_is_a_mean_over_small_budgets_with_a_gap():
+    found = leads(make_results(RUNS), ["raft", "means"])
+    more = [found[0]._replace(gap_closed=share, epsilon=e) for share, e in [(0.1, 0.5), (1, 2)]]
+    assert gap_closed([*found, *more]) == pytest.approx((0.5 + 0.1) / 2)
+    assert gap_closed([found[1]]) is None
+
+
+def test_table_holds_every_number_and_the_summary():
+    text = to_markdown(make_results(RUNS), LABELS, ["raft", "means"], ["toy: left out."])
+    assert "| method | ε = 1 | ε = 8 |" in text
+    assert "| DP-FC | 82.00 ± 2.00 | 88.00 (n = 1) |" in text
+    assert "| class means | 61.00 ± 1.00 | – |" in text
+    assert "- RAFT, ε = 1: clip 1" in text
+    assert "| toy | +5.00 ± 1.00 (raft) | -1.00 (raft) |" in text
+    assert "Average lead: +2.00 points over 2 pairs of data set and ε; ahead in 1." in text
+    assert "closed" in text and ": 50%." in text
+    assert "(ceiling): 87.00" in text and text.endswith("- toy: left out.\n")
+
+
+def test_table_of_nothing_says_so():
+    assert "Nothing to compare yet." in to_markdown({}, LABELS, ["raft"])
+    assert accuracy_panels({}, LABELS, ["raft"], delta=1e-5).legends == []
+
+
+def test_plot_has_a_panel_a_data_set_with_error_bars_and_the_ceiling():
+    runs = [*RUNS, *(run._replace(key=run.key._replace(data="other")) for run in RUNS[:2])]
+    figure = accuracy_panels(make_results(runs), LABELS, ["raft", "means"], delta=1e-5)
+    first, second = figure.axes
+    assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("toy", "other")
+    assert [bar.get_label() for bar in first.containers] == ["DP-FC", "RAFT", "class means"]
+    line = first.containers[0].lines[0]
+    assert list(line.get_xdata()) == [1, 8]
+    assert list(line.get_ydata()) == pytest.approx([82, 88])
+    segment = first.containers[0].lines[2][0].get_segments()[0]
+    assert segment[:, 1] == pytest.approx([80, 84])
+    assert first.lines[-1].get_ydata()[0] == pytest.approx(87)
+    assert [text.get_text() for text in figure.legends[0].texts] == list(LABELS.values())
+
+
+# --- the file --------------------------------------------------------------------------------
+
+
+def test_runs_come_back_from_the_file(tmp_path):
+    store = Store(tmp_path / "runs.jsonl")
+    for run in RUNS:
+        store.add(run)
+    store.note("left out")
+    store.note("left out")
+    again = Store(tmp_path / "runs.jsonl")
+    assert again.runs() == RUNS and again.notes == ["left out"]
+    assert again.get(RUNS[3].key) == RUNS[3]
+
+
+@pytest.mark.parametrize("cut", [1, 30])
+def test_a_last_line_that_was_cut_off_is_dropped_and_made_again(tmp_path, cut):
+    path = tmp_path / "runs.jsonl"
+    store = Store(path)
+    for run in RUNS[:3]:
+        store.add(run)
+    path.write_bytes(path.read_bytes()[:-cut])
+    store = Store(path)
+    assert store.runs() == RUNS[:2]
+    store.add(RUNS[2])
+    assert Store(path).runs() == RUNS[:3]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    Store(path).add(RUNS[0])
+    path.write_text(path.read_text() + "{}\n")
+    with pytest.raises(ValueError, match="line 2 is not a run"):
+        Store(path)
+
+
+# --- data sets -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(DATA_SETS))
+def test_data_sets_are_what_they_say_and_stay_the_same(name):
+    ((_, data, digest),) = load_named([name])
+    assert data.X.dtype == data.X_test.dtype == np.float32 and np.isfinite(data.X).all()
+    assert set(np.unique(data.y)) == set(np.unique(data.y_test)) == set(range(data.n_classes))
+    assert len(data.X) == len(data.y) and len(data.X_test) == len(data.y_test)
+    if name == "decay2":
+        assert data.X.shape == (2000, 64) and data.n_classes == 2
+        assert load_named([name])[0].digest == digest
+    if name == "imbalanced5":
+        assert np.bincount(data.y).max() > 10 * np.bincount(data.y).min()
+
+
+def test_spectra_decay():
+    ((_, data, _),) = load_named(["decay10"])
+    values = np.linalg.svd(data.X[:2000], compute_uv=False)
+    assert values[0] > 8 * values[-1]
+
+
+def test_a_cache_is_given_with_a_name_and_two_folders():
+    name, train, test = parse_cache("cifar=a/train:b/test")
+    assert (name, str(train), str(test)) == ("cifar", "a/train", "b/test")
+
+
+# --- the command -----------------------------------------------------------------------------
+
+CHEAP = "fc,gd,paper-ls,prototypes,ceiling"
+
+
+def small(out, *more):
+    arguments = ["--data", "digits", "--epsilons", "0.5,4", "--seeds", "1"]
+    return [*arguments, "--methods", CHEAP, "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("accuracy")
+    assert accuracy.main(small(out)) == 0
+    return out
+
+
+def test_it_writes_runs_table_and_plots(finished):
+    table = (finished / "table.md").read_text()
+    assert "## digits" in table and "| DP-GD |" in table and "| noisy class means |" in table
+    assert "Average lead" in table and "best setting of each peer" in table
+    assert (finished / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    svg = (finished / "accuracy.svg").read_text()
+    assert ElementTree.fromstring(svg).tag.endswith("svg")
+    runs = [json.loads(line) for line in (finished / "runs.jsonl").read_text().splitlines()]
+    assert {run["method"] for run in runs} == set(CHEAP.split(","))
+    ours = [run for run in runs if run["method"] == "fc"]
+    assert [run["epsilon"] for run in ours] == [0.5, 4] and ours[1]["accuracy"] > 0.8
+    assert all(run["source"].startswith("dpfc ") for run in ours)
+
+
+def test_the_same_command_again_runs_nothing(finished, monkeypatch, capsys):
+    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+
+    def refuse(*_):
+        raise AssertionError("everything is there already")
+
+    monkeypatch.setattr(accuracy.Peer, "run", refuse)
+    monkeypatch.setattr(accuracy, "make_estimator", refuse)
+    monkeypatch.setattr(accuracy, "_ceiling", refuse)
+    assert accuracy.main(small(finished)) == 0
+    assert "[9/9] digits, logistic regression" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(finished, tmp_path, capsys):
+    lines = (finished / "runs.jsonl").read_bytes()
+    (tmp_path / "runs.jsonl").write_bytes(lines[: len(lines) // 2])
+    assert accuracy.main(small(tmp_path)) == 0
+    assert (tmp_path / "table.md").read_bytes() == (finished / "table.md").read_bytes()
+    again = Store(tmp_path / "runs.jsonl").runs()
+    assert len(again) == len(lines.splitlines())
+
+
+def test_report_only_writes_the_table_again(finished, capsys):
+    before = (finished / "table.md").read_bytes()
+    (finished / "table.md").unlink()
+    assert accuracy.main(["--report-only", "--out", str(finished)]) == 0
+    captured = capsys.readouterr()
+    assert (finished / "table.md").read_bytes() == before and "wrote" in captured.out
+
+
+def test_changed_code_runs_dpfc_again_and_peers_not(finished, monkeypatch, tmp_path):
+    (tmp_path / "runs.jsonl").write_bytes((finished / "runs.jsonl").read_bytes())
+    before = len(Store(tmp_path / "runs.jsonl").runs())
+    monkeypatch.setattr(accuracy, "_source", lambda: "dpfc of tomorrow")
+    assert accuracy.main(small(tmp_path)) == 0
+    added = Store(tmp_path / "runs.jsonl").runs()[before:]
+    assert {run.key.method for run in added} == {"fc", "gd"} and len(added) == 4
+
+
+def test_large_fits_are_screened_on_one_seed_and_the_best_run_on_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "SEARCH_WORK", 1e9)
+    arguments = ["--data", "digits", "--epsilons", "1", "--seeds", "3"]
+    assert accuracy.main([*arguments, "--methods", "prototypes", "--out", str(tmp_path)]) == 0
+    seeds = {}
+    for run in Store(tmp_path / "runs.jsonl").runs():
+        seeds.setdefault(run.key.setting, []).append(run.key.seed)
+    assert all(found[0] == 0 for found in seeds.values())
+    assert sorted(map(len, seeds.values()))[-3:] == [1, 3, 3]
+
+
+def test_newton_is_left_out_loudly_where_it_is_too_large(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("dpfc.experiments.benchmarks.peers_paper.NEWTON_LIMIT", 10.0)
+    arguments = ["--data", "digits", "--methods", "paper-newton,prototypes", "--epsilons", "1"]
+    assert accuracy.main([*arguments, "--seeds", "1", "--out", str(tmp_path)]) == 0
+    words = "digits: DP-Newton of the paper was left out: n d² K"
+    assert words in capsys.readouterr().err
+    assert words in (tmp_path / "table.md").read_text()
+
+
+def test_caches_are_run_beside_packaged_data(cache_path, tmp_path):
+    arguments = ["--cache", f"insects={cache_path}:{cache_path}", "--methods", "fc,prototypes"]
+    arguments += ["--epsilons", "8", "--seeds", "2", "--out", str(tmp_path)]
+    assert accuracy.main(arguments) == 0
+    table = (tmp_path / "table.md").read_text()
+    assert "## insects" in table and "## digits" not in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "digits,cats"], "got 'cats'"),
+        (["--data", "digits,digits"], "twice"),
+        (["--methods", "fc,svm"], "got 'svm'"),
+        (["--epsilons", "0"], "> 0"),
+        (["--cache", "nonsense"], "NAME=TRAIN_DIR:TEST_DIR"),
+        (["--cache", "digits=a:b"], "the name is taken"),
+        (["--report-only"], "does not exist"),
+    ],
+)
+def test_bad_options_are_one_line(tmp_path, capsys, arguments, words):
+    assert accuracy.main([*arguments, "--out", str(tmp_path / "new")]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("Error: ") and words in err and err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_help_teaches_with_an_example():
+    command = [sys.executable, "-m", "dpfc.experiments.benchmarks.accuracy", "--help"]
+    environment = {**os.environ, "COLUMNS": "200"}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "--data digits" in result.stdout and "--report-only" in result.stdout
