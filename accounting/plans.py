@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import dp_accounting
 
@@ -82,6 +82,12 @@ class PlannedRelease:
         _check_release(self.name, self.share, self.count, self.sampling_probability)
         check_float("noise_multiplier", self.noise_multiplier, 0, math.inf, closed="left")
 
+    def with_share(self, share: float) -> PlannedRelease:
+        """Return this release at another share of the same budget; full batch only."""
+        # A factor above what rounding can take off the noise.
+        scale = math.sqrt(self.share / share) * (1.0 + 2.0**-46)
+        return replace(self, share=share, noise_multiplier=self.noise_multiplier * scale)
+
     @property
     def event(self) -> dp_accounting.DpEvent:
         """All `count` invocations, as dp_accounting describes them."""
@@ -140,6 +146,52 @@ class PrivacyPlan:
         Infinity when a release carries no noise.
         """
         return event_mu(self.event)
+
+    def reallocated(self, name: str, share: float, *, keep: Collection[str] = ()) -> PrivacyPlan:
+        """Give a release another share; all others but `keep` pay for it, in proportion.
+
+        Parameters
+        ----------
+        name : str
+        share : float
+            Of the whole budget; 0 drops the release.
+        keep : collection of str
+            Releases that stay as they are, such as those that were drawn already.
+
+        Returns
+        -------
+        PrivacyPlan
+            Of the same composed mu, or a rounding error less.
+
+        Raises
+        ------
+        ValueError
+            When a release is sampled or has no noise, so that shares do not simply add up;
+            or when the others cannot pay for the share.
+
+        References
+        ----------
+        Smith, Thakurta (2022), Fully Adaptive Composition for Gaussian Differential Privacy:
+        a plan may be reallocated by what was released already, as long as the sum of
+        count / z^2 stays below a number that was fixed before.
+        """
+        if self.mu is None or math.isinf(self.mu):
+            raise ValueError("only a plan of full-batch releases with noise can be reallocated.")
+        payers = [r.share for r in self.releases if r.name != name and r.name not in keep]
+        pool = math.fsum([self[name].share, *payers])
+        if not payers or not 0.0 <= share < pool:
+            raise ValueError(f"share must be at least 0 and below {pool:g}, got {share!r}.")
+        factor = (pool - share) / math.fsum(payers)
+        shares = {
+            r.name: share if r.name == name else r.share * (1.0 if r.name in keep else factor)
+            for r in self.releases
+        }
+        releases = tuple(
+            r if r.name in keep else r.with_share(shares[r.name])
+            for r in self.releases
+            if shares[r.name] > 0.0
+        )
+        return replace(self, releases=releases)
 
 
 def release_event(

@@ -13,6 +13,7 @@ def fit_assumptions(
     neighboring_relation: str,
     n_samples_stated: bool,
     l2_bound: float,
+    public_features: bool = False,
     searched: bool = False,
 ) -> list[str]:
     """List the assumptions behind a fit.
@@ -28,6 +29,8 @@ def fit_assumptions(
         Whether the number of rows was given as public knowledge.
     l2_bound : float
         What the norm of every row is bounded by.
+    public_features : bool, default=False
+        Whether unlabelled public features were used.
     searched : bool, default=False
         Whether hyperparameters were chosen by a private search, among given candidates.
 
@@ -53,6 +56,7 @@ def fit_assumptions(
         f"each {_person(unit_of_privacy)} contributes one row",
         "the features come from a backbone that was not trained on these rows",
         classes,
+        *(["public_features hold no private rows"] if public_features else []),
         count,
         "the search's candidates, and all other hyperparameters, were chosen without looking at "
         "these rows"

@@ -20,6 +20,7 @@ from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calib
 from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.accounting.ledger import Charge
 from dpfc.assumptions import fit_assumptions
+from dpfc.centering import mean_share
 from dpfc.data import (
     FLOAT_DTYPES,
     ArrayRows,
@@ -38,19 +39,30 @@ from dpfc.memory import check_memory
 from dpfc.model_file import save_model
 from dpfc.model_selection import warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
+from dpfc.notes import fit_notes
 from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, Text, check_parameters
 from dpfc.prediction import LinearPredictor
 from dpfc.progress import release_progress
+from dpfc.queries import FeatureSum
 from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
 from dpfc.statistics import LabeledRows
 
 __all__ = ["PrivateLinearClassifier"]
 
-# Shares of the budget (of μ²) for what is released beside a solver's own statistics.
+# Shares of the budget (of μ²) for what is released beside a solver's own statistics. The
+# mean's is what a fit starts from: `mean_share` derives it once the number of rows is known.
 _MEAN_SHARE = 0.03
 _COUNT_SHARE = 0.005
 _LABEL_ROWS = 4096
-_FITTED = ("coef_", "intercept_", "center_", "classes_", "privacy_", "feature_names_in_")
+_FITTED = (
+    "coef_",
+    "intercept_",
+    "center_",
+    "linear_map_",
+    "classes_",
+    "privacy_",
+    "feature_names_in_",
+)
 _RELATIONS = ("add_or_remove_one", "replace_one")
 
 
@@ -88,6 +100,7 @@ class PrivateLinearClassifier(LinearPredictor):
         "center": Flag(),
         "fit_intercept": Flag(),
         "intercept_scaling": Interval(0, 1),
+        "nonnegative_root": Flag(),
         "verbose": Flag(),
     }
 
@@ -104,6 +117,9 @@ class PrivateLinearClassifier(LinearPredictor):
     def _needs_n_samples(self) -> bool:
         """Whether the solver itself scales by the number of rows."""
         return False
+
+    def _prepare(self, mechanism: GaussianMechanism) -> None:
+        """Change how rows are mapped, by what is public, before the solver's first release."""
 
     def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
         """Refuse, before any spend, what does not fit into memory: here, one matrix."""
@@ -183,7 +199,7 @@ class PrivateLinearClassifier(LinearPredictor):
         plan = self.privacy_plan()
         charge = open_charge(self.ledger, self.dataset, plan, f"fit {type(self).__name__}")
         rows = self._open_rows(X, y)
-        row_map = self._row_map(None, intercept=True)
+        row_map = self._row_map()
         self._check_size(row_map.n_columns(rows.n_features), len(self.classes_), rows.device)
         warn_if_seeded(noise)
         draws = sum(release.count for release in plan.releases)
@@ -204,7 +220,7 @@ class PrivateLinearClassifier(LinearPredictor):
         """Draw what is planned from checked rows, and set the model; `classes_` is set."""
         mechanism = GaussianMechanism(
             rows,
-            self._row_map(None, intercept=True),
+            self._row_map(),
             len(self.classes_),
             plan,
             noise,
@@ -213,9 +229,22 @@ class PrivateLinearClassifier(LinearPredictor):
             charge=charge,
         )
         if self.center:
-            mechanism.center_rows()
+            self._center(mechanism, rows.n_features)
+        self._prepare(mechanism)
         self._set_model(self._solve(mechanism), mechanism)
         return mechanism
+
+    def _center(self, mechanism: GaussianMechanism, n_features: int) -> None:
+        """Centre the rows where their mean can be told from noise, for what that is worth."""
+        plan = mechanism.plan
+        if plan.mu is not None and not mechanism.exact:
+            factor = FeatureSum().l2_sensitivity(1.0, plan.neighboring_relation)
+            n_samples = max(mechanism.n_samples(), mechanism.n_samples_noise())
+            share = mean_share(plan.mu * n_samples / factor, n_features)
+            mechanism.reallocate("feature_sum", share)
+            if share == 0.0:
+                return
+        mechanism.center_rows()
 
     def _check_parameters(self) -> NoiseSource:
         check_parameters(self.get_params(deep=False), self._constraints)
@@ -264,7 +293,10 @@ class PrivateLinearClassifier(LinearPredictor):
         row_map = mechanism.row_map
         if len(self.classes_) == 2 and len(weights) == 2:
             weights = weights[1:] - weights[:1]
-        self.center_ = None if row_map.center is None else row_map.center.cpu().numpy()
+        self.center_, self.linear_map_ = (
+            None if tensor is None else tensor.cpu().numpy()
+            for tensor in (row_map.center, row_map.linear)
+        )
         if row_map.intercept_scaling == 0.0:
             self.coef_, self.intercept_ = weights, np.zeros(len(weights))
             return
@@ -282,14 +314,7 @@ class PrivateLinearClassifier(LinearPredictor):
             mechanism.records,
             estimator=type(self).__name__,
             seeded=noise.reproducible,
-            rests_on=fit_assumptions(
-                unit_of_privacy=unit,
-                classes_stated=self.classes is not None,
-                classes_in_cache=isinstance(X, BlockSource) and X.class_names is not None,
-                neighboring_relation=self.neighboring_relation,
-                n_samples_stated=self.n_samples is not None,
-                l2_bound=self._row_map(None, intercept=True).l2_bound,
-            ),
+            rests_on=[*self._assumptions(unit, X), *fit_notes(mechanism)],
             random_source=noise.description,
             unit_of_privacy=unit,
             dataset=self.dataset,
@@ -297,6 +322,17 @@ class PrivateLinearClassifier(LinearPredictor):
         if charge is not None:
             charge.complete(statement)
         return statement
+
+    def _assumptions(self, unit_of_privacy: str, X: Any) -> list[str]:
+        return fit_assumptions(
+            unit_of_privacy=unit_of_privacy,
+            classes_stated=self.classes is not None,
+            classes_in_cache=isinstance(X, BlockSource) and X.class_names is not None,
+            neighboring_relation=self.neighboring_relation,
+            n_samples_stated=self.n_samples is not None,
+            l2_bound=self._row_map().l2_bound,
+            public_features=getattr(self, "public_features", None) is not None,
+        )
 
     # -- model file and scikit-learn -------------------------------------------------
 

@@ -17,6 +17,7 @@ from dpfc.losses import LOSSES
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.parameters import BOUND, Choice, Constraint, Interval
 from dpfc.probabilities import logistic_probabilities
+from dpfc.public_features import PublicFeatures
 from dpfc.queries import GradientSum, Gram
 from dpfc.spectra import noise_spectral_radius, shrunk_inverse
 
@@ -24,6 +25,10 @@ __all__ = ["DPFCClassifier"]
 
 _NEWTON_FACTOR = 1.6
 _DAMPING_FLOOR = 1e-3  # of the mean eigenvalue
+_INTERCEPT_NOISE = 0.5  # of `logit_noise`: what the constant column may take of it
+# Of the preconditioner's damping: below it, a direction of public features is damped. One
+# number for all data sets; docs/accuracy.md has what others give.
+_MAP_DAMPING = 1.0 / 300.0
 
 
 class DPFCClassifier(PrivateLinearClassifier):
@@ -59,13 +64,24 @@ class DPFCClassifier(PrivateLinearClassifier):
     normalize : bool, default=True
         Scale every row to length C; otherwise only longer rows are scaled down.
     center : bool, default=True
-        Release the mean row (3% of μ²), subtract it, and bound the rows again.
+        Release the mean row, subtract it, and bound the rows again. Its share of the
+        budget follows from the noisy number of rows; where the mean would be lost in its
+        noise, nothing is spent on it (`dpfc.centering`).
     fit_intercept : bool, default=True
         Append a constant column, as a share of a normalised row's length.
     intercept_scaling : float in (0, 1), default=0.1
         Value of the constant column.
-    gram_share : float in (0, 1), default=0.05
-        Share of the budget (of μ²) for the Gram matrix; the gradients get the rest.
+    nonnegative_root : bool, default=True
+        Replace a row without a negative entry by the square roots of its entries, before
+        it is scaled. Pooled activations and counts have few large entries, which
+        would take up most of a row's bounded length. Used with `normalize` only.
+    public_features : array-like of shape (n_public, n_features), FeatureCache or None
+        Unlabelled embeddings of public data, made with the same backbone; default None.
+        Their covariance costs no budget: it takes directions in which rows hardly vary out
+        of the rows, and noisy Gram matrices are shrunk to it. The more alike the public data
+        are to the private ones, the more it helps, most where the budget is small.
+    gram_share : float in (0, 1), default=0.02
+        Share of the solver's budget (of μ²) for the Gram matrix; the gradients get the rest.
     n_steps : int, default=20
     step_size : float or "auto", default="auto"
         η. "auto" is 1.6 over the loss's curvature at zero weights (1.6 n_classes for the
@@ -74,7 +90,9 @@ class DPFCClassifier(PrivateLinearClassifier):
     logit_noise : float, default=0.7
         How far the noise of all steps together may move a logit (standard deviation for
         a row of length C, in a direction without signal); λ = η σ_g C √n_steps / logit_noise
-        follows from it, with σ_g the standard deviation of a gradient's noise.
+        follows from it, with σ_g the standard deviation of a gradient's noise. The constant
+        column, which is the same in all rows, gets half of it, and is shrunk to zero as far
+        as noise explains it.
     residual_clip_norm : float in (0, inf], default=0.5
         c, bound on the norm of a row's residual.
     loss : {"softmax", "sigmoid"}, default="softmax"
@@ -92,7 +110,9 @@ class DPFCClassifier(PrivateLinearClassifier):
         On bounded, centred rows.
     intercept_ : ndarray of shape (n_classes,) or (1,)
     center_ : ndarray of shape (n_features,) or None
-        The released mean of the bounded rows.
+        The released mean of the bounded rows; None where rows were not centred.
+    linear_map_ : ndarray of shape (n_features, n_features) or None
+        What centred rows were multiplied with from the right; from public features only.
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
     privacy_ : PrivacyStatement
@@ -139,7 +159,9 @@ class DPFCClassifier(PrivateLinearClassifier):
         center: bool = True,
         fit_intercept: bool = True,
         intercept_scaling: float = 0.1,
-        gram_share: float = 0.05,
+        nonnegative_root: bool = True,
+        public_features: Any = None,
+        gram_share: float = 0.02,
         n_steps: int = 20,
         step_size: float | Literal["auto"] = "auto",
         logit_noise: float = 0.7,
@@ -162,6 +184,8 @@ class DPFCClassifier(PrivateLinearClassifier):
         self.center = center
         self.fit_intercept = fit_intercept
         self.intercept_scaling = intercept_scaling
+        self.nonnegative_root = nonnegative_root
+        self.public_features = public_features
         self.gram_share = gram_share
         self.n_steps = n_steps
         self.step_size = step_size
@@ -178,35 +202,96 @@ class DPFCClassifier(PrivateLinearClassifier):
             ReleaseRequest("gradient", 1.0 - self.gram_share, self.n_steps),
         ]
 
+    def _needs_n_samples(self) -> bool:
+        return self.public_features is not None
+
+    def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
+        super()._check_size(n_columns, n_classes, device)
+        self._public(n_columns)  # refused before anything is spent, if at all
+
+    def _public(self, n_columns: int) -> PublicFeatures | None:
+        if self.public_features is None:
+            return None
+        row_map = self._row_map()
+        return PublicFeatures(self.public_features, n_columns - row_map.n_columns(0), row_map)
+
+    def _prepare(self, mechanism: GaussianMechanism) -> None:
+        """Take directions out of the rows in which public rows do not vary enough."""
+        public = self._public(mechanism.n_columns)
+        if public is not None and not mechanism.exact:
+            # What `damping` is in the preconditioner, in units of the trace.
+            damping = self._walk(mechanism) / (self.logit_noise * mechanism.row_map.l2_bound)
+            mechanism.map_rows(public.linear_map(_MAP_DAMPING * damping / mechanism.n_samples()))
+
     def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
-        loss = LOSSES[self.loss]
-        step_size = self.step_size
-        if step_size == "auto":
-            step_size = _NEWTON_FACTOR / loss.initial_curvature(mechanism.n_classes)
-        shape = (loss.n_outputs(mechanism.n_classes), mechanism.n_columns)
-        coef = torch.zeros(shape, dtype=torch.float64, device=mechanism.device)
-        inverse = self._preconditioner(mechanism, step_size, self._query(coef))
-        for _ in range(self.n_steps):
-            gradient = loss.project(mechanism.release("gradient", self._query(coef)).value)
-            coef = coef - step_size * (gradient + self.l2_regularization * coef) @ inverse
-        return np.asarray(coef.cpu().numpy())
+        loss, step_size = LOSSES[self.loss], self._step_size(mechanism)
+        coef = torch.zeros(self._shape(mechanism), dtype=torch.float64, device=mechanism.device)
+        inverse = self._preconditioner(mechanism)
+        # The noise of one step in the constant column's weights, all outputs together.
+        doubt = step_size * self._gradient_noise(mechanism) * float(inverse[:, -1].norm())
+        doubt *= math.sqrt(loss.degrees_of_freedom(len(coef)))
+        used = coef
+        for step in range(1, self.n_steps + 1):
+            gradient = loss.project(mechanism.release("gradient", self._query(used)).value)
+            coef = coef - step_size * (gradient + self.l2_regularization * used) @ inverse
+            used = coef.clone()
+            if mechanism.row_map.constant > 0.0:
+                used[:, -1] *= _shrinkage(coef[:, -1], doubt**2 * step)
+        return np.asarray(used.cpu().numpy())
+
+    def _shape(self, mechanism: GaussianMechanism) -> tuple[int, int]:
+        return LOSSES[self.loss].n_outputs(mechanism.n_classes), mechanism.n_columns
 
     def _query(self, coef: torch.Tensor) -> GradientSum:
         return GradientSum(coef, LOSSES[self.loss], float(self.residual_clip_norm))
 
-    def _preconditioner(
-        self, mechanism: GaussianMechanism, step_size: float, query: GradientSum
-    ) -> torch.Tensor:
-        """(Ĝ + (λ + ρ)I)⁻¹ from one release of the Gram matrix."""
+    def _step_size(self, mechanism: GaussianMechanism) -> float:
+        if self.step_size == "auto":
+            return _NEWTON_FACTOR / LOSSES[self.loss].initial_curvature(mechanism.n_classes)
+        return self.step_size
+
+    def _gradient_noise(self, mechanism: GaussianMechanism) -> float:
+        """Standard deviation of one step's noise, at zero weights."""
+        query = self._query(torch.zeros(self._shape(mechanism), dtype=torch.float64))
+        return mechanism.noise_standard_deviation("gradient", query)
+
+    def _walk(self, mechanism: GaussianMechanism) -> float:
+        """How far the noise of all steps moves a weight, times the damping that holds it."""
+        noise = self._gradient_noise(mechanism)
+        return self._step_size(mechanism) * noise * math.sqrt(self.n_steps)
+
+    def _preconditioner(self, mechanism: GaussianMechanism) -> torch.Tensor:
+        """(Ĝ + Λ + ρI)⁻¹ from one release of the Gram matrix."""
         gram = mechanism.release("gram", Gram())
-        n_columns = mechanism.n_columns
+        n_columns, row_map = mechanism.n_columns, mechanism.row_map
         radius = noise_spectral_radius(gram.noise_standard_deviation, n_columns)
-        gradient_noise = mechanism.noise_standard_deviation("gradient", query)
-        walk = step_size * gradient_noise * math.sqrt(self.n_steps)
-        damping = walk * mechanism.row_map.l2_bound / self.logit_noise if walk > 0.0 else 0.0
         # Where nothing is noisy, this keeps directions without rows from blowing up.
         floor = _DAMPING_FLOOR * max(float(gram.value.trace()), 0.0) / n_columns
-        return shrunk_inverse(gram.value, radius, max(damping, floor) + self.l2_regularization)
+        walk = self._walk(mechanism) / self.logit_noise
+        damping = torch.full((n_columns,), floor)
+        if walk > 0.0:
+            damping = damping.clamp(min=walk * row_map.l2_bound)
+            if row_map.constant > 0.0:
+                damping[-1] = max(walk * row_map.constant / _INTERCEPT_NOISE, floor)
+        damping = damping.to(gram.value) + self.l2_regularization
+        return shrunk_inverse(gram.value, radius, damping, self._gram_guess(mechanism))
+
+    def _gram_guess(self, mechanism: GaussianMechanism) -> torch.Tensor | None:
+        """The Gram matrix as public rows have it; None without them."""
+        public, row_map = self._public(mechanism.n_columns), mechanism.row_map
+        if public is None or mechanism.exact:
+            return None
+        moments = (row_map.l2_bound**2 - row_map.constant**2) * public.covariance(row_map.linear)
+        if row_map.constant > 0.0:
+            moments = torch.nn.functional.pad(moments, (0, 1, 0, 1))
+            moments[-1, -1] = row_map.constant**2
+        return mechanism.n_samples() * moments.to(mechanism.device)
 
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return logistic_probabilities(scores, self.loss)
+
+
+def _shrinkage(noisy: torch.Tensor, expected_noise: float) -> float:
+    """James-Stein factor of a vector, given the expected squared norm of its noise."""
+    energy = float(noisy @ noisy)
+    return 1.0 if expected_noise == 0.0 else max(0.0, 1.0 - expected_noise / max(energy, 1e-300))

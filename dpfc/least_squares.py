@@ -60,11 +60,17 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
     normalize : bool, default=True
         Scale every row to length C; otherwise only longer rows are scaled down.
     center : bool, default=True
-        Release the mean row (3% of μ²), subtract it, and bound the rows again.
+        Release the mean row, subtract it, and bound the rows again. Its share of the
+        budget follows from the noisy number of rows; where the mean would be lost in its
+        noise, nothing is spent on it (`dpfc.centering`).
     fit_intercept : bool, default=True
         Append a constant column, as a share of a normalised row's length.
     intercept_scaling : float in (0, 1), default=0.1
         Value of the constant column.
+    nonnegative_root : bool, default=True
+        Replace a row without a negative entry by the square roots of its entries, before
+        it is scaled. Pooled activations and counts have few large entries, which
+        would take up most of a row's bounded length. Used with `normalize` only.
     alpha : float in (0, inf) or None, default=None
         Weight of all rows in the paper's form; None pools the classes.
     sums_share : float in (0, 1), default=0.7
@@ -92,7 +98,9 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
         On bounded, centred rows.
     intercept_ : ndarray of shape (n_classes,) or (1,)
     center_ : ndarray of shape (n_features,) or None
-        The released mean of the bounded rows.
+        The released mean of the bounded rows; None where rows were not centred.
+    linear_map_ : ndarray of shape (n_features, n_features) or None
+        What centred rows were multiplied with from the right; from public features only.
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
     privacy_ : PrivacyStatement
@@ -137,6 +145,7 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
         center: bool = True,
         fit_intercept: bool = True,
         intercept_scaling: float = 0.1,
+        nonnegative_root: bool = True,
         alpha: float | None = None,
         sums_share: float = 0.7,
         discriminant_shift: float = 0.25,
@@ -158,6 +167,7 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
         self.center = center
         self.fit_intercept = fit_intercept
         self.intercept_scaling = intercept_scaling
+        self.nonnegative_root = nonnegative_root
         self.alpha = alpha
         self.sums_share = sums_share
         self.discriminant_shift = discriminant_shift

@@ -40,6 +40,10 @@ class Loss(Protocol):
         """Project a noisy gradient (n_outputs, n_columns) to where exact ones lie."""
         ...
 
+    def degrees_of_freedom(self, n_outputs: int) -> int:
+        """Dimensions that a projected column of a gradient has."""
+        ...
+
 
 class SoftmaxLoss:
     """Multinomial logistic loss, log Σ exp f_k - f_y; r = softmax(f) - e_y."""
@@ -67,6 +71,10 @@ class SoftmaxLoss:
     def project(self, gradient: torch.Tensor) -> torch.Tensor:
         """Residuals sum to zero over the classes; what does not is noise."""
         return gradient - gradient.mean(dim=0)
+
+    def degrees_of_freedom(self, n_outputs: int) -> int:
+        """One less than outputs: columns sum to zero."""
+        return n_outputs - 1
 
 
 class SigmoidLoss:
@@ -96,6 +104,10 @@ class SigmoidLoss:
     def project(self, gradient: torch.Tensor) -> torch.Tensor:
         """Exact gradients lie anywhere."""
         return gradient
+
+    def degrees_of_freedom(self, n_outputs: int) -> int:
+        """One an output."""
+        return n_outputs
 
     @staticmethod
     def hessian_weights(logits: torch.Tensor) -> torch.Tensor:
@@ -128,6 +140,10 @@ class SquaredLoss:
     def project(self, gradient: torch.Tensor) -> torch.Tensor:
         """Exact gradients lie anywhere."""
         return gradient
+
+    def degrees_of_freedom(self, n_outputs: int) -> int:
+        """One an output."""
+        return n_outputs
 
 
 LOSSES: dict[str, Loss] = {

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -134,31 +134,74 @@ class GaussianMechanism:
             self._public_n_samples = round(max(1.0, float(count[0])))
         return self._public_n_samples
 
+    @property
+    def known_n_samples(self) -> float | None:
+        """Number of rows as far as it is public or was released; draws nothing."""
+        return self._public_n_samples
+
+    def n_samples_noise(self) -> float:
+        """Standard deviation of `n_samples`; 0 where the number is public."""
+        drawn = self._records.get("count")
+        return 0.0 if drawn is None else drawn.noise_standard_deviation
+
+    def reallocate(self, name: str, share: float) -> None:
+        """Give a release that was not drawn another share; the others not drawn pay for it.
+
+        The share may depend on what was released already, and on nothing else that is private.
+
+        Raises
+        ------
+        RuntimeError
+            If the release was drawn already, or the new plan costs more than the old one.
+        """
+        if name in self._records:
+            raise RuntimeError(f"{name} was drawn already; its share cannot change any more.")
+        plan = self.plan.reallocated(name, share, keep=self._records)
+        if plan.mu is None or self.plan.mu is None or not plan.mu <= self.plan.mu:
+            raise RuntimeError(f"reallocation would raise mu from {self.plan.mu!r} to {plan.mu!r}.")
+        self.plan = plan
+
+    def map_rows(self, linear: torch.Tensor) -> None:
+        """Multiply the rows of all further releases by a public `exact_linear_map`."""
+        self.row_map = replace(self.row_map, linear=linear.to(self.device))
+        self._rows = None
+
     def center_rows(self) -> None:
         """Release the mean of the bounded rows and centre all further releases by it.
 
         The noisy sum is shrunk as a whole towards zero by the James-Stein factor
         max(0, 1 - σ²d/||s||²), so that a mean that is all noise moves nothing.
 
+        Where the number of rows is private, the sum of a constant column is a second look
+        at it. The column takes a share of 1/(1 + √d) of a row's energy: the mean's error is
+        then as small as it gets for a mean of length C (d/(1 - share) + 1/share is least).
+
         References
         ----------
         James, Stein (1961), Estimation with Quadratic Loss.
         """
-        centred = self.row_map
-        # The constant column's mean is known: only the features are summed.
-        self.row_map = row_map = RowMap(centred.l2_clip_norm, centred.normalize)
+        centred, n_samples, doubt = self.row_map, self.n_samples(), self.n_samples_noise()
+        share = 1.0 / (1.0 + math.sqrt(self._source.n_features))
+        counts = doubt > 0.0 and centred.normalize
+        self.row_map = row_map = replace(
+            centred, intercept_scaling=math.sqrt(share) if counts else 0.0
+        )
         rows = BoundedRows(self._source, row_map, self.n_classes, keep=False)
         release = self._draw("feature_sum", FeatureSum(), rows)
-        total = release.value
-        expected_noise = release.noise_standard_deviation**2 * len(total)
+        total, noise = release.value, release.noise_standard_deviation
+        if counts:
+            again, doubt_again = float(total[-1]) / row_map.constant, noise / row_map.constant
+            weight = 1.0 / (1.0 + (doubt_again / doubt) ** 2)
+            n_samples = round(max(1.0, weight * again + (1.0 - weight) * n_samples))
+            self._public_n_samples = n_samples
+            total, noise = total[:-1] / math.sqrt(1.0 - share), noise / math.sqrt(1.0 - share)
+        expected_noise = noise**2 * len(total)
         energy = max(float(total @ total), 1e-300)
-        mean = total * max(0.0, 1.0 - expected_noise / energy) / self.n_samples()
+        mean = total * max(0.0, 1.0 - expected_noise / energy) / n_samples
         length = float(torch.linalg.vector_norm(mean))
         # As in RowMap, a factor below what rounding can add to a norm.
         mean *= min(1.0, row_map.l2_clip_norm * (1.0 - 2.0**-40) / max(length, 1e-300))
-        self.row_map = RowMap(
-            centred.l2_clip_norm, centred.normalize, mean, centred.intercept_scaling
-        )
+        self.row_map = replace(centred, center=mean)
         self._rows = None  # whatever was bounded before has another map
 
     def release(self, name: str, query: Query) -> Release:

@@ -33,6 +33,8 @@ _MODULES = {
     "DPLeastSquaresClassifier": "dpfc.least_squares",
     "DPNewtonClassifier": "dpfc.newton",
 }
+# Fitted arrays that a model may lack.
+_OPTIONAL = ("center", "linear_map")
 
 
 def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> None:
@@ -51,6 +53,8 @@ def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> 
     parameters |= {"classes": model.classes_.tolist()}
     # Where the owner keeps the ledger is nobody's business; the statement names the data set.
     parameters |= {"ledger": None, "dataset": None}
+    # What public features did to the rows is kept as `linear_map_`.
+    parameters |= {"public_features": None} if "public_features" in parameters else {}
     if not isinstance(parameters["random_state"], int | None):
         parameters["random_state"] = None
     header = {
@@ -64,8 +68,9 @@ def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> 
     if feature_names is not None:
         header["feature_names"] = json.dumps([str(name) for name in feature_names])
     tensors = {"coef": model.coef_, "intercept": model.intercept_}
-    if model.center_ is not None:
-        tensors["center"] = model.center_
+    for name in _OPTIONAL:
+        if (value := getattr(model, f"{name}_")) is not None:
+            tensors[name] = value
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     _write_whole(path, save(contiguous, metadata=header))
 
@@ -111,7 +116,8 @@ def _rebuild(
     parameters = {k: _from_plain(v) for k, v in json.loads(header["parameters"]).items()}
     model: PrivateLinearClassifier = estimator_class(**parameters)
     model.coef_, model.intercept_ = tensors["coef"], tensors["intercept"]
-    model.center_ = tensors.get("center")
+    for part in _OPTIONAL:
+        setattr(model, f"{part}_", tensors.get(part))
     model.classes_ = np.asarray(json.loads(header["classes"]))
     model.n_features_in_ = model.coef_.shape[1]
     model.privacy_ = PrivacyStatement.from_json(header["privacy"])
@@ -132,6 +138,7 @@ def _check_parts(model: PrivateLinearClassifier, tensors: dict[str, NDArray[Any]
         model.coef_.shape == (n_outputs, n_features)
         and model.intercept_.shape == (n_outputs,)
         and (model.center_ is None or model.center_.shape == (n_features,))
+        and (model.linear_map_ is None or model.linear_map_.shape == (n_features, n_features))
         and len(getattr(model, "feature_names_in_", range(n_features))) == n_features
     )
     if not shapes_fit:

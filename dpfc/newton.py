@@ -56,11 +56,17 @@ class DPNewtonClassifier(PrivateLinearClassifier):
     normalize : bool, default=True
         Scale every row to length C; otherwise only longer rows are scaled down.
     center : bool, default=True
-        Release the mean row (3% of μ²), subtract it, and bound the rows again.
+        Release the mean row, subtract it, and bound the rows again. Its share of the
+        budget follows from the noisy number of rows; where the mean would be lost in its
+        noise, nothing is spent on it (`dpfc.centering`).
     fit_intercept : bool, default=True
         Append a constant column, as a share of a normalised row's length.
     intercept_scaling : float in (0, 1), default=0.1
         Value of the constant column.
+    nonnegative_root : bool, default=True
+        Replace a row without a negative entry by the square roots of its entries, before
+        it is scaled. Pooled activations and counts have few large entries, which
+        would take up most of a row's bounded length. Used with `normalize` only.
     hessian_share : float in (0, 1), default=0.5
         Share of the budget (of μ²) for the Hessians; the gradients get the rest.
     n_steps : int, default=5
@@ -82,7 +88,9 @@ class DPNewtonClassifier(PrivateLinearClassifier):
         On bounded, centred rows.
     intercept_ : ndarray of shape (n_classes,) or (1,)
     center_ : ndarray of shape (n_features,) or None
-        The released mean of the bounded rows.
+        The released mean of the bounded rows; None where rows were not centred.
+    linear_map_ : ndarray of shape (n_features, n_features) or None
+        What centred rows were multiplied with from the right; from public features only.
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
     privacy_ : PrivacyStatement
@@ -127,6 +135,7 @@ class DPNewtonClassifier(PrivateLinearClassifier):
         center: bool = True,
         fit_intercept: bool = True,
         intercept_scaling: float = 0.1,
+        nonnegative_root: bool = True,
         hessian_share: float = 0.5,
         n_steps: int = 5,
         damping: float = 1.0,
@@ -148,6 +157,7 @@ class DPNewtonClassifier(PrivateLinearClassifier):
         self.center = center
         self.fit_intercept = fit_intercept
         self.intercept_scaling = intercept_scaling
+        self.nonnegative_root = nonnegative_root
         self.hessian_share = hessian_share
         self.n_steps = n_steps
         self.damping = damping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,12 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     normalize: bool
     fit_intercept: bool
     intercept_scaling: float
+    nonnegative_root: bool
 
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]
     center_: NDArray[np.float64] | None
+    linear_map_: NDArray[np.float64] | None
     classes_: NDArray[Any]
     n_features_in_: int
 
@@ -76,8 +79,7 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Linear scores, block by block, shape (n_samples, n_outputs or 1)."""
         check_is_fitted(self, "coef_")
-        center = None if self.center_ is None else torch.from_numpy(self.center_)
-        row_map, coef = self._row_map(center), torch.from_numpy(self.coef_).T
+        row_map, coef = self._fitted_row_map(), torch.from_numpy(self.coef_).T
         X = self._check_features(X)
         if isinstance(X, BlockSource):
             blocks = (np.asarray(block, dtype=np.float64) for block, _ in X.blocks(_PREDICT_ROWS))
@@ -121,7 +123,21 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_finite(X)
         return X
 
-    def _row_map(self, center: torch.Tensor | None, intercept: bool = False) -> RowMap:
-        scaling = self.intercept_scaling if intercept and self.fit_intercept else 0.0
+    def _row_map(self) -> RowMap:
+        """How rows are bounded before anything is released."""
+        scaling = self.intercept_scaling if self.fit_intercept else 0.0
         # NumPy's scalars would carry a low precision into the bound.
-        return RowMap(float(self.l2_clip_norm), self.normalize, center, float(scaling))
+        return RowMap(
+            float(self.l2_clip_norm),
+            self.normalize,
+            intercept_scaling=float(scaling),
+            nonnegative_root=self.nonnegative_root,
+        )
+
+    def _fitted_row_map(self) -> RowMap:
+        """How rows are mapped to what `coef_` is for: without the constant column."""
+        center, linear = (
+            None if array is None else torch.from_numpy(array)
+            for array in (self.center_, self.linear_map_)
+        )
+        return replace(self._row_map(), center=center, linear=linear, intercept_scaling=0.0)

@@ -63,8 +63,7 @@ class ScoredRows:
     def __init__(self, source: LabeledRows, model: LinearPredictor):
         self._source = source
         self._model = model
-        center = None if model.center_ is None else torch.from_numpy(model.center_)
-        self._row_map = model._row_map(center)
+        self._row_map = model._fitted_row_map()
         self._coef = torch.from_numpy(model.coef_)
         self.n_samples = source.n_samples
         self.n_features = 1 + len(model.classes_)

@@ -127,6 +127,6 @@ def open_rows(
     rows = reader._open_rows(X, y)
     for params in candidates:
         model = clone(estimator).set_params(**params)
-        width = model._row_map(None, intercept=True).n_columns(rows.n_features)
+        width = model._row_map().n_columns(rows.n_features)
         model._check_size(width, len(reader.classes_), rows.device)
     return rows, {name: getattr(reader, name) for name in PUBLIC if hasattr(reader, name)}

@@ -27,8 +27,13 @@ def noise_spectral_radius(noise_standard_deviation: float, n_columns: int) -> fl
     return noise_standard_deviation * math.sqrt(2.0 * n_columns)
 
 
-def shrunk_inverse(noisy: torch.Tensor, radius: float, damping: float) -> torch.Tensor:
-    """Inverse of Â + damping I, with Â the estimate of A from A + noise.
+def shrunk_inverse(
+    noisy: torch.Tensor,
+    radius: float,
+    damping: float | torch.Tensor,
+    guess: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Inverse of Â + diag(damping), with Â the estimate of A from A + noise.
 
     Â keeps the eigenvectors of the noisy matrix and gives each the eigenvalue that is
     best in expected squared error given all of them, whatever A's spectrum is:
@@ -45,9 +50,12 @@ def shrunk_inverse(noisy: torch.Tensor, radius: float, damping: float) -> torch.
         Symmetric; A is positive semi-definite.
     radius : float
         R, the edge of the noise's spectrum; 0 means that there is no noise.
-    damping : float
+    damping : float or torch.Tensor of shape (d,)
         In the units of A's eigenvalues. With 0, directions in which Â is singular get
         0 (the pseudo-inverse).
+    guess : torch.Tensor of shape (d, d) or None
+        What A is without looking at the data. What it leaves of the noisy matrix is
+        cleaned instead, and where noise explains all of that, Â is the guess.
 
     Returns
     -------
@@ -58,15 +66,30 @@ def shrunk_inverse(noisy: torch.Tensor, radius: float, damping: float) -> torch.
     Bun, Allez, Bouchaud, Potters (2016), Rotational Invariant Estimator for General
     Noisy Matrices, section III (additive noise).
     """
-    values, vectors = torch.linalg.eigh(noisy)
-    cleaned = (values - radius**2 / 2.0 * _resolvent(values, radius)).clamp(min=0.0)
+    values, vectors = _estimate(noisy, radius, guess)
+    if isinstance(damping, torch.Tensor):
+        if bool((damping != damping[0]).any()):
+            damped = (vectors * values) @ vectors.T + damping.diag()
+            return torch.cholesky_inverse(torch.linalg.cholesky(damped))
+        damping = float(damping[0])
     if damping == 0.0:
-        regular = cleaned > _SINGULAR * cleaned.max()
-        inverse = torch.where(regular, 1.0 / torch.where(regular, cleaned, 1.0), 0.0)
+        regular = values > _SINGULAR * values.max()
+        inverse = torch.where(regular, 1.0 / torch.where(regular, values, 1.0), 0.0)
     else:
-        inverse = 1.0 / (cleaned + damping)
+        inverse = 1.0 / (values + damping)
     result: torch.Tensor = (vectors * inverse) @ vectors.T
     return result
+
+
+def _estimate(
+    noisy: torch.Tensor, radius: float, guess: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues and eigenvectors of Â, the former non-negative."""
+    values, vectors = torch.linalg.eigh(noisy if guess is None else noisy - guess)
+    values = values - radius**2 / 2.0 * _resolvent(values, radius)
+    if guess is not None:
+        values, vectors = torch.linalg.eigh(guess + (vectors * values) @ vectors.T)
+    return values.clamp(min=0.0), vectors
 
 
 def _resolvent(values: torch.Tensor, radius: float) -> torch.Tensor:

@@ -178,3 +178,4 @@ def _set_zero(model: PrivateLinearClassifier) -> None:
     model.coef_ = np.zeros((n_outputs, model.n_features_in_))
     model.intercept_ = np.zeros(n_outputs)
     model.center_ = None
+    model.linear_map_ = None

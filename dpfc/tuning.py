@@ -319,7 +319,8 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             classes_in_cache=isinstance(X, BlockSource) and X.class_names is not None,
             neighboring_relation=plan.promise.neighboring_relation,
             n_samples_stated=self.estimator.n_samples is not None,
-            l2_bound=model._row_map(None, intercept=True).l2_bound,
+            l2_bound=model._row_map().l2_bound,
+            public_features=getattr(model, "public_features", None) is not None,
             searched=True,
         )
         statement = make_statement(

@@ -40,6 +40,11 @@ def assert_close(actual, expected, tolerance):
     assert np.linalg.norm(actual - expected) <= tolerance * np.linalg.norm(expected)
 
 
+def rooted(X):
+    """Rows without a negative entry become their square roots."""
+    return np.where((X >= 0).all(axis=1, keepdims=True), np.sqrt(np.abs(X)), X)
+
+
 def pairs_to_one(weights):
     """Two classes keep the difference of their weights."""
     return weights[1:] - weights[:1] if len(weights) == 2 else weights
@@ -115,7 +120,8 @@ def test_normalizing_and_centring_are_what_a_pipeline_would_do(data):
     model = DPLeastSquaresClassifier(
         math.inf, classes=range(n_classes), l2_regularization=1.0, fit_intercept=False
     ).fit(X, y)
-    bounded = X / np.linalg.norm(X, axis=1, keepdims=True)
+    assert 0 < (X >= 0).all(axis=1).sum() < len(X)
+    bounded = rooted(X) / np.linalg.norm(rooted(X), axis=1, keepdims=True)
     centred = bounded - bounded.mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     expected = np.linalg.solve(centred.T @ centred + np.eye(5), centred.T @ np.eye(n_classes)[y]).T
@@ -133,8 +139,9 @@ def test_prediction_uses_rows_as_fitting_did(data, normalize):
         math.inf, classes=range(n_classes), l2_regularization=1.0, l2_clip_norm=2.0,
         intercept_scaling=0.3, normalize=normalize,
     ).fit(X, y)  # fmt: skip
-    norms = np.linalg.norm(X, axis=1, keepdims=True)
-    bounded = X * (2.0 / norms if normalize else np.minimum(1.0, 2.0 / norms))
+    rows = rooted(X) if normalize else X
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    bounded = rows * (2.0 / norms if normalize else np.minimum(1.0, 2.0 / norms))
     centred = bounded - model.center_
     norms = np.linalg.norm(centred, axis=1, keepdims=True)
     centred *= 2.0 / norms if normalize else np.minimum(1.0, 2.0 / norms)

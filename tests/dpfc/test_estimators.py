@@ -340,8 +340,12 @@ def test_the_statement_is_what_the_plan_promised(
     assert statement.private
     assert statement.neighboring_relation == relation
     assert 0.99 <= statement.epsilon_by_accountant["exact"] <= 1.0
-    drawn = {r.name: (r.count, r.noise_multiplier) for r in statement.releases}
-    assert drawn == {r.name: (r.count, r.noise_multiplier) for r in plan.releases}
+    drawn = {r.name: r.count for r in statement.releases}
+    assert drawn == {r.name: r.count for r in plan.releases}
+    # The mean's share follows from the noisy count; what all releases cost together does not.
+    assert statement.mu <= plan.mu
+    assert statement.mu == pytest.approx(plan.mu, rel=1e-9)
+    assert math.fsum(r.share_of_budget for r in statement.releases) == pytest.approx(1.0)
     needs_count = relation == "add_or_remove_one" and n_samples is None
     assert ("count" in drawn) == needs_count
     assert math.fsum(r.share for r in plan.releases) == pytest.approx(1.0)

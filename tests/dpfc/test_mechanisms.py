@@ -485,9 +485,9 @@ def test_centring_keeps_bound_and_constant_column_and_records_what_it_took():
     mechanism.center_rows()
     assert mechanism.row_map.l2_bound == 2.0
     assert mechanism.n_columns == N_FEATURES + 1
-    assert [record.name for record in mechanism.records] == ["feature_sum", "count"]
-    assert mechanism.records[0].shape == [N_FEATURES]
-    assert mechanism.records[0].l2_sensitivity == 2.0
+    assert [record.name for record in mechanism.records] == ["count", "feature_sum"]
+    assert mechanism.records[1].shape == [N_FEATURES + 1]  # and the count, once more
+    assert mechanism.records[1].l2_sensitivity == 2.0
 
 
 def test_centring_after_a_release_applies_to_the_next_one():

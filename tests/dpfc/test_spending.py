@@ -104,16 +104,18 @@ def test_a_fit_that_exceeds_the_budget_releases_and_records_nothing(ledger, digi
 
 def test_two_fits_that_both_fitted_at_first_cannot_both_spend(ledger, digits, monkeypatch):
     normal = SystemNoise.standard_normal
-    monkeypatch.setattr(
-        dpfc.base.GaussianMechanism,
-        "center_rows",
-        lambda self: ledger.spend(
-            "digits",
-            dpfc.DPLeastSquaresClassifier(epsilon=2.9).privacy_plan().event,
-            neighboring_relation="add_or_remove_one",
-            purpose="somebody was quicker",
-        ),
-    )
+
+    def somebody_else(self):
+        if not ledger.history("digits"):
+            ledger.spend(
+                "digits",
+                dpfc.DPLeastSquaresClassifier(epsilon=2.9).privacy_plan().event,
+                neighboring_relation="add_or_remove_one",
+                purpose="somebody was quicker",
+            )
+        return 1000
+
+    monkeypatch.setattr(dpfc.base.GaussianMechanism, "n_samples", somebody_else)
     monkeypatch.setattr(SystemNoise, "standard_normal", lambda *_: pytest.fail("noise was drawn"))
     with pytest.raises(BudgetExceeded):
         classifier(ledger).fit(*digits)
