@@ -118,6 +118,10 @@ class PrivateLinearClassifier(LinearPredictor):
         """Whether the solver itself scales by the number of rows."""
         return False
 
+    def _mean_guess(self, n_features: int) -> torch.Tensor | None:
+        """The bounded rows' mean, as far as it is public."""
+        return None
+
     def _prepare(self, mechanism: GaussianMechanism) -> None:
         """Change how rows are mapped, by what is public, before the solver's first release."""
 
@@ -236,15 +240,16 @@ class PrivateLinearClassifier(LinearPredictor):
 
     def _center(self, mechanism: GaussianMechanism, n_features: int) -> None:
         """Centre the rows where their mean can be told from noise, for what that is worth."""
-        plan = mechanism.plan
+        plan, guess = mechanism.plan, self._mean_guess(n_features)
         if plan.mu is not None and not mechanism.exact:
             factor = FeatureSum().l2_sensitivity(1.0, plan.neighboring_relation)
             n_samples = max(mechanism.n_samples(), mechanism.n_samples_noise())
             share = mean_share(plan.mu * n_samples / factor, n_features)
             mechanism.reallocate("feature_sum", share)
             if share == 0.0:
+                mechanism.map_rows(center=guess)
                 return
-        mechanism.center_rows()
+        mechanism.center_rows(guess)
 
     def _check_parameters(self) -> NoiseSource:
         check_parameters(self.get_params(deep=False), self._constraints)

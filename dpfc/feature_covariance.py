@@ -28,7 +28,7 @@ _DAMPING_FLOOR = 1e-3  # of the mean eigenvalue
 _INTERCEPT_NOISE = 0.5  # of `logit_noise`: what the constant column may take of it
 # Of the preconditioner's damping: below it, a direction of public features is damped. One
 # number for all data sets; docs/accuracy.md has what others give.
-_MAP_DAMPING = 1.0 / 300.0
+_MAP_DAMPING = 1.0 / 600.0
 
 
 class DPFCClassifier(PrivateLinearClassifier):
@@ -207,21 +207,25 @@ class DPFCClassifier(PrivateLinearClassifier):
 
     def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
         super()._check_size(n_columns, n_classes, device)
-        self._public(n_columns)  # refused before anything is spent, if at all
+        self._public(n_columns - self._row_map().n_columns(0))  # refused now, or never
 
-    def _public(self, n_columns: int) -> PublicFeatures | None:
+    def _public(self, n_features: int) -> PublicFeatures | None:
         if self.public_features is None:
             return None
-        row_map = self._row_map()
-        return PublicFeatures(self.public_features, n_columns - row_map.n_columns(0), row_map)
+        return PublicFeatures(self.public_features, n_features, self._row_map())
+
+    def _mean_guess(self, n_features: int) -> torch.Tensor | None:
+        public = self._public(n_features)
+        return None if public is None else self.l2_clip_norm * public.center
 
     def _prepare(self, mechanism: GaussianMechanism) -> None:
         """Take directions out of the rows in which public rows do not vary enough."""
-        public = self._public(mechanism.n_columns)
+        public = self._public(mechanism.n_features)
         if public is not None and not mechanism.exact:
             # What `damping` is in the preconditioner, in units of the trace.
             damping = self._walk(mechanism) / (self.logit_noise * mechanism.row_map.l2_bound)
-            mechanism.map_rows(public.linear_map(_MAP_DAMPING * damping / mechanism.n_samples()))
+            threshold = _MAP_DAMPING * damping / mechanism.n_samples()
+            mechanism.map_rows(linear=public.linear_map(threshold))
 
     def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
         loss, step_size = LOSSES[self.loss], self._step_size(mechanism)
@@ -278,7 +282,7 @@ class DPFCClassifier(PrivateLinearClassifier):
 
     def _gram_guess(self, mechanism: GaussianMechanism) -> torch.Tensor | None:
         """The Gram matrix as public rows have it; None without them."""
-        public, row_map = self._public(mechanism.n_columns), mechanism.row_map
+        public, row_map = self._public(mechanism.n_features), mechanism.row_map
         if public is None or mechanism.exact:
             return None
         moments = (row_map.l2_bound**2 - row_map.constant**2) * public.covariance(row_map.linear)

@@ -112,6 +112,11 @@ class GaussianMechanism:
         self._public_n_samples = n_samples
 
     @property
+    def n_features(self) -> int:
+        """Width of a row as it came."""
+        return self._source.n_features
+
+    @property
     def n_columns(self) -> int:
         """Width of a mapped row."""
         return self.row_map.n_columns(self._source.n_features)
@@ -161,16 +166,25 @@ class GaussianMechanism:
             raise RuntimeError(f"reallocation would raise mu from {self.plan.mu!r} to {plan.mu!r}.")
         self.plan = plan
 
-    def map_rows(self, linear: torch.Tensor) -> None:
-        """Multiply the rows of all further releases by a public `exact_linear_map`."""
-        self.row_map = replace(self.row_map, linear=linear.to(self.device))
-        self._rows = None
+    def map_rows(
+        self, *, center: torch.Tensor | None = None, linear: torch.Tensor | None = None
+    ) -> None:
+        """Centre the rows of all further releases, or multiply them by an `exact_linear_map`.
 
-    def center_rows(self) -> None:
+        Both must be public, or come from releases.
+        """
+        if center is not None:
+            self.row_map = replace(self.row_map, center=center.to(self.device))
+        if linear is not None:
+            self.row_map = replace(self.row_map, linear=linear.to(self.device))
+        self._rows = None  # whatever was bounded before has another map
+
+    def center_rows(self, guess: torch.Tensor | None = None) -> None:
         """Release the mean of the bounded rows and centre all further releases by it.
 
-        The noisy sum is shrunk as a whole towards zero by the James-Stein factor
-        max(0, 1 - σ²d/||s||²), so that a mean that is all noise moves nothing.
+        The noisy mean is shrunk towards a public guess, or zero, by the James-Stein factor
+        max(0, 1 - σ²d/||s||²), with s the sum of the rows less what the guess makes of it:
+        a mean that is all noise moves nothing.
 
         Where the number of rows is private, the sum of a constant column is a second look
         at it. The column takes a share of 1/(1 + √d) of a row's energy: the mean's error is
@@ -195,14 +209,16 @@ class GaussianMechanism:
             n_samples = round(max(1.0, weight * again + (1.0 - weight) * n_samples))
             self._public_n_samples = n_samples
             total, noise = total[:-1] / math.sqrt(1.0 - share), noise / math.sqrt(1.0 - share)
-        expected_noise = noise**2 * len(total)
+        guess = torch.zeros_like(total) if guess is None else guess.to(total)
+        total = total - n_samples * guess
+        expected_noise = noise**2 * len(total) + doubt**2 * float(guess @ guess)
         energy = max(float(total @ total), 1e-300)
-        mean = total * max(0.0, 1.0 - expected_noise / energy) / n_samples
+        mean = guess + total * max(0.0, 1.0 - expected_noise / energy) / n_samples
         length = float(torch.linalg.vector_norm(mean))
         # As in RowMap, a factor below what rounding can add to a norm.
         mean *= min(1.0, row_map.l2_clip_norm * (1.0 - 2.0**-40) / max(length, 1e-300))
-        self.row_map = replace(centred, center=mean)
-        self._rows = None  # whatever was bounded before has another map
+        self.row_map = centred
+        self.map_rows(center=mean)
 
     def release(self, name: str, query: Query) -> Release:
         """Draw one planned release.

@@ -33,6 +33,11 @@ class PublicFeatures:
     row_map : RowMap
         How private rows are bounded; `normalize` is needed.
 
+    Attributes
+    ----------
+    center : torch.Tensor of shape (n_features,)
+        Mean of the public rows, bounded to length 1.
+
     Raises
     ------
     ValueError
@@ -57,8 +62,8 @@ class PublicFeatures:
             )
         bounded = replace(row_map, l2_clip_norm=1.0, intercept_scaling=0.0)
         rows = torch.from_numpy(np.asarray(array, dtype=np.float64))
-        center = bounded(rows).mean(dim=0)
-        self._row_map = replace(bounded, center=center)
+        self.center = bounded(rows).mean(dim=0)
+        self._row_map = replace(bounded, center=self.center)
         self._rows = rows
 
     def covariance(self, linear: torch.Tensor | None = None) -> torch.Tensor:
