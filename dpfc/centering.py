@@ -36,6 +36,6 @@ def mean_share(signal_to_noise: float, n_features: int) -> float:
         0 where centring does not pay.
     """
     a = n_features / (_CENTRED_ENERGY * signal_to_noise**2)
-    share = a * (math.sqrt(1.0 + 1.0 / a) - 1.0)
+    share = 1.0 / (1.0 + math.sqrt(1.0 + 1.0 / a))
     worth = (1.0 - share) / (1.0 + a / share)
     return share if worth > _CENTRED_ENERGY else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,12 @@ def logistic_ceiling(
 def bound_rows(
     X: NDArray[np.floating], X_test: NDArray[np.floating]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Normalise, centre by the exact mean of `X`, and normalise again; float32."""
+    """Map rows as the estimators do by default, centred by the exact mean of `X`; float32."""
     import torch
 
     from dpfc.row_map import RowMap
 
     rows, test_rows = torch.from_numpy(X), torch.from_numpy(X_test)
-    row_map = RowMap(center=RowMap()(rows).mean(dim=0))
+    row_map = RowMap(nonnegative_root=True)
+    row_map = replace(row_map, center=row_map(rows).mean(dim=0))
     return row_map(rows).float().numpy(), row_map(test_rows).float().numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dpfc.experiments.console import print_json
 from dpfc.experiments.files import check_writable
@@ -22,11 +22,15 @@ from dpfc.experiments.options import (
     LedgerPath,
     Method,
     ModelOut,
+    PublicFeatures,
     PublicSize,
     Relation,
     Seed,
     Settings,
 )
+
+if TYPE_CHECKING:
+    from dpfc.features import FeatureCache
 
 __all__ = ["fit"]
 
@@ -40,6 +44,7 @@ def fit(
     neighboring_relation: Relation = "add_or_remove_one",
     n_samples: PublicSize = None,
     classes: Classes = None,
+    public_features: PublicFeatures = None,
     seed: Seed = None,
     accountant: Accountant = "auto",
     ledger: LedgerPath = None,
@@ -56,15 +61,20 @@ def fit(
     With --ledger and --dataset, the spend is written into the ledger before anything is released,
     and a fit that would exceed what remains of the budget is refused.
 
+    With --public-features, embeddings of unlabelled public data tell where private rows lie, for
+    free. They must hold nothing private.
+
     Example: dpfc fit --features features/train --epsilon 1 --out model.safetensors
     """
     from dpfc.features import FeatureCache
 
     check_writable(out, force=force)
     cache = FeatureCache.open(features)
+    own = {} if public_features is None else _open_public(public_features, method, cache)
     model = make_estimator(
         method,
         settings or (),
+        **own,
         epsilon=epsilon,
         delta=delta,
         neighboring_relation=neighboring_relation,
@@ -86,6 +96,20 @@ def fit(
         return
     print(model.privacy_.to_text())
     print(f"\nModel: {out} ({type(model).__name__}, {seconds:.1f} s)")
+
+
+def _open_public(folder: Path, method: str, private: FeatureCache) -> dict[str, Any]:
+    from dpfc.features import FeatureCache
+
+    if method != "fc":
+        raise ValueError(f"--public-features is for --method fc, got {method!r}.")
+    public = FeatureCache.open(folder)
+    if public.manifest.backbone != private.manifest.backbone:
+        raise ValueError(
+            f"{folder} was embedded by another backbone, or other weights, than the private cache: "
+            "use the same dpfc extract options for both."
+        )
+    return {"public_features": public}
 
 
 def _report(model: Any, method: str, out: Path) -> dict[str, Any]:

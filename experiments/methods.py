@@ -31,6 +31,7 @@ _OPTIONS = {
     "ledger": "--ledger",
     "dataset": "--dataset",
     "random_state": "--seed",
+    "public_features": "--public-features",
 }
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 

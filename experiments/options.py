@@ -22,6 +22,7 @@ __all__ = [
     "MethodName",
     "ModelOut",
     "ModelPath",
+    "PublicFeatures",
     "PublicSize",
     "Relation",
     "Seed",
@@ -66,6 +67,15 @@ PublicSize = Annotated[
     typer.Option(
         metavar="N",
         help="Number of rows, if it is public knowledge; otherwise it is treated as private.",
+    ),
+]
+PublicFeatures = Annotated[
+    Path | None,
+    typer.Option(
+        "--public-features",
+        metavar="DIR",
+        help="Feature cache of public data, same backbone, labels not used: costs no budget and "
+        "helps most where the budget is small. For fc only.",
     ),
 ]
 Classes = Annotated[

@@ -7,6 +7,8 @@ import pickle
 
 import dp_accounting as dpa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dpfc.accounting import PlannedRelease, PrivacyPlan, ReleaseRequest
 
@@ -98,3 +100,82 @@ def test_a_bad_noise_multiplier_is_named(bad):
 def test_a_bad_target_of_a_plan_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         PrivacyPlan(*arguments, (release(),))
+
+
+# -- reallocation --------------------------------------------------------------------
+
+
+def spread(z=3.0) -> PrivacyPlan:
+    requests = [
+        ReleaseRequest("count", 0.005),
+        ReleaseRequest("mean", 0.03),
+        ReleaseRequest("gram", 0.065),
+        ReleaseRequest("gradient", 0.9, 20),
+    ]
+    return plan(
+        *(
+            PlannedRelease(r.name, z * math.sqrt(r.count / r.share), r.count, 1.0, r.share)
+            for r in requests
+        )
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-12, 0.001, 0.03, 0.4, 0.92])
+@pytest.mark.parametrize("keep", [(), ("count",), ("count", "gram")])
+def test_reallocating_keeps_mu_and_what_was_drawn(share, keep):
+    before = spread()
+    after = before.reallocated("mean", share, keep=keep)
+    assert after.mu <= before.mu
+    assert after.mu == pytest.approx(before.mu, rel=1e-12)
+    assert math.fsum(r.share for r in after.releases) == pytest.approx(1.0)
+    assert ("mean" in {r.name for r in after.releases}) == (share > 0)
+    for name in keep:
+        assert after[name] == before[name]
+    # The others keep their proportions.
+    ratio = before["gradient"].noise_multiplier / before["gram"].noise_multiplier
+    if "gram" not in keep:
+        after_ratio = after["gradient"].noise_multiplier / after["gram"].noise_multiplier
+        assert after_ratio == pytest.approx(ratio)
+    # A share is what it says: of the whole budget, in 1/z².
+    for r in after.releases:
+        assert r.count / r.noise_multiplier**2 == pytest.approx(r.share * before.mu**2)
+
+
+@given(
+    st.lists(st.floats(1e-6, 1.0), min_size=2, max_size=6),
+    st.lists(st.tuples(st.integers(0, 5), st.just(0.0) | st.floats(1e-9, 0.9)), max_size=5),
+    st.floats(1e-3, 1e6),
+)
+def test_no_sequence_of_reallocations_raises_mu(shares, moves, z):
+    total = math.fsum(shares)
+    start = plan(
+        *(
+            PlannedRelease(f"r{i}", z * math.sqrt(total / share), 1, 1.0, share / total)
+            for i, share in enumerate(shares)
+        )
+    )
+    now = start
+    for index, part in moves:
+        names = [r.name for r in now.releases]
+        if len(names) > 1:
+            name = names[index % len(names)]
+            pool = math.fsum(r.share for r in now.releases)
+            now = now.reallocated(name, part * pool)
+    assert now.mu <= start.mu
+    assert now.mu == pytest.approx(start.mu, rel=1e-9)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 2.0, math.nan])
+def test_a_share_that_others_cannot_pay_is_refused(share):
+    with pytest.raises(ValueError, match="share must be"):
+        spread().reallocated("mean", share)
+
+
+def test_only_full_batch_releases_with_noise_are_reallocated():
+    for other in (release("gradient", q=0.5), release("gradient", z=0.0)):
+        with pytest.raises(ValueError, match="full-batch"):
+            plan(release("mean"), other).reallocated("mean", 0.1)
+    with pytest.raises(ValueError, match="share must be"):
+        plan(release("mean"), release("gram")).reallocated("mean", 0.1, keep=("gram",))
+    with pytest.raises(KeyError, match="no release named"):
+        spread().reallocated("absent", 0.1)

@@ -26,7 +26,7 @@ from dpfc.queries import (
     Gram,
     HessianSum,
 )
-from dpfc.row_map import RowMap
+from dpfc.row_map import RowMap, exact_linear_map
 
 N_CLASSES, N_FEATURES = 3, 30
 RELATIONS = ["add_or_remove_one", "replace_one"]
@@ -516,3 +516,81 @@ def test_what_the_accountant_cannot_sample_under_replace_one_is_refused(name):
     with pytest.raises(ValueError, match="cannot be sampled"):
         mechanism.release(name, QUERIES[name])
     assert mechanism.records == []
+
+
+# -- reallocation and public maps ----------------------------------------------------
+
+
+def test_a_reallocated_release_has_the_noise_of_its_new_share():
+    mechanism = mechanism_of(2.0, {"feature_sum": 1, "class_sums": 1}, noise=ConstantNoise(1.0))
+    mechanism.reallocate("feature_sum", 0.1)
+    scales = {
+        name: mechanism.release(name, QUERIES[name]).noise_standard_deviation
+        for name in ("feature_sum", "class_sums")
+    }
+    assert scales["feature_sum"] == pytest.approx(2.0 * math.sqrt(0.5 / 0.1), rel=1e-3)
+    assert scales["class_sums"] == pytest.approx(2.0 * math.sqrt(0.5 / 0.9), rel=1e-3)
+    spent = math.fsum(r.count / r.noise_multiplier**2 for r in mechanism.records)
+    assert spent == pytest.approx(2 / 2.0**2)
+    assert spent <= 2 / 2.0**2
+
+
+def test_what_was_drawn_is_not_reallocated():
+    mechanism = mechanism_of(2.0, {"count": 1, "feature_sum": 1, "gram": 1})
+    mechanism.n_samples()
+    before = mechanism.plan["count"]
+    with pytest.raises(RuntimeError, match="drawn already"):
+        mechanism.reallocate("count", 0.1)
+    mechanism.reallocate("feature_sum", 0.0)
+    assert mechanism.plan["count"] == before
+    with pytest.raises(KeyError):
+        mechanism.center_rows()
+    assert [record.name for record in mechanism.records] == ["count"]
+
+
+def test_a_plan_that_costs_more_is_never_taken(monkeypatch):
+    mechanism = mechanism_of(2.0, {"feature_sum": 1, "gram": 1})
+    cheaper = plan_of(1.9, {"feature_sum": 1, "gram": 1})
+    monkeypatch.setattr(PrivacyPlan, "reallocated", lambda *_, **__: cheaper)
+    with pytest.raises(RuntimeError, match="would raise mu"):
+        mechanism.reallocate("feature_sum", 0.1)
+    assert mechanism.plan.mu == pytest.approx(math.sqrt(2 / 4))
+
+
+@pytest.mark.parametrize("n", [3, 200])
+def test_a_noisy_mean_is_shrunk_to_the_guess(n):
+    rows = private_rows(n)
+    mean = RowMap()(torch.from_numpy(rows._X)).mean(dim=0)
+    exact = mechanism_of(0.0, rows=rows)
+    exact.center_rows(mean + 0.1)
+    torch.testing.assert_close(exact.row_map.center, mean, rtol=1e-9, atol=1e-12)
+    drowned = mechanism_of(noise=ConstantNoise(1e-3), noise_multiplier=1e4, rows=rows)
+    drowned.center_rows(mean + 0.1)  # noise is expected, and hardly comes
+    torch.testing.assert_close(drowned.row_map.center, mean + 0.1)
+
+
+def test_a_second_look_at_the_number_of_rows_is_more_precise_than_the_first():
+    first, both = [], []
+    for seed in range(400):
+        mechanism = mechanism_of(4.0, rows=private_rows(100), noise=SeededNoise(seed))
+        first.append(mechanism.n_samples())
+        mechanism.center_rows()
+        both.append(mechanism.n_samples())
+    share = 1 / (1 + math.sqrt(N_FEATURES))
+    expected = 4.0 / math.sqrt(1.0 + share)
+    assert np.std(first) == pytest.approx(4.0, rel=0.15)
+    assert np.std(both) == pytest.approx(expected, rel=0.15)
+    assert np.mean(both) == pytest.approx(100, abs=4 * expected / 20)
+
+
+def test_public_maps_apply_to_all_further_releases():
+    rows = private_rows(50)
+    center = torch.full((N_FEATURES,), 0.05, dtype=torch.float64)
+    linear = exact_linear_map(torch.eye(N_FEATURES, dtype=torch.float64) + 0.1)
+    mechanism = mechanism_of(0.0, rows=rows)
+    mechanism.release("feature_sum", FeatureSum())
+    mechanism.map_rows(center=center)
+    mechanism.map_rows(linear=linear)
+    mapped = RowMap(center=center, linear=linear)(torch.from_numpy(rows._X))
+    released = mechanism.release("gram", Gram()).value
+    torch.testing.assert_close(released, mapped.T @ mapped)

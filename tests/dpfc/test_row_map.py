@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dpfc.row_map import RowMap
+from dpfc.row_map import RowMap, exact_linear_map
 
 DTYPES = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
 MAPS = {
@@ -209,3 +209,66 @@ def test_narrow_types_are_widened_before_anything_is_computed(dtype):
     mapped = RowMap()(X)
     assert mapped.dtype == torch.float64
     assert torch.equal(mapped, RowMap()(X.to(torch.float64)))
+
+
+# -- roots and linear maps -----------------------------------------------------------
+
+
+def test_rows_without_a_negative_entry_become_their_roots_and_others_stay():
+    X = torch.tensor([[4.0, 9.0, 0.0], [4.0, -9.0, 0.0], [0.0, 0.0, 0.0], [-0.0, 1.0, 4.0]])
+    expected = torch.tensor([[2.0, 3, 0], [4, -9, 0], [0, 0, 0], [0, 1, 2]], dtype=torch.float64)
+    torch.testing.assert_close(RowMap(nonnegative_root=True)(X), RowMap()(expected))
+    clipped = RowMap(normalize=False, nonnegative_root=True)
+    torch.testing.assert_close(clipped(X), RowMap(normalize=False)(X))
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_any_finite_row_lands_within_the_bound_after_root_and_linear_map(dtype):
+    @settings(max_examples=60, deadline=None, derandomize=True)
+    @given(blocks(dtype), st.integers(0, 2**32 - 1))
+    @example(np.full((1, 9), np.finfo(dtype).max, dtype=dtype), 0)
+    @example(np.full((1, 9), np.finfo(dtype).smallest_subnormal, dtype=dtype), 0)
+    def check(X, seed):
+        rng = np.random.default_rng(seed)
+        linear = exact_linear_map(torch.from_numpy(rng.normal(size=(X.shape[1],) * 2)))
+        row_map = RowMap(3.0, nonnegative_root=True, intercept_scaling=0.1, linear=linear)
+        assert_bounded(row_map(torch.from_numpy(X)), row_map.l2_bound)
+
+    check()
+
+
+def linear_of(width, seed=0):
+    rng = np.random.default_rng(seed)
+    return exact_linear_map(torch.from_numpy(rng.normal(size=(width, width))))
+
+
+@pytest.mark.parametrize("width", [1, 7, 64, 1280])
+def test_a_linear_map_has_short_columns_on_the_grid(width):
+    linear = linear_of(width)
+    assert float(torch.linalg.vector_norm(linear, dim=0).max()) <= 1.0
+    assert torch.equal(torch.round(linear * 2.0**26), linear * 2.0**26)
+
+
+@pytest.mark.parametrize("width", [7, 64, 1280])
+def test_products_with_a_linear_map_are_exact_in_any_order(width):
+    rng = np.random.default_rng(1)
+    rows = RowMap()(torch.from_numpy(rng.normal(size=(5, width))))
+    unit, linear = torch.round(rows * 2.0**26), linear_of(width) * 2.0**26
+    exact = [
+        [sum(int(a) * int(b) for a, b in zip(row, column, strict=True)) for column in linear.T[:9]]
+        for row in unit
+    ]
+    order = torch.from_numpy(rng.permutation(width))
+    for product in (unit @ linear, unit[:, order] @ linear[order]):
+        assert [[int(v) for v in row] for row in product[:, :9]] == exact
+
+
+def test_a_row_has_the_same_image_in_any_block_after_a_linear_map():
+    rng = np.random.default_rng(2)
+    X = torch.from_numpy(rng.gamma(0.3, size=(530, 97)))
+    row_map = RowMap(nonnegative_root=True, center=RowMap()(X).mean(dim=0), linear=linear_of(97))
+    whole = row_map(X)
+    for size in (1, 3, 17, 512):
+        parts = torch.cat([row_map(X[i : i + size]) for i in range(0, len(X), size)])
+        assert torch.equal(parts, whole)
+    assert torch.equal(row_map(X[torch.arange(529, -1, -1)]).flip(0), whole)
