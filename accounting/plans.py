@@ -187,7 +187,7 @@ class PrivacyPlan:
             for r in self.releases
         }
         releases = tuple(
-            r if r.name in keep else r.with_share(shares[r.name])
+            r if r.name in keep else r.with_share(min(1.0, shares[r.name]))
             for r in self.releases
             if shares[r.name] > 0.0
         )
