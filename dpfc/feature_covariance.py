@@ -272,12 +272,12 @@ class DPFCClassifier(PrivateLinearClassifier):
         # Where nothing is noisy, this keeps directions without rows from blowing up.
         floor = _DAMPING_FLOOR * max(float(gram.value.trace()), 0.0) / n_columns
         walk = self._walk(mechanism) / self.logit_noise
-        damping = torch.full((n_columns,), floor)
+        damping = torch.full((n_columns,), floor, dtype=torch.float64, device=mechanism.device)
         if walk > 0.0:
             damping = damping.clamp(min=walk * row_map.l2_bound)
             if row_map.constant > 0.0:
                 damping[-1] = max(walk * row_map.constant / _INTERCEPT_NOISE, floor)
-        damping = damping.to(gram.value) + self.l2_regularization
+        damping += self.l2_regularization
         return shrunk_inverse(gram.value, radius, damping, self._gram_guess(mechanism))
 
     def _gram_guess(self, mechanism: GaussianMechanism) -> torch.Tensor | None:

@@ -104,7 +104,7 @@ def _open_public(folder: Path, method: str, private: FeatureCache) -> dict[str, 
     if method != "fc":
         raise ValueError(f"--public-features is for --method fc, got {method!r}.")
     public = FeatureCache.open(folder)
-    if public.manifest.backbone != private.manifest.backbone:
+    if public.manifest["backbone"] != private.manifest["backbone"]:
         raise ValueError(
             f"{folder} was embedded by another backbone, or other weights, than the private cache: "
             "use the same dpfc extract options for both."

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
+from dpfc import DPLeastSquaresClassifier
 from dpfc.centering import _CENTRED_ENERGY, mean_share
 
 
@@ -39,3 +41,18 @@ def test_more_rows_need_a_smaller_share_and_few_rows_are_not_centred():
     shares = [mean_share(signal, 1280) for signal in (10, 200, 2000, 20_000, 1e6)]
     assert shares[0] == 0.0
     assert all(a > b > 0 for a, b in pairwise(shares[1:]))
+
+
+@pytest.mark.parametrize("relation", ["add_or_remove_one", "replace_one"])
+@pytest.mark.parametrize("accountant", ["exact", "pld", "rdp"])
+@pytest.mark.parametrize("epsilon", [0.01, 1.0, 16.0])
+def test_moved_shares_stay_within_the_target_by_every_accountant(accountant, relation, epsilon):
+    X, y = load_digits(return_X_y=True)
+    for n in (50, 1797):
+        model = DPLeastSquaresClassifier(
+            epsilon, classes=range(10), accountant=accountant, neighboring_relation=relation
+        ).fit(X[:n], y[:n])
+        assert model.privacy_.epsilon_by_accountant[accountant] <= epsilon
+        assert (model.center_ is None) == (
+            "feature_sum" not in {r.name for r in model.privacy_.releases}
+        )
