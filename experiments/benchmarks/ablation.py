@@ -26,7 +26,7 @@ from dpfc.experiments.console import run_guarded
 from dpfc.experiments.methods import make_estimator
 from dpfc.experiments.options import parse_numbers
 
-__all__ = ["CHANGES", "Effect", "effects", "main"]
+__all__ = ["CHANGES", "Effect", "effects", "main", "paired_scores"]
 
 # What is left out or set otherwise, and the parameters that do it.
 CHANGES: dict[str, dict[str, Any]] = {
@@ -62,18 +62,19 @@ def effects(
 ) -> Iterator[tuple[float, float, list[Effect]]]:
     """Yield ε, the defaults' accuracy in percent, and every change's effect, ε by ε."""
     for epsilon in epsilons:
-        defaults = _scores(data, {}, epsilon, seeds)
+        defaults = paired_scores(data, {}, epsilon, seeds)
         found = []
         for change, parameters in changes.items():
-            gains = 100.0 * (_scores(data, parameters, epsilon, seeds) - defaults)
+            gains = 100.0 * (paired_scores(data, parameters, epsilon, seeds) - defaults)
             error = float(np.std(gains, ddof=1)) / math.sqrt(seeds)
             found.append(Effect(change, epsilon, float(gains.mean()), error))
         yield epsilon, 100.0 * float(defaults.mean()), found
 
 
-def _scores(
+def paired_scores(
     data: Data, parameters: Mapping[str, Any], epsilon: float, seeds: int
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Test accuracy of DP-FC with these parameters, seed by seed, shape (seeds,)."""
     from dpfc import PrivacyWarning
 
     model = make_estimator("fc", epsilon=epsilon, delta=DELTA, classes=range(data.n_classes))

@@ -1,0 +1,98 @@
+"""What unlabelled public features bring, for public rows that are like the private ones and not.
+
+Run `python -m dpfc.experiments.benchmarks.public_features`. A fifth of the training rows, drawn at
+random, plays the public data: without labels, and not among the rows that are fitted. With
+`--public DIR`, the rows of another feature cache do.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from dpfc.experiments.benchmarks.ablation import paired_scores
+from dpfc.experiments.benchmarks.accuracy_data import DATA_SETS, load_caches, load_named
+from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data
+from dpfc.experiments.console import run_guarded
+from dpfc.experiments.options import parse_numbers
+
+__all__ = ["main", "split"]
+
+_PUBLIC_PART = 5  # one row in so many
+
+
+def split(data: Data) -> tuple[Data, NDArray[Any]]:
+    """Take a fifth of the training rows out, without their labels."""
+    public = np.random.default_rng(0).permutation(len(data.y)) % _PUBLIC_PART == 0
+    return data._replace(X=data.X[~public], y=data.y[~public]), data.X[public]
+
+
+def _command(
+    data: Annotated[
+        str, typer.Option(metavar="D,D,…", help=f"Of {', '.join(DATA_SETS)}.")
+    ] = "digits,mnist5k,decay10",
+    caches: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cache",
+            metavar="NAME=TRAIN:TEST",
+            help="Feature caches in place of --data; may be repeated.",
+        ),
+    ] = None,
+    public: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Feature cache that plays the public data."),
+    ] = None,
+    epsilons: Annotated[str, typer.Option(metavar="E,E,…", help="Budgets ε.")] = "0.1,0.5,1,8",
+    seeds: Annotated[int, typer.Option(help="Runs a cell, seeded 0, 1, ….", min=2)] = 5,
+) -> None:
+    """Print, as Markdown, test accuracy with and without public features.
+
+    Example: python -m dpfc.experiments.benchmarks.public_features --data digits --epsilons 0.5
+    """
+    from dpfc.features import FeatureCache
+
+    budgets = parse_numbers(epsilons, "--epsilons")
+    head = " | ".join(f"ε = {epsilon:g}" for epsilon in budgets)
+    print(f"| data | public rows | |  {head} |\n|---|---|---|" + "---|" * len(budgets))
+    for named in load_caches(caches) if caches else load_named(data.split(",")):
+        private, features = split(named.data)
+        name = "a fifth of the same"
+        if public is not None:
+            private, features, name = named.data, FeatureCache.open(public).load()[0], public.name
+        for line in _lines(private, features, budgets, seeds):
+            print(f"| {named.name} | {len(features)}, {name} | {line} |")
+    print(f"\nTest accuracy in %, {seeds} seeds, δ = {DELTA:g}; {NOTE}.")
+
+
+def _lines(
+    private: Data, features: NDArray[Any], epsilons: Sequence[float], seeds: int
+) -> list[str]:
+    without, gains = ["without"], ["gain"]
+    for epsilon in epsilons:
+        plain = paired_scores(private, {}, epsilon, seeds)
+        helped = paired_scores(private, {"public_features": features}, epsilon, seeds)
+        difference = 100.0 * (helped - plain)
+        error = float(np.std(difference, ddof=1)) / math.sqrt(seeds)
+        without.append(f"{100.0 * plain.mean():.2f}")
+        gains.append(f"{difference.mean():+.2f} ± {error:.2f}")
+        print(f"ε = {epsilon:g} done", file=sys.stderr)
+    return [" | ".join(without), " | ".join(gains)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+    app.command()(_command)
+    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
