@@ -29,14 +29,15 @@ def fit_notes(mechanism: GaussianMechanism) -> list[str]:
     mu, n_samples = mechanism.plan.mu, mechanism.known_n_samples
     if mu is None or n_samples is None or mechanism.exact:
         return []
+    # A count that is lost in its noise says no more than that rows are about as few.
+    n_samples = max(n_samples, mechanism.n_samples_noise())
     sensitivity = ClassSums().l2_sensitivity(1.0, mechanism.plan.neighboring_relation)
-    ratio = n_samples * mu / (mechanism.n_classes * sensitivity)
-    if ratio >= 1.0:
-        return []
     needed = mechanism.n_classes * sensitivity / mu
+    if n_samples >= needed:
+        return []
     return [
         "(not about privacy) the budget is too small for better than a constant prediction to be "
-        f"expected: about {n_samples:.0f} rows in {mechanism.n_classes} classes. About "
-        f"{needed:.0f} rows, or an epsilon about {1.0 / ratio:.1f} times as large, are the least "
-        "with which classes that could not be clearer would stand out from the noise"
+        f"expected: there are about {n_samples:.0f} rows in {mechanism.n_classes} classes, and "
+        f"{needed:.0f} are the least with which classes that could not be clearer would stand out "
+        "from the noise; a larger epsilon needs fewer"
     ]
