@@ -35,7 +35,8 @@ def mean_share(signal_to_noise: float, n_features: int) -> float:
     float in [0, 0.5)
         0 where centring does not pay.
     """
-    a = n_features / (_CENTRED_ENERGY * signal_to_noise**2)
+    # A floor, so that any noise multiplier that follows is a finite number.
+    a = max(n_features / _CENTRED_ENERGY / signal_to_noise / signal_to_noise, 1e-24)
     share = 1.0 / (1.0 + math.sqrt(1.0 + 1.0 / a))
     worth = (1.0 - share) / (1.0 + a / share)
     return share if worth > _CENTRED_ENERGY else 0.0

@@ -321,7 +321,10 @@ class GaussianMechanism:
             rows, columns = torch.triu_indices(total.shape[-2], total.shape[-1])
             leading = total.reshape(-1, *total.shape[-2:])
             draws = self._normal(len(leading) * len(rows)).reshape(len(leading), -1)
-            scales = torch.where(rows == columns, scale, scale / math.sqrt(2.0))
+            # In float64 from the start: torch.where of two Python numbers would be float32, in
+            # which a small scale is zero.
+            scales = torch.full(rows.shape, scale / math.sqrt(2.0), dtype=torch.float64)
+            scales[rows == columns] = scale
             draws = torch.round(draws * scales / grid) * grid
             noise = torch.empty(leading.shape, dtype=torch.float64)
             noise[:, rows, columns] = draws

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
+from dpfc.row_map import is_exact_linear_map
 
 if TYPE_CHECKING:
     from dpfc.base import PrivateLinearClassifier
@@ -114,6 +116,8 @@ def _rebuild(
     name = header["estimator"]
     estimator_class = getattr(import_module(_MODULES[name]), name)
     parameters = {k: _from_plain(v) for k, v in json.loads(header["parameters"]).items()}
+    # Models that were saved before rows had roots were fitted without them.
+    parameters.setdefault("nonnegative_root", False)
     model: PrivateLinearClassifier = estimator_class(**parameters)
     model.coef_, model.intercept_ = tensors["coef"], tensors["intercept"]
     for part in _OPTIONAL:
@@ -143,6 +147,10 @@ def _check_parts(model: PrivateLinearClassifier, tensors: dict[str, NDArray[Any]
     )
     if not shapes_fit:
         raise ValueError("its weights do not fit its classes")
+    if model.linear_map_ is not None:
+        linear = torch.from_numpy(model.linear_map_)
+        if not (model.normalize and is_exact_linear_map(linear)):
+            raise ValueError("its linear map is none that rows can be multiplied with exactly")
     if not all(t.dtype == np.float64 and np.isfinite(t).all() for t in tensors.values()):
         raise ValueError("its weights are not finite float64 numbers")
 

@@ -21,6 +21,8 @@ from dpfc.row_map import RowMap, exact_linear_map
 
 __all__ = ["PublicFeatures"]
 
+_ALIKE = 1e-9  # of a row's length
+
 
 class PublicFeatures:
     """Public rows as a fit sees them.
@@ -49,9 +51,10 @@ class PublicFeatures:
         if not row_map.normalize:
             raise ValueError("public_features need normalize=True.")
         if isinstance(features, BlockSource):
-            features = np.concatenate([np.asarray(block) for block, _ in features.blocks(4096)])
+            blocks = [np.asarray(block) for block, _ in features.blocks(4096)]
+            features = np.concatenate(blocks) if blocks else np.empty((0, features.n_features))
         elif isinstance(features, torch.Tensor):
-            features = features.detach().cpu().numpy()
+            features = features.detach().to("cpu", torch.float64).numpy()
         array = check_array(
             features, dtype=FLOAT_DTYPES, ensure_min_samples=2, input_name="public_features"
         )
@@ -64,7 +67,9 @@ class PublicFeatures:
         rows = torch.from_numpy(np.asarray(array, dtype=np.float64))
         self.center = bounded(rows).mean(dim=0)
         self._row_map = replace(bounded, center=self.center)
-        self._rows = rows
+        # A row that is the mean but for rounding would be blown up to length 1.
+        differs = torch.linalg.vector_norm(bounded(rows) - self.center, dim=1) > _ALIKE
+        self._rows = rows[differs]
 
     def covariance(self, linear: torch.Tensor | None = None) -> torch.Tensor:
         """Second moments of the mapped public rows, of trace 1, shape (n_features, n_features).
@@ -73,10 +78,11 @@ class PublicFeatures:
         as Ledoit and Wolf (2004) do.
         """
         rows = replace(self._row_map, linear=linear)(self._rows)
+        trace = float((rows**2).sum())
+        if trace <= 0.0:  # all rows are alike: they tell nothing
+            return torch.eye(rows.shape[1], dtype=torch.float64) / rows.shape[1]
         moments, _ = ledoit_wolf(rows.numpy(), assume_centered=True)
         trace = float(np.trace(moments))
-        if trace <= 0.0:  # all rows are alike: they tell nothing
-            return torch.eye(len(moments), dtype=torch.float64) / len(moments)
         return torch.from_numpy(np.asarray(moments / trace))
 
     def linear_map(self, threshold: float) -> torch.Tensor:

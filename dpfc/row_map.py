@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["RowMap", "exact_linear_map"]
+__all__ = ["RowMap", "exact_linear_map", "is_exact_linear_map"]
 
 _SQUARE_SAFE = 1e150  # norms between one over this and this are computed accurately
 _TINY = torch.finfo(torch.float64).tiny  # the smallest normal number
@@ -158,6 +158,15 @@ def exact_linear_map(matrix: torch.Tensor) -> torch.Tensor:
     # Rounding lengthens a column by at most √d/2 grid steps.
     room = 1.0 - math.sqrt(len(matrix)) * _GRID
     return torch.round(matrix * (room / longest / _GRID)) * _GRID
+
+
+def is_exact_linear_map(linear: torch.Tensor) -> bool:
+    """Whether `RowMap` may use a matrix: on the grid, columns of norm at most 1, float64."""
+    return (
+        linear.dtype == torch.float64
+        and torch.equal(torch.round(linear / _GRID) * _GRID, linear)
+        and bool((torch.linalg.vector_norm(linear, dim=0) <= 1.0).all())
+    )
 
 
 def _norms(rows: torch.Tensor) -> torch.Tensor:

@@ -302,6 +302,12 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
         self._publish(model, outcome, candidates, public)
         return self
 
+    def _uses_public_features(self) -> bool:
+        """Whether any run may have, not only the winner."""
+        tried = [c.get("public_features") for c in list_candidates(self.param_grid)]
+        own = getattr(self.estimator, "public_features", None)
+        return any(features is not None for features in [own, *tried])
+
     def _state(
         self,
         plan: SearchPlan,
@@ -320,7 +326,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             neighboring_relation=plan.promise.neighboring_relation,
             n_samples_stated=self.estimator.n_samples is not None,
             l2_bound=model._row_map().l2_bound,
-            public_features=getattr(model, "public_features", None) is not None,
+            public_features=self._uses_public_features(),
             searched=True,
         )
         statement = make_statement(

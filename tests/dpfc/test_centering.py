@@ -56,3 +56,8 @@ def test_moved_shares_stay_within_the_target_by_every_accountant(accountant, rel
         assert (model.center_ is None) == (
             "feature_sum" not in {r.name for r in model.privacy_.releases}
         )
+
+
+@pytest.mark.parametrize("signal_to_noise", [1e30, 1e200, np.inf])
+def test_a_share_is_finite_where_noise_is_next_to_nothing(signal_to_noise):
+    assert 0.0 < mean_share(signal_to_noise, 100) < 1e-11

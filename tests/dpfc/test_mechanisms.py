@@ -594,3 +594,19 @@ def test_public_maps_apply_to_all_further_releases():
     mapped = RowMap(center=center, linear=linear)(torch.from_numpy(rows._X))
     released = mechanism.release("gram", Gram()).value
     torch.testing.assert_close(released, mapped.T @ mapped)
+
+
+@pytest.mark.parametrize("bound", [1e-30, 1e-24, 1e-20, 1.0, 1e20, 1e30])
+@pytest.mark.parametrize("name", ["gram", "class_grams", "hessian", "class_sums"])
+def test_noise_has_the_stated_size_at_any_length_of_rows(name, bound):
+    row_map = RowMap(bound)
+    query = QUERIES[name] if name != "hessian" else HessianSum(weights(1.0 / bound))
+    mechanism = mechanism_of(2.0, {name: 1}, noise=ConstantNoise(1.0), row_map=row_map)
+    silent = mechanism_of(0.0, {name: 1}, row_map=row_map)
+    drawn = mechanism.release(name, query)
+    noise = (drawn.value - silent.release(name, query).value) / drawn.noise_standard_deviation
+    expected = torch.ones_like(noise)
+    if query.symmetric:
+        expected = torch.full_like(noise, math.sqrt(0.5))
+        expected.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    torch.testing.assert_close(noise, expected, rtol=0, atol=1e-4)

@@ -70,8 +70,12 @@ def test_covariance_is_that_of_centred_bounded_rows():
     assert float(public.covariance().trace()) == pytest.approx(1.0)
 
 
-def test_rows_that_are_all_alike_tell_nothing():
-    public = PublicFeatures(np.ones((9, 60)), 60, RowMap())
+@pytest.mark.parametrize("value", [1.0, 0.1, 0.0])
+@pytest.mark.parametrize("linear", [False, True])
+def test_rows_that_are_all_alike_tell_nothing(value, linear):
+    public = PublicFeatures(np.full((300, 60), value), 60, RowMap(nonnegative_root=True))
+    if linear:
+        assert torch.equal(public.linear_map(0.1), public.linear_map(0.1).diag().diag())
     torch.testing.assert_close(public.covariance(), torch.eye(60, dtype=torch.float64) / 60)
 
 
@@ -126,6 +130,44 @@ def test_a_model_comes_back_from_a_file_without_the_public_rows(tmp_path):
     assert loaded.public_features is None
     np.testing.assert_array_equal(loaded.linear_map_, model.linear_map_)
     np.testing.assert_array_equal(loaded.decision_function(X), model.decision_function(X))
+
+
+def test_a_file_with_another_map_is_refused(tmp_path):
+    X, y = rows(300, 0)
+    model = fit(X, y, epsilon=1.0, public_features=rows(200, 1)[0])
+    model.linear_map_ = model.linear_map_ + 1e-12
+    model.save(tmp_path / "model.safetensors")
+    with pytest.raises(dpfc.ModelFileError, match="linear map"):
+        dpfc.load_model(tmp_path / "model.safetensors")
+
+
+def test_a_file_from_before_roots_is_read_as_it_was_fitted(tmp_path, monkeypatch):
+    X, y = rows(300, 0)
+    model = fit(X, y, epsilon=1.0, nonnegative_root=False)
+    parameters = model.get_params()
+    del parameters["nonnegative_root"]
+    monkeypatch.setattr(model, "get_params", lambda deep=True: dict(parameters))
+    model.save(tmp_path / "model.safetensors")
+    loaded = dpfc.load_model(tmp_path / "model.safetensors")
+    assert loaded.nonnegative_root is False
+    np.testing.assert_array_equal(loaded.decision_function(X), model.decision_function(X))
+
+
+def test_a_search_that_tried_them_says_so():
+    X, y = rows(400, 0)
+    for grid in ({"public_features": [None, rows(50, 1)[0]]}, {"gram_share": [0.02, 0.1]}):
+        search = dpfc.DPSearchCV(DPFCClassifier(classes=range(4)), grid, epsilon=4.0).fit(X, y)
+        said = "public_features hold no private rows" in search.privacy_.rests_on
+        assert said == ("public_features" in grid)
+
+
+def test_an_empty_cache_and_half_precision_tensors(make_cache):
+    X, y = rows(50, 0)
+    empty = make_cache(np.empty((0, 60)), None)
+    with pytest.raises(ValueError, match="minimum of 2"):
+        DPFCClassifier(classes=range(4), public_features=empty).fit(X, y)
+    half = torch.from_numpy(rows(50, 1)[0]).to(torch.bfloat16)
+    assert fit(X, y, public_features=half).linear_map_ is not None
 
 
 def test_other_solvers_have_no_such_parameter():

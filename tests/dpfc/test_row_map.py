@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dpfc.row_map import RowMap, exact_linear_map
+from dpfc.row_map import RowMap, exact_linear_map, is_exact_linear_map
 
 DTYPES = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
 MAPS = {
@@ -272,3 +272,12 @@ def test_a_row_has_the_same_image_in_any_block_after_a_linear_map():
         parts = torch.cat([row_map(X[i : i + size]) for i in range(0, len(X), size)])
         assert torch.equal(parts, whole)
     assert torch.equal(row_map(X[torch.arange(529, -1, -1)]).flip(0), whole)
+
+
+def test_only_short_columns_on_the_grid_are_an_exact_map():
+    linear = linear_of(9)
+    assert is_exact_linear_map(linear)
+    assert not is_exact_linear_map(linear + 2.0**-30)
+    assert not is_exact_linear_map(2.0 * linear)
+    assert not is_exact_linear_map(linear.float())
+    assert not is_exact_linear_map(torch.full((9, 9), 1e308, dtype=torch.float64))
