@@ -107,7 +107,7 @@ class RowMap:
         """
         rows = block.to(torch.float64)
         if self.nonnegative_root and self.normalize:
-            rows = torch.where((rows >= 0.0).all(dim=1, keepdim=True), rows.abs().sqrt(), rows)
+            rows = _rooted(rows)
         rows = self._bound(rows)
         if self.center is not None:
             rows = self._bound(rows - self.center)
@@ -141,6 +141,15 @@ class RowMap:
         else:
             scale = torch.minimum(scale, peaks)
         return rows * scale
+
+
+def _rooted(rows: torch.Tensor) -> torch.Tensor:
+    """Step 0; a square root is correctly rounded, so a row's image is its own in any block."""
+    nonnegative = rows.amin(dim=1, keepdim=True) >= 0.0
+    if not bool(nonnegative.any()):
+        return rows
+    roots = rows.abs().sqrt_()
+    return roots if bool(nonnegative.all()) else torch.where(nonnegative, roots, rows)
 
 
 def exact_linear_map(matrix: torch.Tensor) -> torch.Tensor:
