@@ -17,9 +17,9 @@ import typer
 
 from dpfc.experiments.benchmarks.accuracy_data import (
     DATA_SETS,
+    CacheSpecs,
     NamedData,
-    load_caches,
-    load_named,
+    load_either,
 )
 from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data
 from dpfc.experiments.console import run_guarded
@@ -92,14 +92,7 @@ def _command(
     data: Annotated[
         str, typer.Option(metavar="D,D,…", help=f"Of {', '.join(DATA_SETS)}.")
     ] = "digits,mnist5k,decay10,imbalanced5",
-    caches: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cache",
-            metavar="NAME=TRAIN:TEST",
-            help="Feature caches in place of --data; may be repeated.",
-        ),
-    ] = None,
+    caches: CacheSpecs = None,
     epsilons: Annotated[str, typer.Option(metavar="E,E,…", help="Budgets ε.")] = "0.1,1,8",
     seeds: Annotated[int, typer.Option(help="Runs a cell, seeded 0, 1, ….", min=2)] = 5,
 ) -> None:
@@ -108,7 +101,7 @@ def _command(
     Example: python -m dpfc.experiments.benchmarks.ablation --data digits --epsilons 0.5,2
     """
     budgets = parse_numbers(epsilons, "--epsilons")
-    sets = load_caches(caches) if caches else load_named(data.split(","))
+    sets = load_either(data, caches)
     for named in sets:
         print(_table(named, budgets, seeds))
     print(f"Points against the defaults, paired over {seeds} seeds; δ = {DELTA:g}; {NOTE}.")

@@ -5,17 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 
 from dpfc.experiments.benchmarks.cifar10 import Data, load
 
-__all__ = ["DATA_SETS", "NamedData", "load_caches", "load_named", "parse_cache"]
+__all__ = [
+    "DATA_SETS",
+    "CacheSpecs",
+    "NamedData",
+    "load_caches",
+    "load_either",
+    "load_named",
+    "parse_cache",
+]
 
 _SEED = 20230  # of splits and generators: part of what a data set is
 _TEST_ROWS = 5_000
+
+CacheSpecs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cache",
+        metavar="NAME=TRAIN:TEST",
+        help="Feature caches in place of --data; may be repeated.",
+    ),
+]
 
 
 class NamedData(NamedTuple):
@@ -56,6 +74,17 @@ def load_caches(specs: Sequence[str]) -> list[NamedData]:
     if taken:
         raise ValueError(f"--cache {taken[0]}: the name is taken, choose another one.")
     return [_named(name, load(train, test)) for name, train, test in parsed]
+
+
+def load_either(data: str, caches: Sequence[str] | None) -> list[NamedData]:
+    """Read the caches where there are any, otherwise the data sets of a comma-separated list.
+
+    Raises
+    ------
+    ValueError
+        As `load_caches` and `load_named`.
+    """
+    return load_caches(caches) if caches else load_named(data.split(","))
 
 
 def parse_cache(spec: str) -> tuple[str, Path, Path]:

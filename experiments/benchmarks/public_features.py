@@ -18,7 +18,11 @@ import typer
 from numpy.typing import NDArray
 
 from dpfc.experiments.benchmarks.ablation import paired_scores
-from dpfc.experiments.benchmarks.accuracy_data import DATA_SETS, load_caches, load_named
+from dpfc.experiments.benchmarks.accuracy_data import (
+    DATA_SETS,
+    CacheSpecs,
+    load_either,
+)
 from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data
 from dpfc.experiments.console import run_guarded
 from dpfc.experiments.options import parse_numbers
@@ -38,14 +42,7 @@ def _command(
     data: Annotated[
         str, typer.Option(metavar="D,D,…", help=f"Of {', '.join(DATA_SETS)}.")
     ] = "digits,mnist5k,decay10",
-    caches: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cache",
-            metavar="NAME=TRAIN:TEST",
-            help="Feature caches in place of --data; may be repeated.",
-        ),
-    ] = None,
+    caches: CacheSpecs = None,
     public: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Feature cache that plays the public data."),
@@ -62,7 +59,7 @@ def _command(
     budgets = parse_numbers(epsilons, "--epsilons")
     head = " | ".join(f"ε = {epsilon:g}" for epsilon in budgets)
     print(f"| data | public rows | |  {head} |\n|---|---|---|" + "---|" * len(budgets))
-    for named in load_caches(caches) if caches else load_named(data.split(",")):
+    for named in load_either(data, caches):
         private, features = split(named.data)
         name = "a fifth of the same"
         if public is not None:

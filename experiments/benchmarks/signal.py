@@ -18,7 +18,11 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 
-from dpfc.experiments.benchmarks.accuracy_data import DATA_SETS, load_caches, load_named
+from dpfc.experiments.benchmarks.accuracy_data import (
+    DATA_SETS,
+    CacheSpecs,
+    load_either,
+)
 from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
 from dpfc.experiments.ceiling import bound_rows
 from dpfc.experiments.console import run_guarded
@@ -74,14 +78,7 @@ def _command(
     data: Annotated[
         str, typer.Option(metavar="D,D,…", help=f"Of {', '.join(DATA_SETS)}.")
     ] = "digits,mnist5k",
-    caches: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cache",
-            metavar="NAME=TRAIN:TEST",
-            help="Feature caches in place of --data; may be repeated.",
-        ),
-    ] = None,
+    caches: CacheSpecs = None,
     epsilons: Annotated[str, typer.Option(metavar="E,E,…", help="Budgets ε.")] = "0.1,1,8",
 ) -> None:
     """Print, as Markdown, where the classes differ and how loud the noise is there.
@@ -89,7 +86,7 @@ def _command(
     Example: python -m dpfc.experiments.benchmarks.signal --data digits --epsilons 0.5,2
     """
     budgets = parse_numbers(epsilons, "--epsilons")
-    for named in load_caches(caches) if caches else load_named(data.split(",")):
+    for named in load_either(data, caches):
         print(_table(named.name, named.data, budgets))
 
 
