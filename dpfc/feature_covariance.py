@@ -72,9 +72,10 @@ class DPFCClassifier(PrivateLinearClassifier):
     intercept_scaling : float in (0, 1), default=0.1
         Value of the constant column.
     nonnegative_root : bool, default=True
-        Replace a row without a negative entry by the square roots of its entries, before
-        it is scaled. Pooled activations and counts have few large entries, which
-        would take up most of a row's bounded length. Used with `normalize` only.
+        Replace a row without a negative entry by the square roots of its entries, less three
+        quarters of their mean, before it is scaled. Pooled activations and counts have
+        few large entries and all lean the same way, which would take up most of a
+        row's bounded length. Used with `normalize` only.
     public_features : array-like of shape (n_public, n_features), FeatureCache or None
         Unlabelled embeddings of public data, made with the same backbone; default None.
         Their covariance costs no budget: it takes directions in which rows hardly vary out

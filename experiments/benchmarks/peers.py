@@ -348,24 +348,29 @@ def _neighbours(values: tuple[Any, ...], value: Any, reach: int) -> list[Any]:
     return [values[i] for i in (place - reach, place + reach) if 0 <= i < len(values)]
 
 
-PEERS = (
-    Peer(
-        name="dp-raft",
-        label="DP-RAFT",
+def _raft(name: str, label: str, clip: float) -> Peer:
+    return Peer(
+        name=name,
+        label=label,
         axes={
             "total_rate": (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4),
             "steps": (1, 2, 5, 10, 20, 40, 70, 100, 150),
-            "clip": (0.5, 1.0),
+            "clip": (clip,),
             "rows": ("unit", "level"),
             "bias": (False, True),
         },
         starts=(
-            {"total_rate": 100.0, "steps": 40, "clip": 1.0, "rows": "unit", "bias": False},
-            {"total_rate": 10.0, "steps": 10, "clip": 1.0, "rows": "unit", "bias": False},
+            {"total_rate": 100.0, "steps": 40, "clip": clip, "rows": "unit", "bias": False},
+            {"total_rate": 10.0, "steps": 10, "clip": clip, "rows": "unit", "bias": False},
         ),
         fit=_fit_raft,
         work=lambda rows, setting: gradient_work(rows, setting["steps"]),
-    ),
+    )
+
+
+PEERS = (
+    _raft("dp-raft", "DP-RAFT", 1.0),
+    _raft("dp-raft-half", "DP-RAFT, but clipped at 0.5", 0.5),
     Peer(
         name="prototypes",
         label="noisy class means",

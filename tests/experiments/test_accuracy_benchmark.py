@@ -15,6 +15,7 @@ from dpfc.experiments.benchmarks.accuracy_data import DATA_SETS, load_named, par
 from dpfc.experiments.benchmarks.accuracy_plot import accuracy_panels
 from dpfc.experiments.benchmarks.accuracy_table import (
     CEILING,
+    SEARCH_SEED,
     Key,
     Run,
     Store,
@@ -258,8 +259,19 @@ def test_large_fits_are_screened_on_one_seed_and_the_best_run_on_all(tmp_path, m
     seeds = {}
     for run in Store(tmp_path / "runs.jsonl").runs():
         seeds.setdefault(run.key.setting, []).append(run.key.seed)
-    assert all(found[0] == 0 for found in seeds.values())
-    assert sorted(map(len, seeds.values()))[-3:] == [1, 3, 3]
+    assert all(found[0] == SEARCH_SEED for found in seeds.values())
+    chosen = [found for found in seeds.values() if 0 in found]
+    assert len(chosen) == 1 and chosen[0][-3:] == [0, 1, 2]
+    assert sorted(map(len, seeds.values()))[-3:] == [1, 3, 6]
+
+
+def test_runs_that_chose_a_setting_are_not_what_it_is_judged_by():
+    runs = [
+        make_run("dp-raft", 1.0, SEARCH_SEED, 0.9, setting={"a": 1}),
+        make_run("dp-raft", 1.0, 0, 0.7, setting={"a": 1}),
+        make_run("dp-raft", 1.0, SEARCH_SEED, 0.8, setting={"a": 2}),
+    ]
+    assert dict(make_results(runs)["toy", "dp-raft", 1.0].accuracies) == {0: 0.7}
 
 
 def test_newton_is_left_out_loudly_where_it_is_too_large(tmp_path, monkeypatch, capsys):
