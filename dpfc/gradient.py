@@ -64,9 +64,10 @@ class DPGradientClassifier(PrivateLinearClassifier):
     intercept_scaling : float in (0, 1), default=0.1
         Value of the constant column.
     nonnegative_root : bool, default=True
-        Replace a row without a negative entry by the square roots of its entries, before
-        it is scaled. Pooled activations and counts have few large entries, which
-        would take up most of a row's bounded length. Used with `normalize` only.
+        Replace a row without a negative entry by the square roots of its entries, less three
+        quarters of their mean, before it is scaled. Pooled activations and counts have
+        few large entries and all lean the same way, which would take up most of a
+        row's bounded length. Used with `normalize` only.
     optimizer : {"sgd", "adam"}, default="sgd"
     n_steps : int, default=60
     learning_rate : float or "auto", default="auto"

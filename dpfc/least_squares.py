@@ -68,9 +68,10 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
     intercept_scaling : float in (0, 1), default=0.1
         Value of the constant column.
     nonnegative_root : bool, default=True
-        Replace a row without a negative entry by the square roots of its entries, before
-        it is scaled. Pooled activations and counts have few large entries, which
-        would take up most of a row's bounded length. Used with `normalize` only.
+        Replace a row without a negative entry by the square roots of its entries, less three
+        quarters of their mean, before it is scaled. Pooled activations and counts have
+        few large entries and all lean the same way, which would take up most of a
+        row's bounded length. Used with `normalize` only.
     alpha : float in (0, inf) or None, default=None
         Weight of all rows in the paper's form; None pools the classes.
     sums_share : float in (0, 1), default=0.7

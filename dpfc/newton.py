@@ -64,9 +64,10 @@ class DPNewtonClassifier(PrivateLinearClassifier):
     intercept_scaling : float in (0, 1), default=0.1
         Value of the constant column.
     nonnegative_root : bool, default=True
-        Replace a row without a negative entry by the square roots of its entries, before
-        it is scaled. Pooled activations and counts have few large entries, which
-        would take up most of a row's bounded length. Used with `normalize` only.
+        Replace a row without a negative entry by the square roots of its entries, less three
+        quarters of their mean, before it is scaled. Pooled activations and counts have
+        few large entries and all lean the same way, which would take up most of a
+        row's bounded length. Used with `normalize` only.
     hessian_share : float in (0, 1), default=0.5
         Share of the budget (of μ²) for the Hessians; the gradients get the rest.
     n_steps : int, default=5
