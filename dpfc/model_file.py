@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load_model", "save_model"]
 
-_FORMAT = "dpfc-model-1"
+_FORMAT = "dpfc-model-2"
+# Its square roots kept their mean; a model that was fitted on them cannot be used any more.
+_FORMAT_OF_PLAIN_ROOTS = "dpfc-model-1"
 # The only classes that a file can name; anything else is refused.
 _MODULES = {
     "DPFCClassifier": "dpfc.feature_covariance",
@@ -101,12 +103,19 @@ def load_model(path: str | os.PathLike[str]) -> PrivateLinearClassifier:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelFileError(f"cannot read a model from {path}: {error}") from error
-    if header.get("format") != _FORMAT or header.get("estimator") not in _MODULES:
+    known = header.get("format") in (_FORMAT, _FORMAT_OF_PLAIN_ROOTS)
+    if not known or header.get("estimator") not in _MODULES:
         raise ModelFileError(f"{path} is not a model file of dpfc (format {_FORMAT!r}).")
     try:
-        return _rebuild(header, tensors)
+        model = _rebuild(header, tensors)
     except (LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    if header["format"] == _FORMAT_OF_PLAIN_ROOTS and model.nonnegative_root:
+        raise ModelFileError(
+            f"{path} was written by an older dpfc, which took square roots of rows in another way: "
+            "its predictions would be wrong here. Use the dpfc that wrote it, or fit again."
+        )
+    return model
 
 
 def _rebuild(

@@ -141,6 +141,18 @@ def test_a_file_with_another_map_is_refused(tmp_path):
         dpfc.load_model(tmp_path / "model.safetensors")
 
 
+def test_a_file_with_plain_roots_is_refused(tmp_path, monkeypatch):
+    X, y = rows(300, 0)
+    monkeypatch.setattr(dpfc.model_file, "_FORMAT", "dpfc-model-1")
+    for root in (True, False):
+        path = tmp_path / f"{root}.safetensors"
+        fit(X, y, epsilon=1.0, nonnegative_root=root).save(path)
+    monkeypatch.undo()
+    dpfc.load_model(tmp_path / "False.safetensors")
+    with pytest.raises(dpfc.ModelFileError, match="square roots of rows in another way"):
+        dpfc.load_model(tmp_path / "True.safetensors")
+
+
 def test_a_file_from_before_roots_is_read_as_it_was_fitted(tmp_path, monkeypatch):
     X, y = rows(300, 0)
     model = fit(X, y, epsilon=1.0, nonnegative_root=False)
