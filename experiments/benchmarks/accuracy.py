@@ -62,6 +62,7 @@ SEARCH_WORK = 1e12
 # The first ε has no neighbour to start from.
 _FIRST_FACTOR = 3.0
 _FINALISTS = 2
+_SEARCH_SEEDS = 5  # runs of a setting while settings are chosen, at most
 _CEILING_STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 _ALL_PEERS = {peer.name: peer for peer in (*PAPER_PEERS, *PEERS, *OPACUS_PEERS)}
@@ -208,9 +209,9 @@ def _best(
     last: Setting | None,
 ) -> tuple[Setting, float]:
     """Give the best setting at one ε and its mean accuracy with noise that did not choose it."""
-    everyone = range(SEARCH_SEED, SEARCH_SEED + seeds)
+    everyone = range(SEARCH_SEED, SEARCH_SEED + min(seeds, _SEARCH_SEEDS))
     dearest = max(peer.work(rows, start) for start in peer.starts)
-    all_seeds = peer.max_settings * seeds * dearest <= SEARCH_WORK
+    all_seeds = peer.max_settings * len(everyone) * dearest <= SEARCH_WORK
     screen = everyone if all_seeds else everyone[:1]
     factor = _FIRST_FACTOR if last is None else 1.0
     starts = peer.starts if last is None else (last, *peer.starts)
