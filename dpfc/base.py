@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -59,6 +60,7 @@ _FITTED = (
     "intercept_",
     "center_",
     "linear_map_",
+    "length_coef_",
     "classes_",
     "privacy_",
     "feature_names_in_",
@@ -257,6 +259,11 @@ class PrivateLinearClassifier(LinearPredictor):
             raise ValueError(
                 "l2_clip_norm must be finite unless epsilon is inf and normalize is False, got inf."
             )
+        if self.normalize and self._row_map().feature_share <= 0.0:
+            raise ValueError(
+                "intercept_scaling and length_scaling leave nothing for the features: their "
+                "squares must add up to less than 1."
+            )
         check_ledger_pair(self.ledger, self.dataset)
         return noise_source(self.random_state)
 
@@ -294,7 +301,7 @@ class PrivateLinearClassifier(LinearPredictor):
         return X, labels
 
     def _set_model(self, weights: NDArray[np.float64], mechanism: GaussianMechanism) -> None:
-        """Split the constant column off, and keep one row of weights for two classes."""
+        """Split the last columns off, and keep one row of weights for two classes."""
         row_map = mechanism.row_map
         if len(self.classes_) == 2 and len(weights) == 2:
             weights = weights[1:] - weights[:1]
@@ -302,12 +309,14 @@ class PrivateLinearClassifier(LinearPredictor):
             None if tensor is None else tensor.cpu().numpy()
             for tensor in (row_map.center, row_map.linear)
         )
-        if row_map.intercept_scaling == 0.0:
-            self.coef_, self.intercept_ = weights, np.zeros(len(weights))
-            return
-        share = row_map.intercept_scaling**2 if row_map.normalize else 0.0
-        self.coef_ = weights[:, :-1] * math.sqrt(1.0 - share)
-        self.intercept_ = weights[:, -1] * row_map.constant
+        self.intercept_ = np.zeros(len(weights))
+        if row_map.intercept_scaling > 0.0:
+            weights, self.intercept_ = weights[:, :-1], weights[:, -1] * row_map.constant
+        # Without constant column, rows are longer.
+        longer = replace(row_map, intercept_scaling=0.0).feature_share
+        features, lengths = np.split(weights, [mechanism.n_features], axis=1)
+        self.coef_ = features * math.sqrt(row_map.feature_share / longer)
+        self.length_coef_ = lengths if row_map.n_length_columns else None
 
     def _state(
         self, mechanism: GaussianMechanism, noise: NoiseSource, charge: Charge | None, X: Any

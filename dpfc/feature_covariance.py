@@ -76,6 +76,10 @@ class DPFCClassifier(PrivateLinearClassifier):
         quarters of their mean, before it is scaled. Pooled activations and counts have
         few large entries and all lean the same way, which would take up most of a
         row's bounded length. Used with `normalize` only.
+    length_scaling : float in [0, 1), default=0.2
+        Norm of two columns that say how long a row was before it was scaled, which tells
+        classes apart where features are measurements; 0 leaves them out. Used with
+        `normalize` only.
     public_features : array-like of shape (n_public, n_features), FeatureCache or None
         Unlabelled embeddings of public data, made with the same backbone; default None.
         Their covariance costs no budget: it takes directions in which rows hardly vary out
@@ -112,6 +116,8 @@ class DPFCClassifier(PrivateLinearClassifier):
     intercept_ : ndarray of shape (n_classes,) or (1,)
     center_ : ndarray of shape (n_features,) or None
         The released mean of the bounded rows; None where rows were not centred.
+    length_coef_ : ndarray of shape (n_classes, 2) or (1, 2), or None
+        Weights of the columns for the length (`dpfc.row_map`).
     linear_map_ : ndarray of shape (n_features, n_features) or None
         What centred rows were multiplied with from the right; from public features only.
     classes_ : ndarray of shape (n_classes,)
@@ -135,6 +141,7 @@ class DPFCClassifier(PrivateLinearClassifier):
 
     _constraints: ClassVar[dict[str, Constraint]] = {
         **PrivateLinearClassifier._constraints,
+        "length_scaling": Interval(0, 1, closed="left"),
         "gram_share": Interval(0, 1),
         "n_steps": Interval(1, closed="left", integer=True),
         "step_size": Interval(0, words=("auto",)),
@@ -161,6 +168,7 @@ class DPFCClassifier(PrivateLinearClassifier):
         fit_intercept: bool = True,
         intercept_scaling: float = 0.1,
         nonnegative_root: bool = True,
+        length_scaling: float = 0.2,
         public_features: Any = None,
         gram_share: float = 0.02,
         n_steps: int = 20,
@@ -186,6 +194,7 @@ class DPFCClassifier(PrivateLinearClassifier):
         self.fit_intercept = fit_intercept
         self.intercept_scaling = intercept_scaling
         self.nonnegative_root = nonnegative_root
+        self.length_scaling = length_scaling
         self.public_features = public_features
         self.gram_share = gram_share
         self.n_steps = n_steps
@@ -286,10 +295,10 @@ class DPFCClassifier(PrivateLinearClassifier):
         public, row_map = self._public(mechanism.n_features), mechanism.row_map
         if public is None or mechanism.exact:
             return None
-        moments = (row_map.l2_bound**2 - row_map.constant**2) * public.covariance(row_map.linear)
-        if row_map.constant > 0.0:
-            moments = torch.nn.functional.pad(moments, (0, 1, 0, 1))
-            moments[-1, -1] = row_map.constant**2
+        moments = public.covariance(row_map.linear) * row_map.feature_share * row_map.l2_bound**2
+        others = [(row_map.length_scaling * row_map.l2_bound) ** 2 / 3.0] * row_map.n_length_columns
+        others += [row_map.constant**2] * (row_map.constant > 0.0)
+        moments = torch.block_diag(moments, torch.diag(moments.new_tensor(others)))
         return mechanism.n_samples() * moments.to(mechanism.device)
 
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:

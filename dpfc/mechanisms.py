@@ -198,7 +198,7 @@ class GaussianMechanism:
         share = 1.0 / (1.0 + math.sqrt(self._source.n_features))
         counts = doubt > 0.0 and centred.normalize
         self.row_map = row_map = replace(
-            centred, intercept_scaling=math.sqrt(share) if counts else 0.0
+            centred, intercept_scaling=math.sqrt(share) if counts else 0.0, length_scaling=0.0
         )
         rows = BoundedRows(self._source, row_map, self.n_classes, keep=False)
         release = self._draw("feature_sum", FeatureSum(), rows)

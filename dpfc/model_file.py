@@ -38,7 +38,7 @@ _MODULES = {
     "DPNewtonClassifier": "dpfc.newton",
 }
 # Fitted arrays that a model may lack.
-_OPTIONAL = ("center", "linear_map")
+_OPTIONAL = ("center", "linear_map", "length_coef")
 
 
 def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> None:
@@ -125,8 +125,10 @@ def _rebuild(
     name = header["estimator"]
     estimator_class = getattr(import_module(_MODULES[name]), name)
     parameters = {k: _from_plain(v) for k, v in json.loads(header["parameters"]).items()}
-    # Models that were saved before rows had roots were fitted without them.
+    # Models that were saved before rows had roots, or columns for their length, have none.
     parameters.setdefault("nonnegative_root", False)
+    if "length_scaling" in estimator_class().get_params():
+        parameters.setdefault("length_scaling", 0.0)
     model: PrivateLinearClassifier = estimator_class(**parameters)
     model.coef_, model.intercept_ = tensors["coef"], tensors["intercept"]
     for part in _OPTIONAL:
@@ -152,6 +154,8 @@ def _check_parts(model: PrivateLinearClassifier, tensors: dict[str, NDArray[Any]
         and model.intercept_.shape == (n_outputs,)
         and (model.center_ is None or model.center_.shape == (n_features,))
         and (model.linear_map_ is None or model.linear_map_.shape == (n_features, n_features))
+        and (model.length_coef_ is None or model.length_coef_.shape == (n_outputs, 2))
+        and (model.length_coef_ is not None) == (model._row_map().n_length_columns > 0)
         and len(getattr(model, "feature_names_in_", range(n_features))) == n_features
     )
     if not shapes_fit:

@@ -29,11 +29,13 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     fit_intercept: bool
     intercept_scaling: float
     nonnegative_root: bool
+    length_scaling: float = 0.0
 
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]
     center_: NDArray[np.float64] | None
     linear_map_: NDArray[np.float64] | None
+    length_coef_: NDArray[np.float64] | None
     classes_: NDArray[Any]
     n_features_in_: int
 
@@ -79,7 +81,7 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Linear scores, block by block, shape (n_samples, n_outputs or 1)."""
         check_is_fitted(self, "coef_")
-        row_map, coef = self._fitted_row_map(), torch.from_numpy(self.coef_).T
+        row_map, coef = self._fitted_row_map(), torch.from_numpy(self._row_coef()).T
         X = self._check_features(X)
         if isinstance(X, BlockSource):
             blocks = (np.asarray(block, dtype=np.float64) for block, _ in X.blocks(_PREDICT_ROWS))
@@ -132,12 +134,20 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.normalize,
             intercept_scaling=float(scaling),
             nonnegative_root=self.nonnegative_root,
+            length_scaling=float(self.length_scaling) if self.normalize else 0.0,
         )
 
     def _fitted_row_map(self) -> RowMap:
-        """How rows are mapped to what `coef_` is for: without the constant column."""
+        """How rows are mapped to what `_row_coef` is for: without the constant column."""
         center, linear = (
             None if array is None else torch.from_numpy(array)
             for array in (self.center_, self.linear_map_)
         )
-        return replace(self._row_map(), center=center, linear=linear, intercept_scaling=0.0)
+        row_map = replace(self._row_map(), center=center, linear=linear, intercept_scaling=0.0)
+        return row_map if self.length_coef_ is not None else replace(row_map, length_scaling=0.0)
+
+    def _row_coef(self) -> NDArray[np.float64]:
+        """Weights of all columns of a mapped row."""
+        if self.length_coef_ is None:
+            return self.coef_
+        return np.hstack([self.coef_, self.length_coef_])

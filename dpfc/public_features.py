@@ -63,7 +63,7 @@ class PublicFeatures:
                 f"public_features have {array.shape[1]} features and X has {n_features}: embed "
                 "both with the same backbone."
             )
-        bounded = replace(row_map, l2_clip_norm=1.0, intercept_scaling=0.0)
+        bounded = replace(row_map, l2_clip_norm=1.0, intercept_scaling=0.0, length_scaling=0.0)
         rows = torch.from_numpy(np.asarray(array, dtype=np.float64))
         self.center = bounded(rows).mean(dim=0)
         self._row_map = replace(bounded, center=self.center)

@@ -16,6 +16,7 @@ __all__ = ["RowMap", "exact_linear_map", "is_exact_linear_map"]
 _SQUARE_SAFE = 1e150  # norms between one over this and this are computed accurately
 _TINY = torch.finfo(torch.float64).tiny  # the smallest normal number
 _LEVEL = 0.75  # of the mean of a row's roots: what is taken off them
+_LENGTH_PERIOD = 4.0  # powers of two
 _GRID = 2.0**-26  # of unit rows and linear maps: sums of their products are exact in float64
 
 
@@ -32,7 +33,10 @@ class RowMap:
        otherwise x is scaled down to that length if it is longer.
     2. `center`, a released vector, is subtracted, and step 1 is done again.
     3. `linear`, a public matrix, is multiplied from the right, and step 1 is done again.
-    4. A constant column is appended: with `normalize` as a share of the length
+    4. `length_scaling`, with `normalize`, appends two columns that say how long x was,
+       which step 1 took away: two triangle waves of log2 ||x||, a quarter of a period
+       apart. A period is a factor of 16, so that no scale has to be known.
+    5. A constant column is appended: with `normalize` as a share of the length
        (the row is shortened so that the whole keeps length `l2_clip_norm`),
        otherwise as a plain column that lengthens the bound to
        sqrt(l2_clip_norm² + intercept_scaling²).
@@ -50,6 +54,9 @@ class RowMap:
     nonnegative_root : bool
     linear : torch.Tensor of shape (n_features, n_features) or None
         From `exact_linear_map`; needs `normalize`.
+    length_scaling : float
+        Largest norm of the two columns for the length, in units of `l2_clip_norm`; 0 appends
+        none. Its square and that of `intercept_scaling` add up to less than 1.
 
     Notes
     -----
@@ -81,6 +88,7 @@ class RowMap:
     intercept_scaling: float = 0.0
     nonnegative_root: bool = False
     linear: torch.Tensor | None = None
+    length_scaling: float = 0.0
 
     @property
     def l2_bound(self) -> float:
@@ -94,9 +102,21 @@ class RowMap:
         """Value of the constant column; 0 where there is none."""
         return self.intercept_scaling * (self.l2_clip_norm if self.normalize else 1.0)
 
+    @property
+    def n_length_columns(self) -> int:
+        """How many columns say how long a row was."""
+        return 2 if self.normalize and self.length_scaling > 0 else 0
+
+    @property
+    def feature_share(self) -> float:
+        """Squared length that is left for features, in units of `l2_clip_norm`²."""
+        if not self.normalize:
+            return 1.0
+        return 1.0 - self.intercept_scaling**2 - self.length_scaling**2
+
     def n_columns(self, n_features: int) -> int:
         """Width of a mapped row."""
-        return n_features + (self.intercept_scaling > 0)
+        return n_features + self.n_length_columns + (self.intercept_scaling > 0)
 
     def __call__(self, block: torch.Tensor) -> torch.Tensor:
         """Map a block of rows.
@@ -118,9 +138,13 @@ class RowMap:
         if self.linear is not None:
             unit = torch.round(rows / (self.l2_clip_norm * _GRID)) * _GRID
             rows = self._bound(unit @ self.linear)
+        if self.feature_share < 1.0:
+            rows = rows * math.sqrt(self.feature_share)
+        if self.n_length_columns:
+            size = self.length_scaling * self.l2_clip_norm * (1.0 - 2.0**-40)
+            waves = _length_waves(block.to(torch.float64))
+            rows = torch.cat([rows, size * waves], dim=1)
         if self.intercept_scaling > 0:
-            if self.normalize:
-                rows = rows * math.sqrt(1.0 - self.intercept_scaling**2)
             rows = torch.nn.functional.pad(rows, (0, 1), value=self.constant)
         return rows
 
@@ -131,12 +155,8 @@ class RowMap:
         # A factor below what rounding can add, so that the bound holds after rounding too.
         length = self.l2_clip_norm * (1.0 - 2.0**-40)
         norms = _norms(rows)
-        peaks = torch.ones_like(norms)
-        safe = (norms < _SQUARE_SAFE) & (norms > 1.0 / _SQUARE_SAFE)
-        if not bool(safe.all()):
-            # Squares over- or underflow: take the largest entry out of those rows, no others.
-            largest = rows.abs().amax(dim=1, keepdim=True)
-            peaks = torch.where(safe | (largest < _TINY), 1.0, largest)
+        peaks = _peaks(rows, norms)
+        if bool((peaks != 1.0).any()):
             rows = rows / peaks
             norms = _norms(rows)
         scale = length / norms.clamp(min=_TINY)
@@ -181,6 +201,40 @@ def is_exact_linear_map(linear: torch.Tensor) -> bool:
         and torch.equal(torch.round(linear / _GRID) * _GRID, linear)
         and bool((torch.linalg.vector_norm(linear, dim=0) <= 1.0).all())
     )
+
+
+def _peaks(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+    """Largest entry of rows whose squares over- or underflow, and 1 for all others."""
+    safe = (norms < _SQUARE_SAFE) & (norms > 1.0 / _SQUARE_SAFE)
+    if bool(safe.all()):
+        return torch.ones_like(norms)
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    return torch.where(safe | (largest < _TINY), 1.0, largest)
+
+
+def _length_waves(rows: torch.Tensor) -> torch.Tensor:
+    """Where in a period of `_LENGTH_PERIOD` each row's log2 length lies, shape (n_rows, 2).
+
+    Two triangle waves in [-1, 1] whose absolute values add up to 1, so their norm is at most 1.
+    The logarithm is linear between powers of two: exponent and mantissa are exact, which
+    a library's logarithm is not.
+    """
+    norms = _norms(rows)
+    peaks = _peaks(rows, norms)
+    if bool((peaks != 1.0).any()):
+        norms = _norms(rows / peaks)
+    phases = (_log2(norms) + _log2(peaks)) / _LENGTH_PERIOD
+    waves = torch.cat([_triangle(phases), _triangle(phases + 0.25)], dim=1)
+    return torch.where(norms < _TINY, 0.0, waves)
+
+
+def _log2(positive: torch.Tensor) -> torch.Tensor:
+    mantissas, exponents = torch.frexp(positive)
+    return exponents.to(torch.float64) + (2.0 * mantissas - 2.0)
+
+
+def _triangle(phases: torch.Tensor) -> torch.Tensor:
+    return 4.0 * (phases - torch.floor(phases) - 0.5).abs() - 1.0
 
 
 def _norms(rows: torch.Tensor) -> torch.Tensor:

@@ -64,7 +64,7 @@ class ScoredRows:
         self._source = source
         self._model = model
         self._row_map = model._fitted_row_map()
-        self._coef = torch.from_numpy(model.coef_)
+        self._coef = torch.from_numpy(model._row_coef())
         self.n_samples = source.n_samples
         self.n_features = 1 + len(model.classes_)
         self.codes = source.codes.cpu()

@@ -179,3 +179,4 @@ def _set_zero(model: PrivateLinearClassifier) -> None:
     model.intercept_ = np.zeros(n_outputs)
     model.center_ = None
     model.linear_map_ = None
+    model.length_coef_ = None

@@ -67,5 +67,5 @@ def bound_rows(
 
     rows, test_rows = torch.from_numpy(X), torch.from_numpy(X_test)
     row_map = RowMap(nonnegative_root=True)
-    row_map = replace(row_map, center=row_map(rows).mean(dim=0))
+    row_map = replace(row_map, center=row_map(rows).mean(dim=0), length_scaling=0.2)
     return row_map(rows).float().numpy(), row_map(test_rows).float().numpy()

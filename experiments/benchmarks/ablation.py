@@ -34,6 +34,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "rows not centred": {"center": False},
     "rows clipped, not normalised": {"normalize": False},
     "no square roots": {"nonnegative_root": False},
+    "no columns for the length": {"length_scaling": 0.0},
     "no constant column": {"fit_intercept": False},
     "next to no Gram matrix": {"gram_share": 1e-6},
     "Gram share 0.2": {"gram_share": 0.2},

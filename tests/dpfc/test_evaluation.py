@@ -408,7 +408,8 @@ def test_a_model_that_diverged_is_refused_before_any_spend(three, ledger, name, 
 def test_weights_of_any_finite_size_are_evaluated(three, size):
     model, X, y = three
     scaled = copy.deepcopy(model)
-    scaled.coef_, scaled.intercept_ = size * model.coef_, size * model.intercept_
+    for name in ("coef_", "length_coef_", "intercept_"):
+        setattr(scaled, name, size * getattr(model, name))
     result = evaluate_privately(scaled, X, y, epsilon=math.inf)
     assert result.accuracy == pytest.approx(model.score(X, y), abs=0.01)
 

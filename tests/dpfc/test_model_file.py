@@ -149,7 +149,7 @@ def test_an_unfitted_model_is_not_saved(path):
 def test_a_file_holds_weights_classes_parameters_and_statement_only(model, path):
     model.save(path)
     header, tensors = parts(path)
-    assert set(tensors) == {"coef", "intercept", "center"}
+    assert set(tensors) == {"coef", "intercept", "center", "length_coef"}
     assert set(header) == {"format", "estimator", "parameters", "classes", "privacy"}
     assert json.loads(header["privacy"])["private"] is True
 

@@ -43,7 +43,8 @@ def fit(estimator_class, X, y, monkeypatch, size, **options):
 
 
 def published(model):
-    arrays = [model.coef_, model.intercept_, model.center_, model.linear_map_]
+    names = ("coef_", "intercept_", "center_", "linear_map_", "length_coef_")
+    arrays = [getattr(model, name) for name in names]
     return [None if a is None else a.tolist() for a in arrays], model.privacy_.to_json()
 
 

@@ -285,3 +285,50 @@ def test_only_short_columns_on_the_grid_are_an_exact_map():
     assert not is_exact_linear_map(2.0 * linear)
     assert not is_exact_linear_map(linear.float())
     assert not is_exact_linear_map(torch.full((9, 9), 1e308, dtype=torch.float64))
+
+
+# -- columns for the length ----------------------------------------------------------
+
+
+def waves_of(X):
+    return RowMap(length_scaling=0.5)(torch.as_tensor(X))[:, -2:]
+
+
+def test_columns_for_the_length_say_how_long_a_row_was():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1, 6)) * np.geomspace(1, 16, 200)[:, None]
+    waves = waves_of(X).numpy()
+    steps = np.linalg.norm(np.diff(waves, axis=0), axis=1)
+    assert steps.min() > 0.5 * 3 / 200  # all the way round in one period, never standing still
+    np.testing.assert_allclose(waves[0], waves[-1], atol=1e-9)  # a period is a factor of 16
+    np.testing.assert_allclose(np.abs(waves).sum(axis=1), 0.5)
+    np.testing.assert_allclose(waves_of(-16.0 * X), waves, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-160, 1.0, 1e160, 1e300])
+def test_columns_for_the_length_have_a_place_for_any_row(scale):
+    X = np.array([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]]) * scale
+    row_map = RowMap(2.0, length_scaling=0.5, intercept_scaling=0.1)
+    rows = row_map(torch.from_numpy(X))
+    assert_bounded(rows, 2.0)
+    assert rows.shape == (3, 5) and row_map.n_columns(2) == 5
+    assert rows[1].tolist() == [0.0, 0.0, 0.0, 0.0, 0.2]
+    assert row_map.feature_share == pytest.approx(0.74)
+
+
+def test_rows_that_are_not_normalised_need_no_columns_for_the_length():
+    X = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    row_map = RowMap(normalize=False, length_scaling=0.5)
+    assert row_map.n_columns(3) == 3 and row_map.l2_bound == 1.0
+    assert torch.equal(row_map(X), RowMap(normalize=False)(X))
+
+
+def test_a_row_has_the_same_columns_for_its_length_in_any_block():
+    rng = np.random.default_rng(3)
+    X = torch.from_numpy(rng.normal(size=(530, 97)) * np.exp(rng.normal(size=(530, 1)) * 200))
+    row_map = RowMap(length_scaling=0.2, intercept_scaling=0.1)
+    whole = row_map(X)
+    assert_bounded(whole, 1.0)
+    for size in (1, 3, 17, 512):
+        parts = torch.cat([row_map(X[i : i + size]) for i in range(0, len(X), size)])
+        assert torch.equal(parts, whole)

@@ -96,11 +96,14 @@ def test_the_command_shows_a_table_and_strict_json(dpfc, finished, monkeypatch, 
     assert len(parsed["runs"]) == 6 and parsed["ceiling"] == report.ceiling
 
 
-def test_bounded_rows_have_length_one_and_use_the_training_mean():
+def test_bounded_rows_are_as_long_as_a_fit_has_them_and_use_the_training_mean():
     generator = np.random.default_rng(0)
     X, Z = generator.normal(3, 1, (50, 4)), generator.normal(3, 1, (5, 4))
     rows, others = bound_rows(X, Z)
-    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    # The two columns for a row's length are up to 0.2 long, and 0.2/√2 at least.
+    lengths = np.linalg.norm(rows, axis=1)
+    assert rows.shape == (50, 6) and np.all(lengths < 1 + 1e-6) and np.all(lengths > 0.98)
+    np.testing.assert_allclose(np.linalg.norm(rows[:, :4], axis=1), 0.96**0.5, rtol=1e-5)
     assert np.array_equal(bound_rows(X, Z[:1])[1][0], others[0])
 
 

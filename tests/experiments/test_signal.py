@@ -17,7 +17,7 @@ def test_classes_that_differ_in_one_direction_have_their_signal_there():
     X[:, 0] += np.where(y == 1, 3.0, -3.0)
     data = Data(X.astype(np.float32), y.astype(np.int32), X[:9], y[:9], 2)
     first, second, third = groups(data)
-    assert (first.first, first.last, second.last, third.last) == (1, 10, 30, 40)
+    assert (first.first, first.last, second.last, third.last) == (1, 10, 30, 42)
     assert first.rows + second.rows + third.rows == pytest.approx(1.0)
     assert first.classes > 0.999
     # Rows are about ±e_1: n e_1/2 and -n e_1/2 over K - 1 = 1 dimension and ten directions.
@@ -29,5 +29,5 @@ def test_classes_that_differ_in_one_direction_have_their_signal_there():
 def test_the_command_prints_a_table(capsys):
     assert main(["--data", "digits", "--epsilons", "1"]) == 0
     out = capsys.readouterr().out
-    assert "| 1 to 10 |" in out and "signal ÷ noise, ε = 1" in out and "| 31 to 64 |" in out
+    assert "| 1 to 10 |" in out and "signal ÷ noise, ε = 1" in out and "| 31 to 66 |" in out
     assert main(["--data", "nothing"]) != 0
