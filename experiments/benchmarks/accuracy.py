@@ -234,10 +234,12 @@ def _best(
 
 def write_report(store: Store, out: Path) -> list[Path]:
     """Write table and plots of all runs that are kept; returns their paths."""
-    results, peers = make_results(store.runs()), tuple(_ALL_PEERS)
+    results = make_results(store.runs())
+    peers = tuple(name for name, peer in _ALL_PEERS.items() if peer.published)
+    variations = tuple(name for name in _ALL_PEERS if name not in peers)
     figure = accuracy_panels(results, _METHOD_LABELS, peers, delta=DELTA)
     files: dict[str, bytes | str] = {
-        "table.md": to_markdown(results, _METHOD_LABELS, peers, store.notes),
+        "table.md": to_markdown(results, _METHOD_LABELS, peers, store.notes, variations),
         "accuracy.png": render(figure, "png"),
         "accuracy.svg": render(figure, "svg"),
     }

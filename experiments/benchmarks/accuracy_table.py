@@ -223,7 +223,11 @@ def gap_closed(found: Iterable[Lead]) -> float | None:
 
 
 def to_markdown(
-    results: Results, labels: Mapping[str, str], peers: Sequence[str], notes: Sequence[str] = ()
+    results: Results,
+    labels: Mapping[str, str],
+    peers: Sequence[str],
+    notes: Sequence[str] = (),
+    variations: Sequence[str] = (),
 ) -> str:
     """Write the tables: one a data set, then DP-FC against the best peer.
 
@@ -237,14 +241,19 @@ def to_markdown(
         The methods that DP-FC is compared with.
     notes : sequence of str
         Further lines, such as what was left out.
+    variations : sequence of str
+        Methods that nobody proposed: compared with in a line of their own.
     """
-    found = leads(results, peers)
+    found, everyone = leads(results, peers), [*peers, *variations]
     parts = ["# Accuracy\n", _legend(results)]
     for data in dict.fromkeys(data for data, _, _ in results):
         parts += [f"## {data}\n", _data_table(results, data, labels), ""]
-        parts += [_best_settings(results, data, labels, peers)]
+        parts += [_best_settings(results, data, labels, everyone)]
     parts += ["## DP-FC with default parameters against the best peer\n", _leads_table(found)]
-    parts += [_totals(found)]
+    parts += ["", _totals(found)]
+    if any(method in variations for _, method, _ in results):
+        names = ", ".join(labels[name] for name in variations)
+        parts += [f"\nWith {names} among the peers:\n", _totals(leads(results, everyone))]
     parts += [f"- {note}" for note in notes]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -342,11 +351,11 @@ def _lead_text(lead: Lead | None) -> str:
 
 def _totals(found: Sequence[Lead]) -> str:
     if not found:
-        return "\nNothing to compare yet.\n"
+        return "Nothing to compare yet.\n"
     mean = float(np.mean([lead.difference for lead in found]))
     won = sum(lead.difference > 0 for lead in found)
     lines = [
-        f"\n- Average lead: {100 * mean:+.2f} points over {len(found)} pairs of data set and ε; "
+        f"- Average lead: {100 * mean:+.2f} points over {len(found)} pairs of data set and ε; "
         f"ahead in {won}."
     ]
     closed = gap_closed(found)

@@ -185,6 +185,8 @@ class Peer:
         Takes rows; says why the peer does not run on them, or gives None.
     max_settings : int
         Tried at one ε, at most.
+    published : bool
+        Whether others propose it. A variation of ours is reported beside the peers.
     """
 
     name: str
@@ -195,6 +197,7 @@ class Peer:
     work: Callable[[Rows, Setting], float]
     left_out: Callable[[Rows], str | None] = lambda rows: None
     max_settings: int = 120
+    published: bool = True
 
     def run(self, rows: Rows, setting: Setting, epsilon: float, seed: int) -> float:
         """Test accuracy of one fit."""
@@ -365,6 +368,7 @@ def _raft(name: str, label: str, clip: float) -> Peer:
         ),
         fit=_fit_raft,
         work=lambda rows, setting: gradient_work(rows, setting["steps"]),
+        published=clip == 1.0,  # the recipe's
     )
 
 

@@ -265,6 +265,14 @@ def test_large_fits_are_screened_on_one_seed_and_the_best_run_on_all(tmp_path, m
     assert sorted(map(len, seeds.values()))[-3:] == [1, 3, 6]
 
 
+def test_a_variation_of_a_peer_counts_in_a_line_of_its_own():
+    text = to_markdown(make_results(RUNS), LABELS, ["means"], [], ["raft"])
+    first, second = text.split("With RAFT among the peers:")
+    assert "(means)" in first and "(raft)" not in first
+    alone, together = (part[part.index("Average lead:") :].split()[2] for part in (first, second))
+    assert float(alone) > float(together)
+
+
 def test_runs_that_chose_a_setting_are_not_what_it_is_judged_by():
     runs = [
         make_run("dp-raft", 1.0, SEARCH_SEED, 0.9, setting={"a": 1}),
