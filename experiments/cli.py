@@ -19,14 +19,16 @@ from dpfc.experiments.cli_features import features_app
 from dpfc.experiments.cli_fit import fit
 from dpfc.experiments.cli_predict import predict
 from dpfc.experiments.cli_report import report_app
+from dpfc.experiments.cli_results import results
 from dpfc.experiments.cli_search import search
 from dpfc.experiments.cli_summarize import summarize
+from dpfc.experiments.cli_sweep import sweep
 from dpfc.experiments.console import run_guarded
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-for command in (demo, extract, summarize, fit, search, evaluate, predict):
+for command in (demo, extract, summarize, fit, search, evaluate, predict, sweep, results):
     app.command()(command)
 app.add_typer(budget_app, name="budget")
 app.add_typer(features_app, name="features")

@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["print_json", "rounded_safely", "run_guarded", "strict"]
+__all__ = ["print_json", "rounded_safely", "run_guarded", "strict", "to_json"]
 
 _INTERRUPTED = 130  # what shells use for Ctrl-C
 
@@ -117,7 +117,18 @@ def print_json(report: Mapping[str, Any]) -> None:
     ValueError
         If the report holds NaN.
     """
-    print(json.dumps(strict(report), indent=2, allow_nan=False))
+    print(to_json(report))
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """Give one strictly valid JSON object.
+
+    Raises
+    ------
+    ValueError
+        If the report holds NaN.
+    """
+    return json.dumps(strict(report), indent=2, allow_nan=False)
 
 
 def rounded_safely(value: float, *, up: bool) -> str:

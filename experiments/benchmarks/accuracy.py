@@ -15,13 +15,12 @@ is there and goes on; runs of dpfc are made again when its source has changed, r
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -52,6 +51,7 @@ from dpfc.experiments.files import write_whole
 from dpfc.experiments.methods import LABELS, make_estimator
 from dpfc.experiments.options import parse_numbers
 from dpfc.experiments.plots import render
+from dpfc.experiments.versions import code_version
 
 __all__ = ["METHODS", "PEERS_REVISION", "main", "run_cells", "write_report"]
 
@@ -99,7 +99,7 @@ class _Bench:
         self, method: str, setting: Setting, epsilon: float, seed: int, make: Callable[[], float]
     ) -> float:
         """Accuracy of one run, from the file or from `make`."""
-        source = f"peers {PEERS_REVISION}" if method in _ALL_PEERS else _source()
+        source = f"peers {PEERS_REVISION}" if method in _ALL_PEERS else code_version()
         source = "scikit-learn" if method == CEILING else source
         text = setting_key(setting)
         key = Key(self.name, self._digest, method, text, epsilon, seed, source)
@@ -114,19 +114,6 @@ class _Bench:
         """Say something, now and in the report."""
         print(f"{self.name}: {text}", file=sys.stderr)
         self._store.note(f"{self.name}: {text}")
-
-
-@cache
-def _source() -> str:
-    """The version of dpfc, and a digest of the modules that its classifiers are made of."""
-    import dpfc
-    import dpfc.accounting
-
-    digest = hashlib.sha256()
-    for package in (dpfc, dpfc.accounting):
-        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return f"dpfc {dpfc.__version__} {digest.hexdigest()[:8]}"
 
 
 def run_cells(sets: Sequence[NamedData], job: Job, store: Store) -> Iterator[tuple[str, float]]:

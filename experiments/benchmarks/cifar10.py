@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -21,7 +21,10 @@ from dpfc.experiments.console import print_json, run_guarded
 from dpfc.experiments.methods import ESTIMATORS, LABELS, make_estimator
 from dpfc.experiments.options import Json, parse_numbers
 
-__all__ = ["DELTA", "NOTE", "Cell", "Data", "accuracies", "load", "main"]
+if TYPE_CHECKING:
+    from dpfc.features import FeatureCache
+
+__all__ = ["DELTA", "NOTE", "Cell", "Data", "accuracies", "check_pair", "load", "main"]
 
 DELTA = 1e-5
 CEILING_STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)
@@ -79,7 +82,21 @@ def load(train: Path, test: Path) -> Data:
     """
     from dpfc.features import FeatureCache
 
-    caches = FeatureCache.open(train), FeatureCache.open(test)
+    caches = [FeatureCache.open(train), FeatureCache.open(test)]
+    check_pair(caches)
+    X, X_test = (cache.load()[0].astype(np.float32) for cache in caches)
+    y, y_test = (cache.read_labels() for cache in caches)
+    return Data(X, y, X_test, y_test, len(caches[0].class_names or ()))
+
+
+def check_pair(caches: Sequence[FeatureCache]) -> None:
+    """Refuse caches of two splits that do not fit.
+
+    Raises
+    ------
+    ValueError
+        If they differ in their classes or in their width.
+    """
     for cache in caches:
         if cache.class_names is None or cache.class_names != caches[0].class_names:
             raise ValueError("both caches must name the same classes in the same order.")
@@ -87,9 +104,6 @@ def load(train: Path, test: Path) -> Data:
         raise ValueError(
             f"the caches differ in width: {caches[0].n_features} and {caches[1].n_features}."
         )
-    X, X_test = (cache.load()[0].astype(np.float32) for cache in caches)
-    y, y_test = (cache.read_labels() for cache in caches)
-    return Data(X, y, X_test, y_test, len(caches[0].class_names or ()))
 
 
 def _command(

@@ -246,7 +246,7 @@ def test_report_only_writes_the_table_again(finished, capsys):
 def test_changed_code_runs_dpfc_again_and_peers_not(finished, monkeypatch, tmp_path):
     (tmp_path / "runs.jsonl").write_bytes((finished / "runs.jsonl").read_bytes())
     before = len(Store(tmp_path / "runs.jsonl").runs())
-    monkeypatch.setattr(accuracy, "_source", lambda: "dpfc of tomorrow")
+    monkeypatch.setattr(accuracy, "code_version", lambda: "dpfc of tomorrow")
     assert accuracy.main(small(tmp_path)) == 0
     added = Store(tmp_path / "runs.jsonl").runs()[before:]
     assert {run.key.method for run in added} == {"fc", "gd"} and len(added) == 4

@@ -17,7 +17,17 @@ from dpfc import load_model
 from dpfc.features import FeatureCache
 
 DPFC = [sys.executable, "-c", "import sys; from dpfc.experiments.cli import main; sys.exit(main())"]
-COMMANDS = ["demo", "extract", "fit", "evaluate", "predict", "budget", "budget calibrate"]
+COMMANDS = [
+    "demo",
+    "extract",
+    "fit",
+    "evaluate",
+    "predict",
+    "budget",
+    "budget calibrate",
+    "sweep",
+    "results",
+]
 
 # The package's own __init__ imports every classifier; an empty one shows what the command adds.
 HELP_WITHOUT_CLASSIFIERS = """

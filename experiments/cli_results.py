@@ -1,0 +1,83 @@
+"""`dpfc results`: what a sweep found, as a table for people or for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dpfc.experiments.cli_sweep import ConfigPath, Overrides, StudyFolder, find_config, study_folder
+from dpfc.experiments.console import to_json
+from dpfc.experiments.files import check_writable, write_whole
+from dpfc.experiments.options import Force
+
+__all__ = ["results"]
+
+Format = Literal["table", "csv", "json", "latex"]
+
+
+def results(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    format: Annotated[  # noqa: A002
+        Format,
+        typer.Option(
+            help="table and latex: mean ± standard error over seeds, one column an ε. csv and "
+            "json: one line or object a setting, accuracies in [0, 1]."
+        ),
+    ] = "table",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=VALUE",
+            help="Only runs with this data set, label, epsilon, seed, … or parameter; values may "
+            "be joined by |; may be repeated.",
+        ),
+    ] = None,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Of several settings of a method, only the best at each ε."),
+    ] = False,
+    out: StudyFolder = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="File to write; standard output without it."),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Show what a sweep found: test accuracy, mean ± standard error over seeds.
+
+    Failed runs are left out and counted. The best of several settings is chosen by test
+    accuracy, which costs budget where the rows are private.
+
+    Example: dpfc results study.yaml --where label=DP-FC --format csv
+    """
+    from dpfc.experiments import results as tables
+    from dpfc.experiments.config import read_study
+
+    if to is not None:
+        check_writable(to, force=force)
+    study = read_study(find_config(config), overrides or ())
+    table = tables.load_results(study_folder(study, out))
+    rows = tables.filter_rows(table.to_pylist(), where or ())
+    groups = tables.group_rows(rows)
+    groups = tables.best_settings(groups) if best else groups
+    failed = sum(row["status"] == "failed" for row in rows)
+    match format:
+        case "json":
+            found = [group._asdict() for group in groups]
+            text = to_json(
+                {"command": "results", "study": study.name, "failed": failed, "results": found}
+            )
+        case "csv":
+            text = tables.to_csv(groups)
+        case "latex":
+            text = tables.to_latex(groups)
+        case _:
+            left_out = f"\n\n{failed} failed runs are left out." if failed else ""
+            text = tables.to_text(groups) + left_out
+    if to is None:
+        print(text.rstrip("\n"))
+    else:
+        write_whole(to, text.rstrip("\n") + "\n")

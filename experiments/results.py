@@ -1,0 +1,221 @@
+"""The table of a study: filtered, averaged over seeds, turned, and written for others."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dpfc.experiments.sweep_store import RESULTS, results_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "Group",
+    "best_settings",
+    "filter_rows",
+    "group_rows",
+    "load_results",
+    "pivot",
+    "to_csv",
+    "to_latex",
+    "to_text",
+]
+
+_WORDS = ("study", "dataset", "backbone", "method", "label", "status", "key", "code")
+_NUMBERS = ("epsilon", "delta", "seed", "accuracy", "seconds")
+
+
+class Group(NamedTuple):
+    """Runs that differ in their seed only."""
+
+    dataset: str
+    backbone: str | None
+    label: str
+    epsilon: float
+    parameters: str
+    accuracy: float
+    standard_error: float | None
+    seconds: float | None
+    runs: int
+
+
+def load_results(folder: Path) -> pa.Table:
+    """Read the table that a sweep wrote.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it is not of a sweep.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / RESULTS
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: run dpfc sweep first.")
+    try:
+        table = pq.read_table(path)
+        return table.select(results_schema().names).cast(results_schema())
+    except (pa.ArrowException, KeyError) as error:
+        raise ValueError(f"{path} is not the table of a sweep: run dpfc sweep again.") from error
+
+
+def filter_rows(rows: Iterable[Mapping[str, Any]], conditions: Sequence[str]) -> list[Any]:
+    """Keep rows that meet every condition, ``column=value`` or ``column=value|value``.
+
+    A name that is no column is a parameter of the run's.
+
+    Raises
+    ------
+    ValueError
+        If a condition cannot be read.
+    """
+    kept = list(rows)
+    for condition in conditions:
+        name, equals, text = condition.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--where takes column=value, such as label=DP-FC; got {condition!r}.")
+        wanted = [_typed(name, value) for value in text.split("|")]
+        kept = [row for row in kept if _value(row, name) in wanted]
+    return kept
+
+
+def _typed(name: str, text: str) -> Any:
+    if name in _WORDS:
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = math.inf if text == "inf" else text
+    if name in _NUMBERS and not isinstance(value, int | float):
+        raise ValueError(f"--where {name} takes a number, got {text!r}.")
+    return value
+
+
+def _value(row: Mapping[str, Any], name: str) -> Any:
+    if name in (*_WORDS, *_NUMBERS):
+        return row[name]
+    return json.loads(row["parameters"]).get(name)
+
+
+def group_rows(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
+    """Average runs over seeds, in the order in which they come; failed ones are left out."""
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["status"] == "ok":
+            place = (row["dataset"], row["backbone"], row["label"], row["epsilon"])
+            found.setdefault((*place, row["parameters"]), []).append(row)
+    return [_group(place, runs) for place, runs in found.items()]
+
+
+def _group(place: tuple[Any, ...], runs: list[Mapping[str, Any]]) -> Group:
+    import numpy as np
+
+    values = [run["accuracy"] for run in runs]
+    seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+    mean_seconds = float(np.mean(seconds)) if seconds else None
+    return Group(*place, float(np.mean(values)), error, mean_seconds, len(values))
+
+
+def best_settings(groups: Sequence[Group]) -> list[Group]:
+    """Keep the setting with the best mean of every method at every ε."""
+    best: dict[tuple[Any, ...], Group] = {}
+    for group in groups:
+        place = group[:4]
+        if place not in best or group.accuracy > best[place].accuracy:
+            best[place] = group
+    return list(best.values())
+
+
+def pivot(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
+    """Give a header and lines: one a data set, method and setting, one column an ε."""
+    epsilons = sorted({group.epsilon for group in groups})
+    head = ["data set", "method", *(_epsilon(epsilon) for epsilon in epsilons)]
+    lines: dict[tuple[str, str], dict[float, str]] = {}
+    for group in groups:
+        lines.setdefault((_data(group), _method(group)), {})[group.epsilon] = _percent(group)
+    body = [
+        [*place, *(cells.get(epsilon, "–") for epsilon in epsilons)]
+        for place, cells in lines.items()
+    ]
+    return head, body
+
+
+def to_text(groups: Sequence[Group]) -> str:
+    """A table in Markdown, which reads well as plain text too."""
+    head, body = pivot(groups)
+    widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
+
+    def row(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([row(head), rule, *map(row, body)])
+
+
+def to_csv(groups: Sequence[Group]) -> str:
+    """One line a group, accuracies in [0, 1]."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Group._fields)
+    writer.writerows(["" if value is None else value for value in group] for group in groups)
+    return text.getvalue()
+
+
+def to_latex(groups: Sequence[Group]) -> str:
+    """A tabular of booktabs, accuracies in percent."""
+    head, body = pivot(groups)
+    lines = [
+        r"% \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
+        r"\toprule",
+        _latex_row(head),
+        r"\midrule",
+        *(_latex_row(line) for line in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(_latex(cell) for cell in cells) + r" \\"
+
+
+def _latex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+    special |= {mark: "\\" + mark for mark in "&%$#_{}"}
+    words = "".join(special.get(mark, mark) for mark in text)
+    return words.replace("ε", r"$\varepsilon$").replace(" ± ", r" $\pm$ ").replace("–", "--")
+
+
+def _epsilon(epsilon: float) -> str:
+    return "no privacy" if math.isinf(epsilon) else f"ε = {epsilon:g}"
+
+
+def _data(group: Group) -> str:
+    return group.dataset if group.backbone is None else f"{group.dataset} ({group.backbone})"
+
+
+def _method(group: Group) -> str:
+    settings = json.loads(group.parameters)
+    if not settings:
+        return group.label
+    shown = ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
+    return f"{group.label}, {shown}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _percent(group: Group) -> str:
+    error = "" if group.standard_error is None else f" ± {100 * group.standard_error:.2f}"
+    return f"{100 * group.accuracy:.2f}{error}"

@@ -1,0 +1,150 @@
+"""One run of a sweep, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dpfc.experiments.sweep_runs import CEILING, Rows, RunSpec
+
+if TYPE_CHECKING:
+    from dpfc.experiments.benchmarks.cifar10 import Data
+
+__all__ = ["failed_record", "run_one", "start_worker"]
+
+_PARENT_CHECK_SECONDS = 1.0
+_CEILING_STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+
+
+def start_worker(threads: int) -> None:
+    """Prepare a worker process: few threads, no Ctrl-C of its own, no life without its parent."""
+    # Ctrl-C reaches every process of a terminal; the parent decides what becomes of the runs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    use_threads(threads)
+
+
+def use_threads(threads: int) -> None:
+    """Limit this process; digits of a result depend on how products are split as well."""
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
+def _die_with(parent: int) -> None:
+    """A parent that was killed cannot tell its workers."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_SECONDS)
+    os._exit(1)
+
+
+def run_one(study: str, spec: RunSpec) -> dict[str, Any]:
+    """Fit, measure, and give the record of a run; what goes wrong is in the record."""
+    record = _head(study, spec)
+    try:
+        data, names = _load(spec.rows)
+        with warnings.catch_warnings():  # the record says that a seeded run is not private
+            warnings.simplefilter("ignore")
+            measured = (_ceiling if spec.method == CEILING else _fit)(spec, data)
+        record |= measured | {"status": "ok", "error": None, "class_names": names}
+        record |= {"n_features": data.X.shape[1], "n_classes": data.n_classes}
+    except Exception as error:
+        record |= {"status": "failed", "error": _words(error)}
+    return record
+
+
+def failed_record(study: str, spec: RunSpec, error: str) -> dict[str, Any]:
+    """Record of a run that could not say itself what went wrong."""
+    return _head(study, spec) | {"status": "failed", "error": error}
+
+
+def _head(study: str, spec: RunSpec) -> dict[str, Any]:
+    return {
+        "key": spec.key,
+        "study": study,
+        "dataset": spec.rows.dataset,
+        "backbone": spec.rows.backbone,
+        "method": spec.method,
+        "label": spec.label,
+        "epsilon": spec.epsilon,
+        "delta": spec.delta,
+        "seed": spec.seed,
+        "parameters": dict(spec.parameters),
+        "code": spec.code,
+        "versions": dict(spec.versions),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _words(error: Exception) -> str:
+    # The text of an error that nobody foresaw may hold anything, a private value as well.
+    if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and str(error):
+        return " ".join(str(error).split())
+    return f"internal error ({type(error).__name__})"
+
+
+@lru_cache(maxsize=2)
+def _load(rows: Rows) -> tuple[Data, list[str]]:
+    """Rows of a data set, and what its classes are called."""
+    from dpfc.experiments.benchmarks.accuracy_data import load_named
+    from dpfc.experiments.benchmarks.cifar10 import load
+    from dpfc.features import FeatureCache
+
+    if rows.builtin is not None:
+        data = load_named([rows.builtin])[0].data
+        return data, [str(code) for code in range(data.n_classes)]
+    train, test = Path(str(rows.train)), Path(str(rows.test))
+    return load(train, test), list(FeatureCache.open(train).class_names or ())
+
+
+def _fit(spec: RunSpec, data: Data) -> dict[str, Any]:
+    from dpfc.experiments.methods import make_estimator
+
+    model = make_estimator(
+        spec.method,
+        epsilon=spec.epsilon,
+        delta=spec.delta,
+        classes=range(data.n_classes),
+        random_state=spec.seed,
+        **spec.parameters,
+    )
+    began = time.perf_counter()
+    model.fit(data.X, data.y)
+    seconds = time.perf_counter() - began
+    return _measured(data, model.predict(data.X_test), seconds) | {
+        "private": model.privacy_.private,
+        "statement": model.privacy_.model_dump(mode="json"),
+    }
+
+
+def _ceiling(spec: RunSpec, data: Data) -> dict[str, Any]:
+    """Logistic regression without privacy, the best of several strengths on the test rows."""
+    from dpfc.experiments.ceiling import logistic_ceiling
+
+    began = time.perf_counter()
+    _, accuracy = logistic_ceiling(data.X, data.y, data.X_test, data.y_test, _CEILING_STRENGTHS)
+    seconds = time.perf_counter() - began
+    return {"accuracy": accuracy, "seconds": seconds, "private": False, "statement": None}
+
+
+def _measured(data: Data, predicted: Any, seconds: float) -> dict[str, Any]:
+    import numpy as np
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(data.y_test, predicted, labels=range(data.n_classes))
+    totals = np.maximum(counts.sum(axis=1), 1)
+    return {
+        "accuracy": float(np.trace(counts) / max(counts.sum(), 1)),
+        "per_class_accuracy": (np.diag(counts) / totals).tolist(),
+        "confusion": counts.tolist(),
+        "seconds": seconds,
+    }

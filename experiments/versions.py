@@ -1,0 +1,32 @@
+"""Which code made a result."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["code_version", "library_versions"]
+
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "opacus", "dp-accounting")
+
+
+@cache
+def code_version() -> str:
+    """The version of dpfc, and a digest of the modules that its classifiers are made of."""
+    import dpfc
+    import dpfc.accounting
+
+    digest = hashlib.sha256()
+    for package in (dpfc, dpfc.accounting):
+        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return f"dpfc {dpfc.__version__} {digest.hexdigest()[:8]}"
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide a result's digits."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES}

@@ -1,0 +1,111 @@
+"""A study is read whole, or refused with the line and the nearest right word."""
+
+from __future__ import annotations
+
+import pytest
+
+from dpfc.experiments.config import Range, read_study
+
+NEWTON = "newton\n    seeds: 1\n    parameters:\n      n_steps: [3, 5]"
+STUDY = """\
+name: first
+datasets:
+  - {name: digits, builtin: digits}
+methods:
+  - fc
+  - name: newton
+    seeds: 1
+    parameters:
+      n_steps: [3, 5]
+epsilons: [0.5, 2]
+parameters:
+  l2_clip_norm: 1.0
+  logit_noise: {low: 0.3, high: 2, log: true}
+search: {trials: 3}
+"""
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text=STUDY, *overrides):
+        path = tmp_path / "study.yaml"
+        path.write_text(text)
+        return read_study(path, overrides)
+
+    return read
+
+
+def test_a_study_is_read_as_it_is_written(read):
+    study = read()
+    assert [method.name for method in study.methods] == ["fc", "newton"]
+    assert study.methods[1].seeds == 1 and study.seeds == 5
+    assert study.methods[1].parameters == {"n_steps": [3, 5]}
+    assert study.parameters["logit_noise"] == Range(low=0.3, high=2, log=True)
+    assert study.epsilons == [0.5, 2.0] and study.delta == 1e-5 and study.search.trials == 3
+
+
+def test_one_value_may_stand_for_a_list(read):
+    study = read("name: a\ndatasets: [{name: d, builtin: digits}]\nmethods: [fc]\nepsilons: 1\n")
+    assert study.epsilons == [1.0]
+
+
+def test_overrides_go_before_the_file(read):
+    study = read(
+        STUDY, "seeds=2", "epsilons=[1]", "search.trials=7", "methods=[gd]", "parameters={}"
+    )
+    assert study.seeds == 2 and study.epsilons == [1.0] and study.search.trials == 7
+    assert [method.name for method in study.methods] == ["gd"]
+
+
+FAULTS = {
+    "unknown key": (("epsilons:", "epsilon:"), "line 10: there is no key 'epsilon'; did you mean"),
+    "unknown key of a method": (("    seeds: 1", "    seed: 1"), "line 7: .*did you mean 'seeds'"),
+    "unknown parameter": (("n_steps", "n_step"), "line 6: .*'n_step'; did you mean 'n_steps'"),
+    "unknown method": (("  - fc", "  - fcc"), "line 5: .*no method 'fcc'; did you mean 'fc'"),
+    "unknown shared parameter": (("l2_clip_norm", "l2_clip"), "did you mean 'l2_clip_norm'"),
+    "unknown data": (("builtin: digits", "builtin: digit"), "line 3: .*did you mean 'digits'"),
+    "negative ε": (("[0.5, 2]", "[0.5, -2]"), "line 10: epsilons.1: .*greater than 0, got -2"),
+    "ε twice": (("[0.5, 2]", "[2, 2]"), "epsilons holds 2.0 twice"),
+    "words for ε": (("[0.5, 2]", "[small]"), "line 10: epsilons.0: .*got 'small'"),
+    "turned range": (("low: 0.3", "low: 3"), "line 13: .*low must be below high"),
+    "log of zero": (("low: 0.3", "low: 0"), "line 13: .*starts above 0"),
+    "method twice": (
+        ("newton\n    seeds: 1\n    parameters:\n      n_steps: [3, 5]", "fc"),
+        "label",
+    ),
+    "no trials": (("trials: 3", "trials: 0"), "line 14: search.trials: .*greater than 0"),
+    "two sources": (
+        ("builtin: digits", "builtin: digits, train: a, test: b"),
+        "train and test, or",
+    ),
+    "half a source": (("builtin: digits", "train: a"), "line 3: .*give train and test"),
+    "missing name": (("name: first\n", ""), "name is missing"),
+    "name with a path": (("name: first", "name: ../first"), "line 1: name: .*got '../first'"),
+    "key twice": (("name: first", "name: first\nname: second"), "line 2: 'name' is there twice"),
+    "no YAML": (("name: first", "name: [first"), "line 2: not YAML"),
+    "a list": ((STUDY, "- name"), "a study is a mapping"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_wrong_is_named_with_its_line(read, fault):
+    (old, new), words = FAULTS[fault]
+    assert old in STUDY
+    with pytest.raises(ValueError, match=words):
+        read(STUDY.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seeds", "key=value"),
+        ("=3", "key=value"),
+        ("epsilons=[1", "not YAML"),
+        ("epsilon=2", "override: there is no key 'epsilon'; did you mean 'epsilons'"),
+        ("seeds=-1", "override: seeds: "),
+        ("name.x=1", "holds no names"),
+    ],
+)
+def test_wrong_overrides_are_refused(read, override, words):
+    with pytest.raises(ValueError, match=words):
+        read(STUDY, override)

@@ -1,0 +1,354 @@
+"""A study's runs: spelled out, run once, kept, and gone on with after any stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dpfc.experiments import sweep as sweeping
+from dpfc.experiments.config import StudyConfig
+from dpfc.experiments.sweep import process_pool, run_sweep
+from dpfc.experiments.sweep_plan import plan_sweep, study_sources
+from dpfc.experiments.sweep_runs import Rows, RunSpec, study_cells
+from dpfc.experiments.sweep_store import RunStore
+
+ROWS = [Rows("digits", None, "digits", None, None, "d")]
+# Timings, and when a run ended.
+VARYING = ("seconds", "finished")
+
+
+def config(**changes):
+    content = {
+        "name": "small",
+        "datasets": [{"name": "digits", "builtin": "digits"}],
+        "methods": ["fc", {"name": "ls", "seeds": [7]}],
+        "epsilons": [0.5, 2],
+        "seeds": 2,
+    }
+    return StudyConfig.model_validate(content | changes)
+
+
+def runs_of(study):
+    sources = study_sources(study, Path("nowhere"))
+    return [run for source in sources for run in source.ready()]
+
+
+def table_of(folder):
+    table = pq.read_table(folder / "results.parquet")
+    return table.drop_columns(list(VARYING)).to_pylist()
+
+
+def go(study, folder, **options):
+    store = RunStore(folder)
+    options = {"workers": 1, **options}
+    make = options.pop("make_executor", lambda: ThreadPoolExecutor(1))
+    outcome = run_sweep(study.name, study_sources(study, folder), store, make, **options)
+    store.write_table(study.name, outcome.runs)
+    return outcome
+
+
+# -- what is run ---------------------------------------------------------------------
+
+
+def test_a_grid_is_spelled_out_in_its_order():
+    study = config(parameters={"center": [True, False], "gram_share": 0.1})
+    cells = list(study_cells(study, ROWS))
+    assert [(cell.label, cell.epsilon) for cell in cells] == [
+        ("DP-FC", 0.5), ("DP-FC", 2), ("DP-LS", 0.5), ("DP-LS", 2), ("not private", np.inf),
+    ]  # fmt: skip
+    assert cells[0].grid == [
+        {"center": True, "gram_share": 0.1}, {"center": False, "gram_share": 0.1},
+    ]  # fmt: skip
+    assert cells[0].seeds == (0, 1) and cells[2].seeds == (7,)
+    assert len({run.key for run in runs_of(study)}) == 13
+
+
+def test_what_changes_a_result_changes_the_key():
+    (run,) = runs_of(config(methods=["fc"], epsilons=[1], seeds=1, ceiling=False))
+    content = {name: getattr(run, name) for name in RunSpec.__dataclass_fields__}
+    rows = Rows("d", None, None, None, None, "e")
+    changes = {
+        "method": "gd", "epsilon": 2.0, "delta": 1e-6, "seed": 1, "code": "other",
+        "parameters": {"n_steps": 3}, "versions": {}, "rows": rows,
+    }  # fmt: skip
+    keys = {RunSpec(**(content | {name: value})).key for name, value in changes.items()}
+    assert len(keys | {run.key}) == len(changes) + 1
+    assert RunSpec(**(content | {"label": "other"})).key == run.key
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_ranges_are_sampled_within_their_bounds_and_the_same_again(tmp_path, sampler):
+    study = config(
+        methods=["fc"],
+        epsilons=[2],
+        parameters={
+            "logit_noise": {"low": 0.3, "high": 2, "log": True},
+            "n_steps": {"low": 3, "high": 9, "integer": True},
+        },
+        search={"trials": 4, "sampler": sampler},
+        ceiling=False,
+    )
+    first, again = go(study, tmp_path / "a"), go(study, tmp_path / "b")
+    assert [run.key for run in first.runs] == [run.key for run in again.runs]
+    assert len(first.runs) == 8
+    settings = [run.parameters for run in first.runs]
+    assert all(0.3 <= s["logit_noise"] <= 2 and 3 <= s["n_steps"] <= 9 for s in settings)
+    assert all(isinstance(s["n_steps"], int) for s in settings)
+    assert len({s["logit_noise"] for s in settings}) == 4
+    assert go(study, tmp_path / "a").new == 0
+
+
+def test_parameters_are_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match=r"DP-FC at ε = 0\.5 with {'n_steps': 0}: n_steps"):
+        study_sources(config(parameters={"n_steps": 0}), tmp_path)
+    with pytest.raises(ValueError, match="gram_share"):
+        study_sources(config(parameters={"gram_share": {"low": 0.5, "high": 2}}), tmp_path)
+
+
+def test_the_plan_counts_runs_and_adds_up_budgets(tmp_path):
+    from dpfc.accounting import gaussian_mu
+
+    study = config(ceiling=False, methods=["fc"], epsilons=[1], seeds=4)
+    plan = plan_sweep(study, tmp_path / "none", 2)
+    assert plan.runs == 4 and plan.known == 0 and plan.unknown == 4 and plan.seconds == 0.0
+    (cost,) = plan.costs
+    assert gaussian_mu(cost.epsilon, 1e-5) == pytest.approx(2 * gaussian_mu(1, 1e-5), rel=1e-4)
+    assert cost.seeded and cost.runs == 4
+    assert not (tmp_path / "none").exists()
+    go(study.model_copy(update={"seeds": 1}), tmp_path)
+    plan = plan_sweep(study, tmp_path, 2)
+    assert plan.known == 1 and plan.unknown == 0 and plan.seconds > 0.0
+
+
+# -- running -------------------------------------------------------------------------
+
+
+def test_runs_are_what_the_estimators_give(tmp_path):
+    from dpfc import DPFCClassifier
+    from dpfc.experiments.benchmarks.accuracy_data import load_named
+
+    outcome = go(config(), tmp_path)
+    assert (len(outcome.runs), outcome.new, outcome.failed) == (7, 7, 0)
+    rows = table_of(tmp_path)
+    assert [row["label"] for row in rows].count("DP-LS") == 2
+    data = load_named(["digits"])[0].data
+    with pytest.warns(UserWarning, match="random_state"):
+        model = DPFCClassifier(0.5, classes=range(10), random_state=1).fit(data.X, data.y)
+    row = next(r for r in rows if (r["label"], r["epsilon"], r["seed"]) == ("DP-FC", 0.5, 1))
+    assert row["accuracy"] == pytest.approx(model.score(data.X_test, data.y_test))
+    assert row["private"] is False and json.loads(row["statement"])["private"] is False
+    assert np.trace(row["confusion"]) / np.sum(row["confusion"]) == pytest.approx(row["accuracy"])
+    assert rows[-1]["method"] == "ceiling" and rows[-1]["epsilon"] == np.inf
+
+
+def test_the_same_again_runs_nothing(tmp_path, monkeypatch):
+    go(config(), tmp_path)
+    before = (tmp_path / "results.parquet").read_bytes()
+    monkeypatch.setattr(sweeping, "run_one", print)
+    assert go(config(), tmp_path).new == 0
+    assert (tmp_path / "results.parquet").read_bytes() == before
+
+
+def test_a_failed_run_is_recorded_and_stops_no_other(tmp_path, monkeypatch):
+    from dpfc import DPLeastSquaresClassifier
+
+    def refuse(*_, **__):
+        raise KeyError("a private value")
+
+    monkeypatch.setattr(DPLeastSquaresClassifier, "_solve", refuse)
+    outcome = go(config(), tmp_path)
+    assert (outcome.failed, outcome.new) == (2, 7)
+    failed = [row for row in table_of(tmp_path) if row["status"] == "failed"]
+    assert {row["error"] for row in failed} == {"internal error (KeyError)"}
+    assert go(config(), tmp_path).new == 0
+    monkeypatch.undo()
+    outcome = go(config(), tmp_path, retry_failed=True)
+    assert (outcome.failed, outcome.new) == (0, 2)
+
+
+def test_a_change_of_label_changes_the_table_and_runs_nothing(tmp_path):
+    go(config(methods=["fc"], ceiling=False), tmp_path)
+    renamed = config(methods=[{"name": "fc", "label": "ours"}], ceiling=False, name="other")
+    assert go(renamed, tmp_path).new == 0
+    assert {(row["label"], row["study"]) for row in table_of(tmp_path)} == {("ours", "other")}
+
+
+def test_real_noise_is_drawn_without_seeds(tmp_path):
+    outcome = go(config(methods=["fc"], epsilons=[1], seeds=None, ceiling=False), tmp_path)
+    (row,) = table_of(tmp_path)
+    assert outcome.new == 1 and row["seed"] is None and row["private"] is True
+
+
+def die_for_half(spec):
+    """Kill the process at ε = 0.5."""
+    if spec.epsilon == 0.5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sweeping.failed_record("small", spec, "lived")
+
+
+def test_a_run_that_kills_its_process_is_the_only_one_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeping, "partial", lambda *_: die_for_half)
+    study = config(methods=["fc"], seeds=1, epsilons=[0.5, 1, 2, 4], ceiling=False)
+    outcome = go(study, tmp_path, workers=2, make_executor=lambda: process_pool(2, 1))
+    errors = {row["epsilon"]: row["error"] for row in table_of(tmp_path)}
+    assert errors.pop(0.5) == sweeping._DIED
+    assert errors == {1: "lived", 2: "lived", 4: "lived"} and outcome.new == 4
+
+
+def test_ctrl_c_waits_for_what_runs_and_keeps_it(tmp_path):
+    class Executor(ThreadPoolExecutor):
+        """Ctrl-C comes while the second run is under way."""
+
+        def submit(self, fn, /, *args, **kwargs):
+            submitted.append(args[0])
+            if len(submitted) == 2:
+                raise KeyboardInterrupt
+            future = Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    submitted = []
+    outcome = go(config(), tmp_path, make_executor=lambda: Executor(1))
+    assert outcome.interrupted and outcome.new == 1
+    outcome = go(config(), tmp_path)
+    assert not outcome.interrupted and outcome.new == 6
+
+
+# -- the command ---------------------------------------------------------------------
+
+YAML = """\
+name: small
+datasets: [{name: digits, builtin: digits}]
+methods: [fc, gd]
+epsilons: [0.5, 2]
+seeds: 3
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(YAML)
+    return path
+
+
+def test_the_command_runs_shows_and_exits_as_it_says(dpfc, study, tmp_path, strict_json):
+    out = ("--out", tmp_path / "out")
+    dry = dpfc("sweep", study, "--dry-run", *out)
+    assert dry.code == 0 and "13 runs, 0 of them there already" in dry.out
+    assert "seeded runs are not private" in dry.out and not (tmp_path / "out").exists()
+    assert strict_json(dpfc("sweep", study, "--dry-run", "--json", *out).out)["runs"] == 13
+    done = dpfc("sweep", study, "--workers", 1, "--json", *out)
+    report = strict_json(done.out)
+    assert done.code == 0 and report["runs"] == report["new"] == 13 and report["failed"] == 0
+    assert "digits, DP-FC, ε = 0.5, seed 0: " in done.err
+    shown = dpfc("results", study, *out)
+    assert "| digits   | DP-FC" in shown.out and "no privacy" in shown.out
+    wrong = dpfc("sweep", study, "epsilon=3", *out)
+    assert wrong.code == 1 and "did you mean 'epsilons'" in wrong.err
+
+
+def test_a_failure_is_in_the_exit_code(dpfc, study, tmp_path, monkeypatch):
+    from dpfc.experiments import sweep_worker
+
+    monkeypatch.setattr(sweep_worker, "_load", None)
+    monkeypatch.setattr(sweeping, "process_pool", lambda *_: ThreadPoolExecutor(1))
+    found = dpfc("sweep", study, "--out", tmp_path / "out")
+    assert found.code == 1 and "13 failed; --retry-failed" in found.out
+
+
+def test_caches_are_made_once_and_used(dpfc, write_cache, tmp_path):
+    write_cache(tmp_path / "train"), write_cache(tmp_path / "test")
+    text = YAML.replace(
+        "builtin: digits", f"train: {tmp_path / 'train'}, test: {tmp_path / 'test'}"
+    )
+    (tmp_path / "study.yaml").write_text(text)
+    found = dpfc("sweep", tmp_path / "study.yaml", "--workers", 1, "--out", tmp_path / "out")
+    assert found.code == 0
+    assert table_of(tmp_path / "out")[0]["class_names"] == ["ant", "bee", "cow"]
+    gone = text.replace(str(tmp_path / "train"), str(tmp_path / "gone"))
+    (tmp_path / "study.yaml").write_text(gone)
+    found = dpfc("sweep", tmp_path / "study.yaml", "--out", tmp_path / "out")
+    assert found.code == 1 and "names no backbones" in found.err
+
+
+def start(study, out):
+    command = [str(Path(sys.executable).with_name("dpfc")), "sweep", str(study)]
+    return subprocess.Popen(
+        [*command, "--out", str(out)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing(study, tmp_path):
+    study.write_text(YAML.replace("seeds: 3", "seeds: 30"))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert start(study, whole).wait(300) == 0
+    rng, kills, left = np.random.default_rng(0), 0, 200
+    while kills < 20:
+        left -= 1
+        assert left, "the sweep ends before it can be killed"
+        process = start(study, broken)
+        try:
+            process.wait(rng.uniform(1.0, 5.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+        else:  # it is done: take some of it away
+            for path in sorted((broken / "runs").glob("*.json"))[::2]:
+                path.unlink()
+    assert start(study, broken).wait(300) == 0
+    assert table_of(broken) == table_of(whole)
+    assert not list(broken.rglob("*.tmp")) and len(table_of(whole)) == 121
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_killed_parent(study, tmp_path):
+    study.write_text(YAML.replace("seeds: 3", "seeds: 300"))
+    process = start(study, tmp_path / "out")
+    while not list((tmp_path / "out").rglob("*.json")):
+        time.sleep(0.1)
+        assert process.poll() is None
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert children
+    process.kill()
+    process.wait()
+    time.sleep(4)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+@pytest.mark.slow
+def test_runs_on_ray_are_the_same(dpfc, study, tmp_path):
+    pytest.importorskip("ray")
+    assert dpfc("sweep", study, "--out", tmp_path / "pool").code == 0
+    assert dpfc("sweep", study, "--out", tmp_path / "ray", "--ray", "local").code == 0
+    assert table_of(tmp_path / "ray") == table_of(tmp_path / "pool")
+
+
+@pytest.mark.slow
+def test_mlflow_gets_every_run_once(dpfc, study, tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path / 'ml.db'}"
+    for _ in range(2):
+        found = dpfc("sweep", study, "--out", tmp_path / "out", "--mlflow", uri)
+        assert found.code == 0, found.err
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("small")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 13
+    kept = {json.loads(p.read_text())["key"]: json.loads(p.read_text())["accuracy"]
+            for p in (tmp_path / "out" / "runs").glob("*.json")}  # fmt: skip
+    assert {run.data.tags["dpfc.key"]: run.data.metrics["accuracy"] for run in runs} == kept
+    found = dpfc("sweep", study, "--out", tmp_path / "out", "--mlflow", "nowhere://x")
+    assert found.code == 1 and "MLflow at nowhere" in found.err
