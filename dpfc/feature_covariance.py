@@ -298,7 +298,9 @@ class DPFCClassifier(PrivateLinearClassifier):
         moments = public.covariance(row_map.linear) * row_map.feature_share * row_map.l2_bound**2
         others = [(row_map.length_scaling * row_map.l2_bound) ** 2 / 3.0] * row_map.n_length_columns
         others += [row_map.constant**2] * (row_map.constant > 0.0)
-        moments = torch.block_diag(moments, torch.diag(moments.new_tensor(others)))
+        size = len(moments)
+        moments = torch.nn.functional.pad(moments, (0, len(others), 0, len(others)))
+        moments[size:, size:] = torch.diag(moments.new_tensor(others))
         return mechanism.n_samples() * moments.to(mechanism.device)
 
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:

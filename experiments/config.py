@@ -203,7 +203,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
         where = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "not readable"
         raise ValueError(f"{path}{where}: not YAML: {problem}.") from None
-    if not isinstance(content, dict):
+    if root is None or not isinstance(content, dict):
         raise ValueError(f"{path}: a study is a mapping of names to values, such as name: first.")
     _refuse_repeated(root, path)
     overridden = {_override(content, override) for override in overrides}

@@ -10,16 +10,29 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy_figure", "render"]
+__all__ = ["COLOURS", "GRAY", "accuracy_figure", "dress_budgets", "line_style", "render"]
 
-# Colours of Okabe and Ito (2008) stay apart for the colour-blind; markers and dashes, in gray.
-_STYLES = (
-    ("#0072B2", "o", "-"),
-    ("#D55E00", "s", "--"),
-    ("#009E73", "^", "-."),
-    ("#CC79A7", "D", ":"),
+# The first four are of Okabe and Ito (2008) and stay apart for the colour-blind; all have a
+# contrast of 3 with white. Markers and dashes tell lines apart in gray.
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#6A3D9A",
+    "#9A7B00",
+    "#8C564B",
+    "#4D4D4D",
 )
-_GRAY = "#555555"
+GRAY = "#555555"
+_MARKERS = "os^DvPX*"
+_DASHES = ("-", "--", "-.", ":")
+
+
+def line_style(index: int) -> tuple[str, str, str]:
+    """Colour, marker and dashes of a line by its place in the legend; 32 differ."""
+    turn, place = divmod(index, len(COLOURS))
+    return COLOURS[place], _MARKERS[place], _DASHES[(place + turn) % len(_DASHES)]
 
 
 def accuracy_figure(
@@ -50,30 +63,31 @@ def accuracy_figure(
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for index, (name, curve) in enumerate(curves.items()):
-        colour, marker, dashes = _STYLES[index % len(_STYLES)]
+        colour, marker, dashes = line_style(index)
         epsilons = sorted(curve)
         percent = [100 * curve[epsilon] for epsilon in epsilons]
         axes.plot(epsilons, percent, dashes, color=colour, marker=marker, markersize=5, label=name)
     if ceiling is not None:
-        axes.axhline(100 * ceiling[1], color=_GRAY, linewidth=1, linestyle=(0, (6, 4)))
+        axes.axhline(100 * ceiling[1], color=GRAY, linewidth=1, linestyle=(0, (6, 4)))
         axes.annotate(
             f"{ceiling[0]}: {ceiling[1]:.1%}",
             (0.01, 100 * ceiling[1]),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
             textcoords="offset points",
-            color=_GRAY,
+            color=GRAY,
             fontsize=9,
         )
-    _dress(axes, sorted({epsilon for curve in curves.values() for epsilon in curve}))
+    dress_budgets(axes, sorted({epsilon for curve in curves.values() for epsilon in curve}))
+    axes.legend(frameon=False, loc="lower right")
     axes.set_xlabel(f"privacy budget ε  (δ = {delta:g}; left is more private)")
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(title, fontsize=11, loc="left")
     return figure
 
 
-def _dress(axes: Axes, epsilons: Sequence[float]) -> None:
-    """Log axis with the budgets themselves as ticks, room above, and no frame."""
+def dress_budgets(axes: Axes, epsilons: Sequence[float]) -> None:
+    """Give axes a logarithmic ε with the budgets themselves as ticks, room above, and no frame."""
     axes.set_xscale("log")
     axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
     axes.minorticks_off()
@@ -81,7 +95,6 @@ def _dress(axes: Axes, epsilons: Sequence[float]) -> None:
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
 
 
 def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:

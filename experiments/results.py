@@ -117,11 +117,22 @@ def group_rows(rows: Iterable[Mapping[str, Any]]) -> list[Group]:
 def _group(place: tuple[Any, ...], runs: list[Mapping[str, Any]]) -> Group:
     import numpy as np
 
+    dataset, backbone, label, epsilon, parameters = place
     values = [run["accuracy"] for run in runs]
     seconds = [run["seconds"] for run in runs if run["seconds"] is not None]
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
-    mean_seconds = float(np.mean(seconds)) if seconds else None
-    return Group(*place, float(np.mean(values)), error, mean_seconds, len(values))
+    return Group(
+        dataset=dataset,
+        backbone=backbone,
+        label=label,
+        epsilon=epsilon,
+        parameters=parameters,
+        accuracy=float(np.mean(values)),
+        standard_error=(
+            float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+        ),
+        seconds=float(np.mean(seconds)) if seconds else None,
+        runs=len(values),
+    )
 
 
 def best_settings(groups: Sequence[Group]) -> list[Group]:

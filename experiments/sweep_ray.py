@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
@@ -37,7 +38,7 @@ class RayExecutor(Executor):
             raise MissingDependencyError('--ray needs Ray: run pip install "dpfc[ray]".') from error
         self._ray = ray
         if not ray.is_initialized():
-            ray.init(address=address, log_to_driver=False, logging_level="error")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         self._task = ray.remote(_call).options(num_cpus=threads, max_retries=0)
         self._threads = threads
 

@@ -106,8 +106,8 @@ def _cached(data: DataSet, backbone: str | None, train: Path, test: Path) -> Row
     for path in (train, test):
         digest.update((path / _MANIFEST).read_bytes())
     # Paths are absolute: workers may start elsewhere.
-    places = (str(path.resolve()) for path in (train, test))
-    return Rows(data.name, backbone, None, *places, digest.hexdigest()[:16])
+    places = str(train.resolve()), str(test.resolve())
+    return Rows(data.name, backbone, None, places[0], places[1], digest.hexdigest()[:16])
 
 
 def _builtin_digest(data: DataSet) -> str:
