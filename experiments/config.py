@@ -66,12 +66,15 @@ class DataSet(_Strict):
         Folders of feature caches, or data sets as `dpfc extract --data` takes them.
     builtin : str or None
         A data set of the accuracy benchmark, such as "digits", in their place.
+    rows_per_class : int or None
+        Train on the first so many rows of each class only.
     """
 
     name: str = Field(pattern=_NAME)
     train: str | None = None
     test: str | None = None
     builtin: str | None = None
+    rows_per_class: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

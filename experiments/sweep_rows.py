@@ -55,7 +55,8 @@ def find_rows(
     found = []
     for data in config.datasets:
         if data.builtin is not None:
-            found.append(Rows(data.name, None, data.builtin, None, None, _builtin_digest(data)))
+            where = (data.builtin, None, None, _builtin_digest(data))
+            found.append(Rows(data.name, None, *where, rows_per_class=data.rows_per_class))
         elif _is_ready(data):
             found.append(_cached(data, None, Path(str(data.train)), Path(str(data.test))))
         elif not config.backbones:
@@ -107,7 +108,8 @@ def _cached(data: DataSet, backbone: str | None, train: Path, test: Path) -> Row
         digest.update((path / _MANIFEST).read_bytes())
     # Paths are absolute: workers may start elsewhere.
     places = str(train.resolve()), str(test.resolve())
-    return Rows(data.name, backbone, None, places[0], places[1], digest.hexdigest()[:16])
+    where = (None, places[0], places[1], digest.hexdigest()[:16])
+    return Rows(data.name, backbone, *where, rows_per_class=data.rows_per_class)
 
 
 def _builtin_digest(data: DataSet) -> str:

@@ -31,6 +31,8 @@ class Rows:
     builtin, train, test : str or None
     digest : str
         Of what the rows are; part of a run's key.
+    rows_per_class : int or None
+        Of the training rows; all of them where it is None.
     """
 
     dataset: str
@@ -39,6 +41,7 @@ class Rows:
     train: str | None
     test: str | None
     digest: str
+    rows_per_class: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,11 @@ class RunSpec:
         """
         content = asdict(self)
         del content["label"]
-        content["rows"] = {"dataset": self.rows.dataset, "digest": self.rows.digest}
+        content["rows"] = {
+            "dataset": self.rows.dataset,
+            "digest": self.rows.digest,
+            "rows_per_class": self.rows.rows_per_class,
+        }
         text = json.dumps(strict(content), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

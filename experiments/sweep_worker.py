@@ -101,9 +101,22 @@ def _load(rows: Rows) -> tuple[Data, list[str]]:
 
     if rows.builtin is not None:
         data = load_named([rows.builtin])[0].data
-        return data, [str(code) for code in range(data.n_classes)]
-    train, test = Path(str(rows.train)), Path(str(rows.test))
-    return load(train, test), list(FeatureCache.open(train).class_names or ())
+        names = [str(code) for code in range(data.n_classes)]
+    else:
+        train, test = Path(str(rows.train)), Path(str(rows.test))
+        data, names = load(train, test), list(FeatureCache.open(train).class_names or ())
+    return _first_rows(data, rows.rows_per_class), names
+
+
+def _first_rows(data: Data, per_class: int | None) -> Data:
+    """Cut the training rows down to so many of each class."""
+    import numpy as np
+
+    if per_class is None:
+        return data
+    places = [np.flatnonzero(data.y == code)[:per_class] for code in range(data.n_classes)]
+    kept = np.sort(np.concatenate(places))
+    return data._replace(X=data.X[kept], y=data.y[kept])
 
 
 def _fit(spec: RunSpec, data: Data) -> dict[str, Any]:
