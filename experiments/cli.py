@@ -27,7 +27,7 @@ from dpfc.experiments.console import run_guarded
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+app = typer.Typer(rich_markup_mode="markdown")
 for command in (demo, extract, summarize, fit, search, evaluate, predict, sweep, results):
     app.command()(command)
 app.add_typer(budget_app, name="budget")

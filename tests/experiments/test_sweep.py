@@ -352,3 +352,47 @@ def test_mlflow_gets_every_run_once(dpfc, study, tmp_path):
     assert {run.data.tags["dpfc.key"]: run.data.metrics["accuracy"] for run in runs} == kept
     found = dpfc("sweep", study, "--out", tmp_path / "out", "--mlflow", "nowhere://x")
     assert found.code == 1 and "MLflow at nowhere" in found.err
+
+
+# -- ready studies and the shell -----------------------------------------------------
+
+CONFIGS = Path(sweeping.__file__).parent / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_ready_study_is_valid_and_named_in_the_help(dpfc, path):
+    from dpfc.experiments.config import read_study
+    from dpfc.experiments.sweep_plan import check_parameters
+
+    study = read_study(path)
+    assert study.name == path.stem and study.description
+    check_parameters(study)
+    assert path.stem in " ".join(dpfc("sweep", "--help").out.split()).replace("│ │ ", "")
+
+
+def test_a_ready_study_runs_by_its_name(dpfc, tmp_path):
+    command = ("digits", "methods=[fc]", "epsilons=[1]", "seeds=1", "--workers", 1)
+    assert dpfc("sweep", *command, "--out", tmp_path).code == 0
+    assert dpfc("sweep", "digit", "--out", tmp_path).code == 1
+
+
+def test_few_shot_takes_the_first_rows_of_each_class(tmp_path):
+    from dpfc.experiments.sweep_worker import _load
+
+    rows = Rows("digits", None, "digits", None, None, "d", rows_per_class=7)
+    cut, whole = _load(rows)[0], _load(ROWS[0])[0]
+    assert np.bincount(cut.y).tolist() == [7] * 10
+    for code in range(10):
+        expected = whole.X[whole.y == code][:7]
+        np.testing.assert_array_equal(cut.X[cut.y == code], expected)
+    np.testing.assert_array_equal(cut.X_test, whole.X_test)
+
+
+def test_shell_completion_installs_and_completes(tmp_path):
+    command = str(Path(sys.executable).with_name("dpfc"))
+    environment = os.environ | {"HOME": str(tmp_path), "SHELL": "/bin/bash"}
+    subprocess.run([command, "--install-completion", "bash"], env=environment, check=True)
+    assert "dpfc" in (tmp_path / ".bash_completions" / "dpfc.sh").read_text()
+    asked = {"_DPFC_COMPLETE": "complete_bash", "COMP_WORDS": "dpfc swe", "COMP_CWORD": "1"}
+    found = subprocess.run([command], env=environment | asked, capture_output=True, text=True)
+    assert found.stdout.split() == ["sweep"]
