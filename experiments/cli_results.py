@@ -39,6 +39,13 @@ def results(
         bool,
         typer.Option("--best", help="Of several settings of a method, only the best at each ε."),
     ] = False,
+    across: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What goes across in table and latex: epsilon, dataset, label or a parameter.",
+        ),
+    ] = "epsilon",
     out: StudyFolder = None,
     to: Annotated[
         Path | None,
@@ -73,10 +80,10 @@ def results(
         case "csv":
             text = tables.to_csv(groups)
         case "latex":
-            text = tables.to_latex(groups)
+            text = tables.to_latex(groups, across)
         case _:
             left_out = f"\n\n{failed} failed runs are left out." if failed else ""
-            text = tables.to_text(groups) + left_out
+            text = tables.to_text(groups, across) + left_out
     if to is None:
         print(text.rstrip("\n"))
     else:

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _WORDS = ("study", "dataset", "backbone", "method", "label", "status", "key", "code")
+_ACROSS = ("dataset", "epsilon", "label")
 _NUMBERS = ("epsilon", "delta", "seed", "accuracy", "seconds")
 
 
@@ -145,23 +146,43 @@ def best_settings(groups: Sequence[Group]) -> list[Group]:
     return list(best.values())
 
 
-def pivot(groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Give a header and lines: one a data set, method and setting, one column an ε."""
-    epsilons = sorted({group.epsilon for group in groups})
-    head = ["data set", "method", *(_epsilon(epsilon) for epsilon in epsilons)]
-    lines: dict[tuple[str, str], dict[float, str]] = {}
-    for group in groups:
-        lines.setdefault((_data(group), _method(group)), {})[group.epsilon] = _percent(group)
-    body = [
-        [*place, *(cells.get(epsilon, "–") for epsilon in epsilons)]
-        for place, cells in lines.items()
-    ]
+def pivot(groups: Sequence[Group], across: str = "epsilon") -> tuple[list[str], list[list[str]]]:
+    """Give a header and lines of accuracies in percent, one column a value of `across`.
+
+    Parameters
+    ----------
+    groups : sequence of Group
+    across : str
+        "epsilon", "dataset", "label" or the name of a parameter; what is left names the lines.
+
+    Raises
+    ------
+    ValueError
+        If no run has such a parameter.
+    """
+    places = [_place(group) for group in groups]
+    if groups and not any(across in place for place in places):
+        known = ", ".join(dict.fromkeys(name for place in places for name in place))
+        raise ValueError(f"there is no {across!r} to put across; there are {known}.")
+    values = list(dict.fromkeys(place.get(across) for place in places))
+    if across == "epsilon":
+        values.sort(key=float)
+    names = [name for name in _ACROSS if name != across]
+    lines: dict[tuple[str, ...], dict[Any, str]] = {}
+    for group, place in zip(groups, places, strict=True):
+        rest = {name: value for name, value in place.items() if name not in (*_ACROSS, across)}
+        key = [_shown(name, place[name]) for name in names]
+        key[-1] = ", ".join([key[-1], *(f"{n} {_short(v)}" for n, v in rest.items())])
+        lines.setdefault(tuple(key), {})[place.get(across)] = _percent(group)
+    titles = {"dataset": "data set", "label": "method", "epsilon": "budget"}
+    head = [*(titles[name] for name in names), *(_shown(across, value) for value in values)]
+    body = [[*key, *(cells.get(v, "–") for v in values)] for key, cells in lines.items()]
     return head, body
 
 
-def to_text(groups: Sequence[Group]) -> str:
+def to_text(groups: Sequence[Group], across: str = "epsilon") -> str:
     """A table in Markdown, which reads well as plain text too."""
-    head, body = pivot(groups)
+    head, body = pivot(groups, across)
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
 
     def row(cells: Sequence[str]) -> str:
@@ -180,12 +201,13 @@ def to_csv(groups: Sequence[Group]) -> str:
     return text.getvalue()
 
 
-def to_latex(groups: Sequence[Group]) -> str:
+def to_latex(groups: Sequence[Group], across: str = "epsilon") -> str:
     """A tabular of booktabs, accuracies in percent."""
-    head, body = pivot(groups)
+    head, body = pivot(groups, across)
+    words = sum(name != across for name in _ACROSS)
     lines = [
         r"% \usepackage{booktabs}",
-        rf"\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
+        rf"\begin{{tabular}}{{{'l' * words}{'r' * (len(head) - words)}}}",
         r"\toprule",
         _latex_row(head),
         r"\midrule",
@@ -207,20 +229,19 @@ def _latex(text: str) -> str:
     return words.replace("ε", r"$\varepsilon$").replace(" ± ", r" $\pm$ ").replace("–", "--")
 
 
-def _epsilon(epsilon: float) -> str:
-    return "no privacy" if math.isinf(epsilon) else f"ε = {epsilon:g}"
+def _place(group: Group) -> dict[str, Any]:
+    """What a group is, by name: data set, method, budget and parameters."""
+    data = group.dataset if group.backbone is None else f"{group.dataset} ({group.backbone})"
+    known = {"dataset": data, "label": group.label, "epsilon": group.epsilon}
+    return known | json.loads(group.parameters)
 
 
-def _data(group: Group) -> str:
-    return group.dataset if group.backbone is None else f"{group.dataset} ({group.backbone})"
-
-
-def _method(group: Group) -> str:
-    settings = json.loads(group.parameters)
-    if not settings:
-        return group.label
-    shown = ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
-    return f"{group.label}, {shown}"
+def _shown(name: str, value: Any) -> str:
+    if name == "epsilon":
+        return "no privacy" if math.isinf(value) else f"ε = {value:g}"
+    if name in _ACROSS:
+        return str(value)
+    return "–" if value is None else f"{name} {_short(value)}"
 
 
 def _short(value: Any) -> str:

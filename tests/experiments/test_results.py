@@ -95,6 +95,19 @@ def test_a_pivot_has_a_column_a_budget():
     assert len({len(line) for line in lines}) == 1 and len(lines) == 2 + len(body)
 
 
+def test_anything_can_go_across():
+    groups = group_rows(ROWS)
+    head, body = pivot(groups, "label")
+    assert head == ["data set", "budget", "DP-FC", "DP-LS", "not private"]
+    assert body[0] == ["a_b", "ε = 1", "60.00 ± 10.00", "–", "–"]
+    assert body[2] == ["a_b", "ε = 1, alpha 0.1", "–", "40.00", "–"]
+    head, body = pivot(groups, "alpha")
+    assert head == ["data set", "budget", "method", "–", "alpha 0.1", "alpha 0.3"]
+    assert ["a_b", "ε = 1", "DP-LS", "–", "40.00", "45.00"] in body
+    with pytest.raises(ValueError, match="no 'beta' to put across; there are dataset, label"):
+        pivot(groups, "beta")
+
+
 def test_csv_reads_back():
     found = list(csv.DictReader(io.StringIO(to_csv(group_rows(ROWS)))))
     assert len(found) == 5 and found[0]["accuracy"] == "0.6" and found[1]["standard_error"] == ""
