@@ -5,12 +5,13 @@ BIN    := $(VENV)/bin
 INPUTS := setup.cfg pyproject.toml constraints.txt
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test check lint typecheck slow clean
+.PHONY: help demo test check lint typecheck slow docs clean
 
 help:
 	@echo "make demo    embed MNIST-5k, train private classifiers, plot accuracy versus epsilon"
 	@echo "make test    the fast tests"
 	@echo "make check   ruff, mypy on the built wheel, slow tests, examples of the docs"
+	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make clean   remove the virtual environment, caches and runs"
 
 demo: $(VENV)/.stamp-demo
@@ -30,6 +31,10 @@ typecheck: $(VENV)/.stamp-dev
 
 slow: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -q -m slow
+
+docs: $(VENV)/.stamp-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
 
 # One stamp a set of extras: a demo installs no test tools.
 $(VENV)/.stamp-%: $(INPUTS) | $(VENV)

@@ -19,6 +19,7 @@ from dpfc.experiments.cli_features import features_app
 from dpfc.experiments.cli_fit import fit
 from dpfc.experiments.cli_predict import predict
 from dpfc.experiments.cli_report import report_app
+from dpfc.experiments.cli_report_sweep import report_sweep
 from dpfc.experiments.cli_results import results
 from dpfc.experiments.cli_search import search
 from dpfc.experiments.cli_summarize import summarize
@@ -32,6 +33,7 @@ for command in (demo, extract, summarize, fit, search, evaluate, predict, sweep,
     app.command()(command)
 app.add_typer(budget_app, name="budget")
 app.add_typer(features_app, name="features")
+report_app.command("sweep")(report_sweep)
 app.add_typer(report_app, name="report")
 
 

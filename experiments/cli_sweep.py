@@ -231,7 +231,7 @@ def _words(report: dict[str, Any], config: Path) -> str:
     if report["interrupted"]:
         lines.append("Interrupted; the same command goes on with what is missing.")
     else:
-        lines.append(f"Next: dpfc results {config}, or dpfc report sweep {config} --out page.html")
+        lines.append(f"Next: dpfc results {config}, or dpfc report sweep {config}")
     return "\n".join(lines)
 
 

@@ -164,9 +164,9 @@ def pivot(groups: Sequence[Group], across: str = "epsilon") -> tuple[list[str], 
     if groups and not any(across in place for place in places):
         known = ", ".join(dict.fromkeys(name for place in places for name in place))
         raise ValueError(f"there is no {across!r} to put across; there are {known}.")
-    values = list(dict.fromkeys(place.get(across) for place in places))
+    values: list[Any] = list(dict.fromkeys(place.get(across) for place in places))
     if across == "epsilon":
-        values.sort(key=float)
+        values.sort()
     names = [name for name in _ACROSS if name != across]
     lines: dict[tuple[str, ...], dict[Any, str]] = {}
     for group, place in zip(groups, places, strict=True):
@@ -233,7 +233,8 @@ def _place(group: Group) -> dict[str, Any]:
     """What a group is, by name: data set, method, budget and parameters."""
     data = group.dataset if group.backbone is None else f"{group.dataset} ({group.backbone})"
     known = {"dataset": data, "label": group.label, "epsilon": group.epsilon}
-    return known | json.loads(group.parameters)
+    parameters: dict[str, Any] = json.loads(group.parameters)
+    return known | parameters
 
 
 def _shown(name: str, value: Any) -> str:

@@ -1,0 +1,74 @@
+"""`dpfc report sweep`: a study's results as one page, and its pictures as files."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpfc.experiments.cli_sweep import ConfigPath, Overrides, StudyFolder, find_config, study_folder
+from dpfc.experiments.files import check_writable, write_whole
+from dpfc.experiments.options import Force
+
+__all__ = ["report_sweep"]
+
+
+def report_sweep(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="Page to write; report.html of the study."),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option("--figures", metavar="DIR", help="Write pictures too, as PNG and SVG."),
+    ] = None,
+    out: StudyFolder = None,
+    force: Force = False,
+) -> None:
+    """Write what a sweep found as one page that opens offline, with charts and statements.
+
+    It has accuracy versus ε, time and parameters, every run in a table that sorts and filters,
+    the privacy statement of any run, and the command and configuration to repeat it.
+
+    Example: dpfc report sweep study.yaml --to study.html --figures pictures
+    """
+    from dpfc.experiments.config import read_study
+    from dpfc.experiments.results import load_results
+    from dpfc.experiments.sweep_report import report_html
+
+    path = find_config(config)
+    study = read_study(path, overrides or ())
+    folder = study_folder(study, out)
+    table = load_results(folder)
+    page = to or folder / "report.html"
+    check_writable(page, force=force or to is None)
+    words = ["dpfc", "sweep", str(config), *(overrides or ())]
+    content = report_html(
+        table,
+        title=study.name,
+        description=study.description,
+        command=shlex.join(words),
+        config_text=path.read_text(encoding="utf-8"),
+    )
+    write_whole(page, content)
+    print(page)
+    for picture in _write_figures(table, figures) if figures is not None else ():
+        print(picture)
+
+
+def _write_figures(table: object, folder: Path) -> list[Path]:
+    from dpfc.experiments.plots import render
+    from dpfc.experiments.study_plots import study_figures
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in study_figures(table).items():
+        for kind in ("png", "svg"):
+            path = folder / f"{name}.{kind}"
+            write_whole(path, render(figure, kind))
+            written.append(path)
+    return written

@@ -1,0 +1,148 @@
+"""Pictures of single runs for print: confusion matrix, classes, and where the budget went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dpfc.experiments.plots import COLOURS, GRAY, line_style
+from dpfc.experiments.study_views import budget_shares, class_names
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["add_legend", "budget_figure", "class_figure", "confusion_figure", "plain"]
+
+# With more classes their names, or their counts, would run into each other.
+_MOST_NAMES, _MOST_COUNTS = 40, 12
+_BAR_STEP = 0.55
+
+
+def confusion_figure(run: Mapping[str, Any]) -> Figure:
+    """Draw the confusion matrix of one run, colours by share of the true class.
+
+    Parameters
+    ----------
+    run : mapping
+        A row of the table that has a ``confusion``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    counts = run["confusion"]
+    names = [plain(name) for name in class_names(run, len(counts))]
+    shares = [[100 * n / max(sum(row), 1) for n in row] for row in counts]
+    side = min(4.0 + 0.16 * len(counts), 9.0)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    if len(counts) <= _MOST_COUNTS:
+        for i, row in enumerate(counts):
+            for j, n in enumerate(row):
+                ink = "white" if shares[i][j] > 60 else "black"
+                axes.text(j, i, f"{n}", ha="center", va="center", color=ink, fontsize=8)
+    if len(counts) <= _MOST_NAMES:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+    figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    axes.set_xlabel("predicted class", fontsize=9)
+    axes.set_ylabel("true class", fontsize=9)
+    axes.set_title(_run_words(run), fontsize=10, loc="left")
+    return figure
+
+
+def class_figure(run: Mapping[str, Any]) -> Figure:
+    """Draw the accuracy of one run on every class, lowest first.
+
+    Parameters
+    ----------
+    run : mapping
+        A row of the table that has a ``per_class_accuracy``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    values = run["per_class_accuracy"]
+    names = class_names(run, len(values))
+    order = sorted(range(len(values)), key=lambda code: values[code])
+    figure = Figure(figsize=(6.4, min(1.4 + 0.24 * len(values), 9.0)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(range(len(order)), [100 * values[code] for code in order], color=COLOURS[0])
+    few = order if len(order) <= _MOST_NAMES else []
+    axes.set_yticks(range(len(few)), [plain(names[code]) for code in few], fontsize=8)
+    if run["accuracy"] is not None:
+        axes.axvline(100 * run["accuracy"], color=GRAY, linewidth=1, linestyle=(0, (6, 4)))
+    axes.set_xlim(0, 100)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("test accuracy on the class (%); dashed: on all rows", fontsize=9)
+    axes.set_title(_run_words(run), fontsize=10, loc="left")
+    return figure
+
+
+def budget_figure(runs: Iterable[Mapping[str, Any]]) -> Figure:
+    """Draw what each release of some runs costs, a bar a run.
+
+    Parameters
+    ----------
+    runs : iterable of mapping
+        Rows of the table, with statements whose releases have shares of μ².
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    paid = [(run, budget_shares(run)) for run in runs]
+    figure = Figure(figsize=(7.2, 1.3 + _BAR_STEP * len(paid)), layout="constrained")
+    axes = figure.add_subplot()
+    names = list(dict.fromkeys(release.name for _, shares in paid for release in shares))
+    left = [0.0] * len(paid)
+    for index, name in enumerate(names):
+        widths = [_share(shares, name) for _, shares in paid]
+        colour = line_style(index)[0]
+        axes.barh(range(len(paid)), widths, left=left, color=colour, label=plain(name))
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.set_yticks(range(len(paid)), [_run_words(run) for run, _ in paid], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("share of the privacy budget (%), in μ²", fontsize=9)
+    add_legend(figure)
+    return figure
+
+
+def _share(shares: Iterable[Any], name: str) -> float:
+    return sum(100 * (release.share_of_budget or 0.0) for release in shares if release.name == name)
+
+
+def _run_words(run: Mapping[str, Any]) -> str:
+    place = run["dataset"] if run["backbone"] is None else f"{run['dataset']} ({run['backbone']})"
+    seed = "" if run["seed"] is None else f", seed {run['seed']}"
+    return plain(f"{place}: {run['label']}, ε = {run['epsilon']:g}{seed}")
+
+
+def add_legend(figure: Figure) -> None:
+    """Name every line once, below all panels."""
+    pairs = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {word: h for found, words in pairs for h, word in zip(found, words, strict=True)}
+    figure.legend(
+        handles=list(handles.values()),
+        labels=list(handles),
+        loc="outside lower center",
+        ncols=min(3, len(handles)),
+        frameon=False,
+        fontsize=8,
+    )
+
+
+def plain(text: str) -> str:
+    """Keep matplotlib from reading mathematics, or a line to leave out, into a name."""
+    escaped = text.replace("$", r"\$")
+    return f"\u200b{escaped}" if escaped.startswith("_") else escaped

@@ -1,0 +1,383 @@
+"""The report of a study in a real browser: charts, table, statements, phone, dark, no network."""
+
+import json
+import os
+import runpy
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright import sync_api
+
+from dpfc.experiments.plots import COLOURS
+from dpfc.experiments.sweep_charts import DARK_COLOURS
+from dpfc.experiments.sweep_report import report_html
+
+pytestmark = pytest.mark.slow
+
+STUDY = runpy.run_path(str(Path(__file__).with_name("study_tables.py")))
+row, ceiling, failed, table = (STUDY[name] for name in ("row", "ceiling", "failed", "table"))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PHONE, DESKTOP = (360, 740), (1280, 900)
+INTRUDER = "<script>document.title = 'run'</script><img src=x onerror=alert(1)>"
+WORDS = {
+    "title": "Two solvers",
+    "description": "Which one is better?",
+    "command": "dpfc sweep first.yaml seeds=3",
+    "config_text": "name: first\nmethods: [fc, ls]  # both\n",
+}
+# Drawn lines of a chart, and points with errors, by the colour that is seen.
+STROKES = """figure => [...figure.querySelectorAll(".scatterlayer .js-line")].map(
+  line => getComputedStyle(line).stroke)"""
+
+
+@dataclass
+class Opened:
+    """A page, and what happened while it was open."""
+
+    page: sync_api.Page
+    requests: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def column(self, heading):
+        """Texts of a column in the rows that are shown."""
+        return self.page.locator(
+            f'#runs tbody td[data-label="{heading}"]:visible'
+        ).all_inner_texts()
+
+    def head(self, name):
+        return self.page.locator("#runs thead th", has_text=name)
+
+    def chart(self, name):
+        return self.page.locator(f'[data-chart="{name}"]')
+
+    def overflow(self):
+        return self.page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
+
+
+def hostile_rows():
+    fields = ("dataset", "backbone", "label", "study", "key", "code")
+    hostile = dict.fromkeys(fields, INTRUDER) | {"class_names": [INTRUDER, "<b>b</b>", "c"]}
+    runs = [row(n / 10, **hostile, parameters=json.dumps({INTRUDER: n})) for n in (1, 2)]
+    return [*runs, failed(INTRUDER, **hostile), ceiling(dataset=INTRUDER, label=INTRUDER)]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reports")
+    many = [row(0.5, seed=seed, label="late" if seed == 119 else "DP-FC") for seed in range(120)]
+    studies = {
+        "study": (STUDY["study"](), WORDS),
+        "hostile": (hostile_rows(), dict.fromkeys(WORDS, INTRUDER)),
+        "many": (many, WORDS),
+        "ceiling": ([ceiling()], WORDS),
+        "one": ([row(0.8, seed=None)], WORDS),
+        "failed": ([failed("long " * 100 + "x" * 300)], WORDS),
+    }
+    paths = {}
+    for name, (rows, words) in studies.items():
+        paths[name] = folder / f"{name}.html"
+        paths[name].write_text(report_html(table(*rows), **words), encoding="utf-8")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        message = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
+        if os.environ.get("DPFC_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"{message}, and DPFC_REQUIRE_BROWSER=1")
+        pytest.skip(message)
+    # Chromium's sandbox does not run as root.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_page(browser, pages):
+    """Open a report offline; at the end, nothing may have gone wrong or been asked for."""
+    contexts, all_shown = [], []
+
+    def opened(name="study", size=DESKTOP, scheme="light", **options):
+        viewport = {"width": size[0], "height": size[1]}
+        context = browser.new_context(
+            viewport=viewport, color_scheme=scheme, offline=True, **options
+        )
+        contexts.append(context)
+        shown = Opened(context.new_page())
+        all_shown.append((name, shown))
+        shown.page.on("request", lambda request: shown.requests.append(request.url))
+        shown.page.on("console", lambda message: shown.problems.append(message.text))
+        shown.page.on("pageerror", lambda error: shown.problems.append(str(error)))
+        shown.page.on("dialog", lambda dialog: shown.problems.append(dialog.message))
+        shown.page.goto(pages[name].as_uri())
+        return shown
+
+    yield opened
+    for name, shown in all_shown:
+        assert shown.problems == []
+        assert shown.requests == [pages[name].as_uri()]
+    for context in contexts:
+        context.close()
+
+
+def colour(text):
+    """Turn "#0072B2" into what a browser computes."""
+    return f"rgb({', '.join(str(int(text[i : i + 2], 16)) for i in (1, 3, 5))})"
+
+
+@pytest.mark.parametrize("size", [PHONE, (768, 1024), DESKTOP])
+@pytest.mark.parametrize("name", ["study", "hostile", "many", "ceiling", "one", "failed"])
+def test_no_page_is_wider_than_its_window_or_complains(open_page, name, size):
+    shown = open_page(name, size)
+    shown.page.wait_for_load_state("networkidle")
+    assert shown.overflow() <= 0
+    for chart in shown.page.locator(".chart:visible").all():
+        box, drawn = chart.bounding_box(), chart.locator(".main-svg").first.bounding_box()
+        assert drawn["width"] == pytest.approx(box["width"], abs=2) and drawn["height"] > 100
+        assert drawn["x"] >= 0 and drawn["x"] + drawn["width"] <= size[0]
+
+
+def test_texts_of_users_are_shown_and_do_not_run(open_page):
+    page = open_page("hostile").page
+    assert page.title() == INTRUDER
+    assert page.locator("img, b:not(.main-svg b)").count() == 0
+    assert INTRUDER in page.locator("#failed").inner_text()
+    assert page.locator("#command").inner_text() == INTRUDER
+    # An axis and a legend show the tags as text as well.
+    assert "<script>docum…" in open_page("hostile").chart("confusion").text_content()
+    assert "<script>document" in open_page("hostile").chart("budgets").text_content()
+
+
+def test_a_script_that_got_into_the_page_would_not_run(browser, pages, tmp_path):
+    """The second wall behind escaping: the page's own Content-Security-Policy."""
+    source = pages["study"].read_text(encoding="utf-8")
+    intruder = '<script>document.title = "run"</script><img src="http://127.0.0.1:9/x.png">'
+    path = tmp_path / "edited.html"
+    path.write_text(source.replace("<main>", f"{intruder}<main>"), encoding="utf-8")
+    page = browser.new_page()
+    failures = {}
+    page.on("requestfailed", lambda request: failures.update({request.url: request.failure}))
+    page.goto(path.as_uri())
+    assert page.title() == "Two solvers"
+    assert failures == {"http://127.0.0.1:9/x.png": "csp"}
+    page.close()
+
+
+# -- charts --------------------------------------------------------------------------
+
+
+def test_a_point_shows_its_figures_when_the_mouse_is_on_it(open_page):
+    shown = open_page()
+    chart = shown.chart("budgets")
+    assert chart.locator(".hoverlayer .hovertext").count() == 0
+    chart.locator(".scatterlayer .point").nth(1).hover(force=True)
+    hover = chart.locator(".hoverlayer .hovertext")
+    hover.wait_for()
+    assert "71.00 ± 0.58% (3 runs)" in hover.text_content()
+
+
+def test_a_cell_of_the_confusion_matrix_shows_its_counts(open_page):
+    shown = open_page()
+    chart = shown.chart("confusion")
+    chart.scroll_into_view_if_needed()
+    box = chart.locator(".heatmaplayer image").bounding_box()
+    shown.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 6)
+    hover = chart.locator(".hoverlayer .hovertext")
+    hover.wait_for()
+    assert "true ant, predicted bee19 rows, 19.0% of the class" in hover.text_content()
+
+
+def test_charts_follow_the_colours_of_the_page(open_page):
+    shown = open_page(scheme="light")
+    budgets = shown.chart("budgets")
+    assert budgets.evaluate(STROKES)[:2] == [colour(COLOURS[0]), colour(COLOURS[1])]
+    ink = "e => getComputedStyle(e.querySelector('.xtick text')).fill"
+    light = budgets.evaluate(ink)
+    shown.page.emulate_media(color_scheme="dark")
+    assert budgets.evaluate(STROKES)[:2] == [colour(DARK_COLOURS[0]), colour(DARK_COLOURS[1])]
+    assert budgets.evaluate(ink) != light
+    assert open_page(scheme="dark").chart("budgets").evaluate(STROKES)[0] == colour(DARK_COLOURS[0])
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_the_page_is_light_or_dark(open_page, scheme, dark):
+    page = open_page(scheme=scheme).page
+    levels = [
+        sum(
+            int(c)
+            for c in page.evaluate(f"getComputedStyle(document.body).{name}")[4:-1].split(",")
+        )
+        for name in ("backgroundColor", "color")
+    ]
+    assert (levels[0] < 100 and levels[1] > 600) == dark
+    assert (levels[0] > 600 and levels[1] < 100) == (not dark)
+
+
+def test_another_data_set_parameter_and_run_can_be_chosen(open_page):
+    shown = open_page()
+    page = shown.page
+    ticks = shown.chart("budgets").locator(".ytick")
+    assert "90" in ticks.all_text_contents() and "50" not in ticks.all_text_contents()
+    page.locator("#choose-panel").select_option("wards (timm/vit)")
+    assert "50" in ticks.all_text_contents()
+    assert page.locator("#shown-run").inner_text() == "DP-FC, ε = 8, seed 1: 61.00%"
+    page.locator("#choose-run").select_option("DP-LS, ε = 8, seed 1: 58.00%")
+    assert page.locator("#shown-run").inner_text() == "DP-LS, ε = 8, seed 1: 58.00%"
+    before = shown.chart("parameter").locator(".ytick").all_text_contents()
+    page.locator("#choose-parameter").select_option("l2_regularization at ε = 0.1")
+    assert shown.chart("parameter").locator(".ytick").all_text_contents() != before
+
+
+def test_there_is_no_choice_of_one_and_no_chart_of_nothing(open_page):
+    page = open_page("one").page
+    assert page.locator("#charts select:visible").count() == 0
+    assert page.locator("#charts figure:visible").count() == 5
+    assert not page.locator("#parameters").is_visible()
+    assert not open_page("ceiling").page.locator("#charts").is_visible()
+
+
+# -- the table of runs ---------------------------------------------------------------
+
+
+def test_a_click_sorts_and_a_second_click_turns_the_order(open_page):
+    shown = open_page()
+    head, other = shown.head("Accuracy"), shown.head("Seed")
+    shown.page.get_by_role("button", name="Show all").click()
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    found = shown.column("Accuracy")
+    figures = [float(text[:-1]) for text in found[:-1]]
+    # A failed run has no figure and is last in either order.
+    assert found[-1] == "failed" and figures == sorted(figures) and figures[0] == 35
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    turned = shown.column("Accuracy")
+    assert turned[-1] == "failed" and turned[0] == "95.00%"
+    other.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "none"
+    assert other.get_attribute("aria-sort") == "ascending"
+
+
+def test_columns_are_sorted_by_their_kind(open_page):
+    shown = open_page()
+    shown.head("ε").get_by_role("button").click()
+    shown.head("ε").get_by_role("button").click()
+    # By number, and the ceiling's ∞ is one; as text 8 would be last.
+    assert list(dict.fromkeys(shown.column("ε")))[:3] == ["∞", "8", "1"]
+    shown.head("Settings").get_by_role("button").click()
+    assert shown.column("Settings")[0] == "l2_regularization = 0.01"
+
+
+def test_the_keyboard_sorts(open_page):
+    shown = open_page()
+    shown.head("Accuracy").get_by_role("button").focus()
+    shown.page.keyboard.press("Enter")
+    assert shown.head("Accuracy").get_attribute("aria-sort") == "ascending"
+    shown.page.keyboard.press(" ")
+    assert shown.head("Accuracy").get_attribute("aria-sort") == "descending"
+
+
+def test_filters_keep_what_matches_all_of_them(open_page):
+    shown = open_page()
+    filters = shown.page.locator("#filters")
+    assert filters.get_by_role("status").inner_text() == "75 of 75 runs"
+    filters.get_by_label("Data set").select_option("wards")
+    filters.get_by_label("Method").select_option("DP-FC")
+    assert filters.get_by_role("status").inner_text() == "10 of 75 runs"
+    assert set(shown.column("Method")) == {"DP-FC"} and len(shown.column("Method")) == 10
+    filters.get_by_label("Search").fill("failed  WARDS")
+    assert shown.column("Accuracy") == ["failed"]
+    filters.get_by_label("Search").fill("no such run")
+    assert shown.column("Accuracy") == []
+    assert filters.get_by_role("status").inner_text() == "0 of 75 runs"
+
+
+def test_many_runs_are_shown_in_part_and_found_in_whole(open_page):
+    shown = open_page("many")
+    assert len(shown.column("Seed")) == 50
+    shown.page.locator("#filters").get_by_label("Method").select_option("late")
+    assert shown.column("Seed") == ["119"]
+    shown.page.locator("#filters").get_by_label("Method").select_option("")
+    shown.head("Seed").get_by_role("button").click()
+    shown.head("Seed").get_by_role("button").click()
+    assert shown.column("Seed")[0] == "119" and len(shown.column("Seed")) == 50
+    shown.page.get_by_role("button", name="Show all 120").click()
+    assert len(shown.column("Seed")) == 120
+    assert shown.page.get_by_role("button", name="Show all").count() == 0
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+def test_a_runs_statement_opens_and_closes(open_page, size):
+    shown = open_page(size=size)
+    page, dialog = shown.page, shown.page.get_by_role("dialog")
+    assert not dialog.is_visible()
+    button = page.get_by_role("button", name="Statement").first
+    button.click()
+    assert dialog.get_by_role("heading").inner_text() == "digits, DP-FC, ε = 0.1, seed 0"
+    assert dialog.locator("pre").inner_text().startswith("NOT PRIVATE: random_state was given")
+    box = dialog.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert button.evaluate("e => e === document.activeElement")
+    button.press("Enter")
+    dialog.get_by_role("button", name="Close").click()
+    assert not dialog.is_visible()
+
+
+def test_a_phone_still_sorts_and_names_its_cells(open_page):
+    shown = open_page(size=PHONE, has_touch=True)
+    cell = shown.page.locator('#runs tbody td[data-label="Accuracy"]').first
+    assert cell.evaluate("e => getComputedStyle(e, '::before').content") == '"Accuracy"'
+    shown.head("Accuracy").get_by_role("button").tap()
+    assert shown.column("Accuracy")[0] == "35.00%"
+    # Screen readers still get tables: two of means, failures, runs.
+    assert shown.page.get_by_role("table").count() == 4
+
+
+# -- copies and paper ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_command_and_configuration_can_be_copied(open_page, allowed):
+    shown = open_page()
+    page = shown.page
+    if allowed:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    else:
+        page.evaluate("navigator.clipboard.writeText = () => Promise.reject(new Error('no')); 0")
+        page.context.grant_permissions(["clipboard-read"])
+    for name in ("command", "config"):
+        button = page.locator(f'[data-copy="{name}"]')
+        button.click()
+        page.wait_for_function("e => e.textContent === 'Copied'", arg=button.element_handle())
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied.rstrip("\n") == WORDS[
+            "command" if name == "command" else "config_text"
+        ].rstrip("\n")
+
+
+def test_on_paper_charts_and_texts_are_dark_on_light(open_page):
+    shown = open_page(scheme="dark")
+    shown.page.emulate_media(media="print", color_scheme="dark")
+    shown.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert shown.chart("budgets").evaluate(STROKES)[0] == colour(COLOURS[0])
+    assert shown.page.pdf()[:5] == b"%PDF-"
+    shown.page.emulate_media(media="screen", color_scheme="dark")
+    shown.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert shown.chart("budgets").evaluate(STROKES)[0] == colour(DARK_COLOURS[0])
+
+
+def test_without_scripts_the_tables_are_complete(browser, pages):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(pages["study"].as_uri())
+    assert "need JavaScript" in page.locator("body").inner_text()
+    assert page.locator("#runs tbody tr:visible").count() == 75
+    context.close()
