@@ -28,7 +28,8 @@ from dpfc.experiments.console import run_guarded
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(rich_markup_mode="markdown")
+# Without boxes, so that the help of every command fits a screen.
+app = typer.Typer(rich_markup_mode=None, context_settings={"max_content_width": 100})
 for command in (demo, extract, summarize, fit, search, evaluate, predict, sweep, results):
     app.command()(command)
 app.add_typer(budget_app, name="budget")
@@ -64,7 +65,7 @@ def _dpfc(
     Images go through a public network once (extract), a classifier is trained on the features
     under (ε, δ)-differential privacy (fit), and the model can then be published.
 
-    Start with: dpfc demo
+    Example, to start with: dpfc demo
     """
     if context.invoked_subcommand is None:
         print(context.get_help())

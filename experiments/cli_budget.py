@@ -30,17 +30,14 @@ _Dataset = Annotated[
     str, typer.Option(metavar="NAME", help="Name of the data set, as the budget has it.")
 ]
 
-budget_app = typer.Typer(
-    help="Budgets of data sets, kept in a ledger; and what a budget buys.",
-    rich_markup_mode="markdown",
-)
+budget_app = typer.Typer(rich_markup_mode=None)
 
 
 @budget_app.callback(invoke_without_command=True)
 def _budget(context: typer.Context) -> None:
     """Keep the budgets of data sets in a ledger, and work out what a budget buys.
 
-    Start with: dpfc budget create ledger.db --dataset ward-7 --epsilon 3
+    Example, to start with: dpfc budget create ledger.db --dataset ward-7 --epsilon 3
     """
     if context.invoked_subcommand is None:
         print(context.get_help())

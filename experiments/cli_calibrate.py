@@ -35,9 +35,7 @@ def calibrate(
     ] = None,
     delta: Annotated[
         float | None,
-        typer.Option(
-            help="δ of the guarantee, in (0, 1); well below 1 / (number of people) (1e-5)."
-        ),
+        typer.Option(help="δ of the guarantee, in (0, 1); well below 1 / (people) (1e-5)."),
     ] = None,
     solve: Annotated[
         SolveName,
@@ -68,8 +66,8 @@ def calibrate(
         float | None,
         typer.Option(
             metavar="Q",
-            help="Without --method: probability with which each row takes part in a release, "
-            "independently (Poisson sampling), in (0, 1]; 1 is full batch (1).",
+            help="Without --method: probability of each row to take part in a release "
+            "(Poisson sampling), in (0, 1]; 1 is full batch (1).",
         ),
     ] = None,
     json: Json = False,
@@ -81,9 +79,7 @@ def calibrate(
     or T of them on Poisson-sampled rows, and whichever of noise, steps, sampling probability, ε
     and δ --solve names. The answer keeps to the budget and is within 1e-4 of the best.
 
-    Examples
-    --------
-    What a fit would release: dpfc budget calibrate --epsilon 1 --method fc
+    Example of what a fit would release: dpfc budget calibrate --epsilon 1 --method fc
 
     How much noise: dpfc budget calibrate --epsilon 8 --steps 1000 --sampling-probability 0.01
 

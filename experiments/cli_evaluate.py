@@ -57,7 +57,7 @@ def evaluate(
     neighboring_relation: Annotated[
         RelationName | None,
         typer.Option(
-            metavar="RELATION",
+            metavar="NAME",
             help="What is hidden: add_or_remove_one (the default), or replace_one, under which "
             "the number of rows is public.",
         ),

@@ -16,8 +16,10 @@ __all__ = ["features_app"]
 
 features_app = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,
+    short_help="Look at a feature cache, check it, export it, import one.",
     help="Look at a feature cache, check it, export it, import one. What these print is for the "
-    "data's owner: it is exact and carries no noise.",
+    "data's owner: it is exact and carries no noise.\n\nExample: dpfc features info features/train",
 )
 
 features_app.command("import")(import_features)
@@ -63,9 +65,8 @@ def info(
         "shards": len(manifest["shards"]),
         "bytes": sum((cache / shard["file"]).stat().st_size for shard in manifest["shards"]),
         "sha256": manifest["sha256"],
+        "class_counts": _class_counts(opened) if class_counts else None,
     }
-    if class_counts:
-        report["class_counts"] = _class_counts(opened)
     print_json(report) if json else _print_info(report)
 
 
@@ -91,7 +92,7 @@ def _print_info(report: dict[str, Any]) -> None:
         "size": f"{report['bytes'] / 1e6:,.1f} MB in {report['shards']} shards",
         "checksum": report["sha256"],
     }
-    if "class_counts" in report:
+    if report["class_counts"] is not None:
         lines["class counts"] = _one_line(report["class_counts"])
     for name, value in lines.items():
         print(f"{name:14} {value}")

@@ -20,12 +20,15 @@ __all__ = ["report_app"]
 Format = Literal["text", "markdown", "json", "html"]
 
 
-report_app = typer.Typer(help="Reports for people who were not there.", rich_markup_mode="markdown")
+report_app = typer.Typer(rich_markup_mode=None)
 
 
 @report_app.callback(invoke_without_command=True)
 def _report(context: typer.Context) -> None:
-    """Write reports from models and ledgers; needs no data and spends nothing."""
+    """Write reports from models, ledgers and studies; needs no data and spends nothing.
+
+    Example: dpfc report privacy model.safetensors
+    """
     if context.invoked_subcommand is None:
         print(context.get_help())
 

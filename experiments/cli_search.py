@@ -42,24 +42,22 @@ Try = Annotated[
     typer.Option(
         "--try",
         metavar="NAME=A,B,C",
-        help="A parameter of the estimator and the values to try; may be repeated, and then every "
-        "combination is a candidate.",
+        help="A parameter and values to try; if repeated, every combination is a candidate.",
     ),
 ]
 Strategy = Annotated[
     Literal["composition", "random_stopping"],
     typer.Option(
         metavar="NAME",
-        help="composition: run every candidate once. random_stopping: run random candidates a "
-        "secret random number of times and publish the best run only; for many candidates.",
+        help="composition: every candidate once. random_stopping: random candidates, a secret "
+        "number of times, only the best published.",
     ),
 ]
 Law = Annotated[
     Literal["negative_binomial", "poisson"],
     typer.Option(
         metavar="NAME",
-        help="Law of the number of runs under random stopping: negative_binomial (geometric for "
-        "--shape 1) or poisson.",
+        help="Law of the number of runs: negative_binomial (geometric at --shape 1), or poisson.",
     ),
 ]
 
@@ -73,27 +71,25 @@ def search(
     delta: Delta = 1e-5,
     strategy: Strategy = "composition",
     validation_fraction: Annotated[
-        float, typer.Option(help="Probability with which a row validates instead of training.")
+        float, typer.Option(help="Chance of a row to validate only.")
     ] = 0.2,
     refit_share: Annotated[
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Share of the budget for a fit of the best candidate on all rows, in [0, 1); by "
-            "default 0.7 under composition and 0 under random stopping.",
+            help="Share of the budget for a last fit of the best on all rows, in [0, 1); 0.7, or 0 "
+            "under random stopping.",
         ),
     ] = None,
     mean_runs: Annotated[
         float | None,
         typer.Option(
             metavar="M",
-            help="Mean number of runs under random stopping; by default that of candidates.",
+            help="Mean number of runs under random stopping; that of candidates.",
         ),
     ] = None,
     distribution: Law = "negative_binomial",
-    shape: Annotated[
-        float, typer.Option(help="Shape of the negative binomial law; 1: geometric.")
-    ] = 1.0,
+    shape: Annotated[float, typer.Option(help="Shape of the negative binomial law.")] = 1.0,
     neighboring_relation: Relation = "add_or_remove_one",
     n_samples: PublicSize = None,
     classes: Classes = None,
@@ -107,13 +103,12 @@ def search(
 ) -> None:
     """Choose hyperparameters on private rows; the whole search has one (ε, δ).
 
-    Says before it starts what each candidate gets of the budget, and what one fit without a
-    search would have had. Losing candidates cost as much as the winner: try few of them, chosen
-    without looking at the data. Candidates are scored with noise on rows that they are not
-    trained on. Under random stopping, do not publish how long the search took.
+    Says first what each candidate gets of the budget, and what one fit without a search would
+    have had. Losers cost as much as the winner: try few, chosen without looking at the data.
+    Scores are noisy, on rows that were not trained on. Under random stopping, do not publish how
+    long the search took.
 
-    Example: dpfc search --features features/train --try logit_noise=0.35,0.7,1.4 --epsilon 2
-    --out model.safetensors
+    Example: dpfc search --features features/train --try logit_noise=0.35,0.7 --epsilon 2 --out best
     """
     from dpfc.features import FeatureCache
     from dpfc.tuning import DPSearchCV
@@ -156,7 +151,7 @@ def search(
 
 def _report(searcher: DPSearchCV, cost: SearchCost, method: str, out: Path) -> dict[str, Any]:
     """Everything here may be published; the number of rows and the time are not among it."""
-    report = {
+    report: dict[str, Any] = {
         "command": "search",
         "model": str(out),
         "method": method,
@@ -166,6 +161,7 @@ def _report(searcher: DPSearchCV, cost: SearchCost, method: str, out: Path) -> d
         "best_score": None if math.isnan(searcher.best_score_) else searcher.best_score_,
         "classes": searcher.classes_,
         "privacy": searcher.privacy_.model_dump(mode="json"),
+        "candidates": None,
     }
     if hasattr(searcher, "cv_results_"):
         results = searcher.cv_results_

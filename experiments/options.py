@@ -37,13 +37,12 @@ AccountantName = Literal["auto", "exact", "pld", "rdp"]
 Epsilon = Annotated[
     float,
     typer.Option(
-        help="ε of the guarantee, a float > 0; smaller is more private. 'inf' adds no noise "
-        "and protects nothing."
+        help="ε of the guarantee, > 0; smaller is more private. 'inf': no noise, no privacy."
     ),
 ]
 Delta = Annotated[
     float,
-    typer.Option(help="δ of the guarantee, in (0, 1); well below 1 / (number of people)."),
+    typer.Option(help="δ of the guarantee, in (0, 1); well below 1 / (people)."),
 ]
 Features = Annotated[
     Path,
@@ -58,15 +57,15 @@ ModelOut = Annotated[
 Method = Annotated[
     MethodName,
     typer.Option(
-        help="fc: DP-FC, the one to start with. ls: DP-LS, least squares. gd: gradient "
-        "descent, the baseline. newton: DP-Newton, slow."
+        help="fc: DP-FC, to start with. ls: DP-LS, least squares. gd: first order. "
+        "newton: DP-Newton, slow."
     ),
 ]
 PublicSize = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Number of rows, if it is public knowledge; otherwise it is treated as private.",
+        help="Number of rows, if public knowledge; otherwise treated as private.",
     ),
 ]
 PublicFeatures = Annotated[
@@ -82,37 +81,36 @@ Classes = Annotated[
     str | None,
     typer.Option(
         metavar="A,B,C",
-        help="The public list of classes; needed only where the cache names none.",
+        help="Public list of classes; needed only where the cache names none.",
     ),
 ]
 Seed = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Make the run repeatable. The result is NOT private: who knows the seed can "
-        "subtract the noise. By default noise comes from the system's secure source.",
+        help="Make the run repeatable, and NOT private: who knows the seed can subtract the "
+        "noise. By default noise comes from the system's secure source.",
     ),
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print one JSON object on standard output and nothing else there."),
+    typer.Option("--json", help="Print one JSON object on standard output, nothing else there."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output file.")]
 Relation = Annotated[
     RelationName,
     typer.Option(
-        metavar="RELATION",
+        metavar="NAME",
         help="What is hidden: add_or_remove_one (one row more or less), or replace_one (one row "
-        "replaced by another: up to twice the noise, and the number of rows is public).",
+        "replaced: up to twice the noise, number of rows public).",
     ),
 ]
 Accountant = Annotated[
     AccountantName,
     typer.Option(
         metavar="NAME",
-        help="How releases are added up. auto: exact where all of them are full batch, pld "
-        "where rows are sampled. exact, pld or rdp: that one, where it applies; rdp asks for "
-        "more noise.",
+        help="How releases are added up. auto: exact where all are full batch, pld where rows "
+        "are sampled. Or exact, pld, rdp (more noise), where it applies.",
     ),
 ]
 LedgerPath = Annotated[
@@ -120,7 +118,7 @@ LedgerPath = Annotated[
     typer.Option(
         "--ledger",
         metavar="FILE",
-        help="Ledger of `dpfc budget create` to spend from; goes with --dataset.",
+        help="Ledger of `dpfc budget create` to spend from; with --dataset.",
     ),
 ]
 DatasetName = Annotated[
@@ -132,8 +130,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="A further parameter of the estimator, such as n_steps=30; may be repeated. "
-        "The default is the estimator's.",
+        help="A further parameter of the estimator, such as n_steps=30; may be repeated.",
     ),
 ]
 
