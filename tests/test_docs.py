@@ -53,7 +53,7 @@ def test_readme_commands_run(tmp_path):
         for line in block.splitlines()
         if line.startswith("dpfc ")
     ]
-    assert len(commands) == 12
+    assert len(commands) == 16
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in commands:
         done = subprocess.run(
