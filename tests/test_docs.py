@@ -57,7 +57,7 @@ def test_readme_commands_run(tmp_path):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for command in commands:
         done = subprocess.run(
-            shlex.split(command),
+            shlex.split(command, comments=True),
             cwd=tmp_path,
             capture_output=True,
             text=True,
