@@ -14,13 +14,20 @@ from dpfc.experiments.options import Force, Json
 
 __all__ = ["features_app"]
 
-features_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    short_help="Look at a feature cache, check it, export it, import one.",
-    help="Look at a feature cache, check it, export it, import one. What these print is for the "
-    "data's owner: it is exact and carries no noise.\n\nExample: dpfc features info features/train",
-)
+features_app = typer.Typer(rich_markup_mode=None)
+
+
+@features_app.callback(invoke_without_command=True)
+def _features(context: typer.Context) -> None:
+    """Look at a feature cache, check it, export it, import one.
+
+    What these print is for the data's owner: it is exact and carries no noise.
+
+    Example: dpfc features info features/train
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
 
 features_app.command("import")(import_features)
 

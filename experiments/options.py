@@ -130,7 +130,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="A further parameter of the estimator, such as n_steps=30; may be repeated.",
+        help="A further parameter, such as n_steps=30; may be repeated.",
     ),
 ]
 

@@ -367,7 +367,7 @@ def test_a_ready_study_is_valid_and_named_in_the_help(dpfc, path):
     study = read_study(path)
     assert study.name == path.stem and study.description
     check_parameters(study)
-    assert path.stem in " ".join(dpfc("sweep", "--help").out.split()).replace("│ │ ", "")
+    assert path.stem in " ".join(dpfc("sweep", "--help").out.split()).replace("- ", "-")
 
 
 def test_a_ready_study_runs_by_its_name(dpfc, tmp_path):
