@@ -50,9 +50,10 @@ def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None =
                 raise KeyboardInterrupt
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader (`head`) has gone. Python would complain again when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+            # The reader (`head`) has gone. Python would complain again when it flushes at exit,
+            # and threads of libraries that read ahead may abort there. What was to be kept is on
+            # disk already.
+            os._exit(1)
         except (Exception, KeyboardInterrupt) as error:
             if debug:
                 traceback.print_exc()
