@@ -291,6 +291,9 @@ class Charge:
     neighboring_relation : {"add_or_remove_one", "replace_one"}
     purpose : str
         In words, supplied by code, without anything private.
+    paid : int, optional
+        The spend that a process made which was stopped before it had drawn everything; this
+        one goes on, and pays nothing.
 
     Attributes
     ----------
@@ -299,7 +302,8 @@ class Charge:
     Raises
     ------
     BudgetExceeded, LedgerError
-        As in `PrivacyLedger.spend`; nothing is recorded.
+        As in `PrivacyLedger.spend`; nothing is recorded. Also where `paid` is no spend on this
+        event, or one that is complete.
     """
 
     def __init__(
@@ -310,14 +314,20 @@ class Charge:
         *,
         neighboring_relation: str,
         purpose: str,
+        paid: int | None = None,
     ):
         self._ledger = PrivacyLedger(ledger)
         self._event = event
         self._purpose = purpose
-        self.budget = self._ledger.check_spend(
-            dataset, event, neighboring_relation=neighboring_relation, purpose=purpose
-        )
         self._paid: tuple[int, int] | None = None  # the process that paid, and its spend
+        if paid is None:
+            self.budget = self._ledger.check_spend(
+                dataset, event, neighboring_relation=neighboring_relation, purpose=purpose
+            )
+        else:
+            self.budget = self._ledger.budget(dataset)
+            self._check_paid(paid)
+            self._paid = (os.getpid(), paid)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_paid": None}
@@ -330,7 +340,7 @@ class Charge:
         BudgetExceeded, LedgerError
             When another process was faster, or the ledger cannot be written. Draw nothing.
         """
-        if self._spend_id is None:
+        if self.spend_id is None:
             spend = self._ledger.spend(
                 self.budget.dataset,
                 self._event,
@@ -349,12 +359,24 @@ class Charge:
         LedgerError
             When the ledger cannot be written, or this was done before.
         """
-        if self._spend_id is None:
+        if self.spend_id is None:
             raise RuntimeError("a charge is completed after it was committed.")
-        self._ledger.attach_statement(self._spend_id, statement)
+        self._ledger.attach_statement(self.spend_id, statement)
+
+    def _check_paid(self, spend_id: int) -> None:
+        text = event_to_json(self._event)
+        for spend in self._ledger.history(self.budget.dataset):
+            same = spend.purpose == self._purpose and event_to_json(spend.event) == text
+            if spend.id == spend_id and same and spend.statement is None:
+                return
+        raise LedgerError(
+            f"spend {spend_id} of ledger {self._ledger.path} does not pay for this: there is no "
+            "such spend, it was for something else, or what it paid for is complete."
+        )
 
     @property
-    def _spend_id(self) -> int | None:
+    def spend_id(self) -> int | None:
+        """Number of the spend in the ledger, once this process has paid."""
         if self._paid is None or self._paid[0] != os.getpid():
             return None
         return self._paid[1]

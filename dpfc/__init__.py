@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dpfc.evaluation import PrivateEvaluation, evaluate_privately
     from dpfc.exceptions import InsufficientMemoryError, ModelFileError, PrivacyWarning
     from dpfc.feature_covariance import DPFCClassifier
+    from dpfc.full_models.classifier import DPSGDClassifier
     from dpfc.gradient import DPGradientClassifier
     from dpfc.least_squares import DPLeastSquaresClassifier
     from dpfc.model_file import load_model
@@ -31,6 +32,7 @@ _MODULES = {
     "DPGradientClassifier": "gradient",
     "DPLeastSquaresClassifier": "least_squares",
     "DPNewtonClassifier": "newton",
+    "DPSGDClassifier": "full_models.classifier",
     "DPSearchCV": "tuning",
     "InsufficientMemoryError": "exceptions",
     "LedgerError": "accounting.ledger",
@@ -50,6 +52,7 @@ __all__ = [
     "DPGradientClassifier",
     "DPLeastSquaresClassifier",
     "DPNewtonClassifier",
+    "DPSGDClassifier",
     "DPSearchCV",
     "InsufficientMemoryError",
     "LedgerError",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["evaluation_assumptions", "fit_assumptions", "summary_assumptions"]
+__all__ = [
+    "evaluation_assumptions",
+    "fit_assumptions",
+    "summary_assumptions",
+    "training_assumptions",
+]
 
 
 def fit_assumptions(
@@ -38,26 +43,12 @@ def fit_assumptions(
     -------
     list of str
     """
-    count = (
-        "the number of rows is public (replacing a row keeps it)"
-        if neighboring_relation == "replace_one"
-        else "n_samples was stated as public knowledge"
-        if n_samples_stated
-        else "the number of rows is private; a noisy count was released where one was needed"
-    )
-    classes = (
-        "the list of classes is public knowledge"
-        if classes_stated
-        else "the class names in the feature cache's manifest are public knowledge"
-        if classes_in_cache
-        else "NOT COVERED unless public: the list of classes was read from the data"
-    )
     return [
         f"each {_person(unit_of_privacy)} contributes one row",
         "the features come from a backbone that was not trained on these rows",
-        classes,
+        _classes(classes_stated, classes_in_cache),
         *(["public_features hold no private rows"] if public_features else []),
-        count,
+        _count(neighboring_relation, n_samples_stated),
         "the search's candidates, and all other hyperparameters, were chosen without looking at "
         "these rows"
         if searched
@@ -65,6 +56,57 @@ def fit_assumptions(
         f"finite rows and labels inside classes; rows bounded to l2 norm {l2_bound:g}",
         "float64 sums; rounding is covered by numerical_slack, noise is on a public grid; "
         "timing and memory use are not protected",
+    ]
+
+
+def training_assumptions(
+    *,
+    unit_of_privacy: str,
+    classes_stated: bool,
+    classes_in_cache: bool,
+    neighboring_relation: str,
+    n_samples_stated: bool,
+    l2_clip_norm: float,
+    ghost: bool,
+    checkpointed: bool,
+) -> list[str]:
+    """List the assumptions behind the training of a whole network.
+
+    Parameters
+    ----------
+    unit_of_privacy, classes_stated, classes_in_cache, neighboring_relation, n_samples_stated
+        As for `fit_assumptions`.
+    l2_clip_norm : float
+        What the gradient of every row is clipped at.
+    ghost : bool
+        Whether clipped gradients were summed in float32, by ghost clipping.
+    checkpointed : bool
+        Whether the fit was kept in a file that it could go on from.
+
+    Returns
+    -------
+    list of str
+    """
+    sums = (
+        "ghost clipping computes lengths and sums of gradients in float32, whose rounding is not "
+        "covered"
+        if ghost
+        else "clipped gradients are summed in float64, whose rounding is covered by "
+        "numerical_slack; that a row's float32 gradient may differ in its last bits with the "
+        "rows beside it is not"
+    )
+    once = "the fit's checkpoint was not published, and was gone on from in one line only"
+    return [
+        f"each {_person(unit_of_privacy)} contributes one row",
+        "the weights that training started from hold nothing of these rows",
+        _classes(classes_stated, classes_in_cache),
+        _count(neighboring_relation, n_samples_stated),
+        "hyperparameters were chosen without looking at these rows",
+        "every step drew each row independently, with the stated sampling probability",
+        "a row's gradient is its own (checked on made-up rows), finite or else left out, and "
+        f"clipped to l2 norm {l2_clip_norm:g}",
+        *([once] if checkpointed else []),
+        f"{sums}; noise is on a public grid; timing and memory use are not protected",
     ]
 
 
@@ -120,6 +162,22 @@ def summary_assumptions(*, unit_of_privacy: str, neighboring_relation: str) -> l
         "float64 sums; rounding is covered by numerical_slack, noise is on a public grid; "
         "timing and memory use are not protected",
     ]
+
+
+def _count(neighboring_relation: str, n_samples_stated: bool) -> str:
+    if neighboring_relation == "replace_one":
+        return "the number of rows is public (replacing a row keeps it)"
+    if n_samples_stated:
+        return "n_samples was stated as public knowledge"
+    return "the number of rows is private; a noisy count was released where one was needed"
+
+
+def _classes(classes_stated: bool, classes_in_cache: bool) -> str:
+    if classes_stated:
+        return "the list of classes is public knowledge"
+    if classes_in_cache:
+        return "the class names in the feature cache's manifest are public knowledge"
+    return "NOT COVERED unless public: the list of classes was read from the data"
 
 
 def _person(unit_of_privacy: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,10 @@ from dpfc.parameters import Interval, check_parameters, check_words
 from dpfc.scored_rows import IDENTITY, ScoredRows, open_test_rows
 from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
 
+if TYPE_CHECKING:
+    from dpfc.full_models.classifier import DPSGDClassifier
+    from dpfc.full_models.scored_rows import ScoredNetworkRows
+
 __all__ = ["METRICS", "PrivateEvaluation", "evaluate_privately"]
 
 METRICS = ("accuracy", "confusion_matrix", "auc")
@@ -49,7 +53,7 @@ _CONSTRAINTS = {
 
 
 def evaluate_privately(
-    model: PrivateLinearClassifier,
+    model: PrivateLinearClassifier | DPSGDClassifier,
     X: Any,
     y: ArrayLike | None = None,
     *,
@@ -75,7 +79,7 @@ def evaluate_privately(
     model : fitted classifier of dpfc
         It must be public: what it may tell about the test rows is not counted here.
     X : array-like, torch.Tensor of shape (n_samples, n_features), or FeatureCache
-        Private test rows.
+        Private test rows; for a `DPSGDClassifier` as its `fit` takes them.
     y : array-like of shape (n_samples,), optional
         Labels, all of them among the model's classes; left out for a feature cache.
     epsilon : float in (0, inf]
@@ -126,21 +130,14 @@ def evaluate_privately(
     >>> low, high = result.accuracy_interval
     """
     parameters = dict(locals())
-    if not isinstance(model, PrivateLinearClassifier):
-        raise ValueError(
-            f"model must be a fitted classifier of dpfc, got {type(model).__name__}; of a search, "
-            "pass best_estimator_."
-        )
-    check_is_fitted(model, "coef_")
-    if not (np.isfinite(model.coef_).all() and np.isfinite(model.intercept_).all()):
-        raise ValueError("the model's weights are not all finite: its fit has diverged.")
+    _check_model(model)
     check_parameters(parameters, _CONSTRAINTS)
     check_ledger_pair(ledger, dataset)
     noise = noise_source(random_state)
     asked = check_words("metrics", metrics, METRICS)
     plan = _plan(asked, len(model.classes_), parameters)
     charge = open_charge(ledger, dataset, plan, f"evaluate {type(model).__name__}")
-    rows = ScoredRows(open_test_rows(model, X, y), model)
+    rows = _score(model, X, y)
     warn_if_seeded(noise)
     check_memory(
         16 * 8 * len(model.classes_) ** 2,
@@ -161,6 +158,32 @@ def evaluate_privately(
         confidence=confidence,
         privacy=privacy,
     )
+
+
+def _check_model(model: PrivateLinearClassifier | DPSGDClassifier) -> None:
+    if isinstance(model, PrivateLinearClassifier):
+        check_is_fitted(model, "coef_")
+        if not (np.isfinite(model.coef_).all() and np.isfinite(model.intercept_).all()):
+            raise ValueError("the model's weights are not all finite: its fit has diverged.")
+        return
+    from dpfc.full_models.classifier import DPSGDClassifier  # slow, and seldom needed
+
+    if not isinstance(model, DPSGDClassifier):
+        raise ValueError(
+            f"model must be a fitted classifier of dpfc, got {type(model).__name__}; of a search, "
+            "pass best_estimator_."
+        )
+    check_is_fitted(model, "module_")  # whose fit refuses weights that have diverged
+
+
+def _score(
+    model: PrivateLinearClassifier | DPSGDClassifier, X: Any, y: ArrayLike | None
+) -> ScoredRows | ScoredNetworkRows:
+    if isinstance(model, PrivateLinearClassifier):
+        return ScoredRows(open_test_rows(model, X, y), model)
+    from dpfc.full_models.scored_rows import ScoredNetworkRows
+
+    return ScoredNetworkRows(model, X, y)
 
 
 def _plan(asked: Sequence[str], n_classes: int, parameters: dict[str, Any]) -> PrivacyPlan:
@@ -187,7 +210,9 @@ def _scored_classes(n_classes: int) -> range:
     return range(1, 2) if n_classes == 2 else range(n_classes)
 
 
-def _draw(mechanism: GaussianMechanism, metric: str, rows: ScoredRows) -> Release:
+def _draw(
+    mechanism: GaussianMechanism, metric: str, rows: ScoredRows | ScoredNetworkRows
+) -> Release:
     """The noisy counts behind a metric; those of several classes stacked."""
     name = _RELEASES[metric]
     if metric == "accuracy":
@@ -207,7 +232,7 @@ def _state(
     mechanism: GaussianMechanism,
     noise: NoiseSource,
     charge: Charge | None,
-    model: PrivateLinearClassifier,
+    model: PrivateLinearClassifier | DPSGDClassifier,
     parameters: dict[str, Any],
 ) -> PrivacyStatement:
     """Put together what ran; with a ledger, file it there beside the spend."""

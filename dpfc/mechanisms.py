@@ -37,15 +37,13 @@ import torch
 
 from dpfc.accounting import PrivacyPlan, ReleaseRecord
 from dpfc.accounting.ledger import Charge
+from dpfc.gridded_noise import gridded_noise, on_grid
 from dpfc.noise import NoiseSource
-from dpfc.queries import MAX_SAMPLES, Count, FeatureSum, Query
+from dpfc.queries import Count, FeatureSum, Query
 from dpfc.row_map import RowMap
 from dpfc.statistics import BoundedRows, LabeledRows
 
 __all__ = ["GaussianMechanism", "Release"]
-
-_GRID_SLACK = 2.0**-16  # of the sensitivity: what rounding to the grid may add
-_LARGEST_NORMAL = 12.5  # no source of noise returns more
 
 
 @dataclass(frozen=True)
@@ -257,7 +255,7 @@ class GaussianMechanism:
         if query.symmetric:  # a product may differ from its transpose in the last bits
             total = torch.triu(total) + torch.triu(total, 1).mT
         if scale > 0.0:
-            total = torch.round(total / grid) * grid + self._grid_noise(query, total, scale, grid)
+            total = on_grid(total, grid) + self._grid_noise(query, total, scale, grid)
         if self._on_release is not None:
             self._on_release(name)
         return Release(total, scale)
@@ -270,19 +268,14 @@ class GaussianMechanism:
         sensitivity = query.l2_sensitivity(bound, relation)
         if noise_multiplier == 0.0 or sensitivity == 0.0:
             return 0.0, 0.0
-        rounding = query.rounding_bound(bound, self.n_columns)
-        most_noise = _LARGEST_NORMAL * noise_multiplier * (sensitivity + 2.0 * rounding)
-        largest = MAX_SAMPLES * query.row_norm(bound) + most_noise
-        if not math.isfinite(largest):
-            raise ValueError(
-                f"the sensitivity of {name} is not finite: weights have diverged or a bound is "
-                "missing. Lower the step size, or set a finite l2_clip_norm and residual clip."
-            )
-        entries = math.prod(query.shape(self.n_columns, self.n_classes))
-        step = max(sensitivity * _GRID_SLACK / math.sqrt(entries), largest * 2.0**-52)
-        grid = 2.0 ** math.ceil(math.log2(step))
-        slack = 2.0 * rounding + grid * math.sqrt(entries)
-        return noise_multiplier * (sensitivity + slack), grid
+        return gridded_noise(
+            name,
+            l2_sensitivity=sensitivity,
+            noise_multiplier=noise_multiplier,
+            rounding=query.rounding_bound(bound, self.n_columns),
+            row_norm=query.row_norm(bound),
+            entries=math.prod(query.shape(self.n_columns, self.n_classes)),
+        )
 
     def _spend(self, name: str, query: Query, scale: float) -> None:
         """Record a draw before it happens, or refuse it."""
@@ -325,13 +318,13 @@ class GaussianMechanism:
             # which a small scale is zero.
             scales = torch.full(rows.shape, scale / math.sqrt(2.0), dtype=torch.float64)
             scales[rows == columns] = scale
-            draws = torch.round(draws * scales / grid) * grid
+            draws = on_grid(draws * scales, grid)
             noise = torch.empty(leading.shape, dtype=torch.float64)
             noise[:, rows, columns] = draws
             noise[:, columns, rows] = draws
             return noise.reshape(total.shape).to(self.device)
         draws = self._normal(total.numel()).reshape(total.shape)
-        return (torch.round(draws * scale / grid) * grid).to(self.device)
+        return on_grid(draws * scale, grid).to(self.device)
 
     def _normal(self, size: int) -> torch.Tensor:
         return torch.from_numpy(self._noise.standard_normal(size))

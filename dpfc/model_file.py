@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +16,22 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from safetensors.torch import load_file
 
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
+from dpfc.file_writing import write_whole
 from dpfc.row_map import is_exact_linear_map
 
 if TYPE_CHECKING:
     from dpfc.base import PrivateLinearClassifier
+    from dpfc.full_models.classifier import DPSGDClassifier
 
 __all__ = ["load_model", "save_model"]
 
 _FORMAT = "dpfc-model-2"
+# Of `dpfc.full_models.model_file`, which imports more than loading a linear model needs.
+NETWORK_FORMAT = "dpfc-network-1"
 # Its square roots kept their mean; a model that was fitted on them cannot be used any more.
 _FORMAT_OF_PLAIN_ROOTS = "dpfc-model-1"
 # The only classes that a file can name; anything else is refused.
@@ -76,19 +80,24 @@ def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> 
         if (value := getattr(model, f"{name}_")) is not None:
             tensors[name] = value
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    _write_whole(path, save(contiguous, metadata=header))
+    write_whole(path, save(contiguous, metadata=header))
 
 
-def load_model(path: str | os.PathLike[str]) -> PrivateLinearClassifier:
+def load_model(
+    path: str | os.PathLike[str], module: torch.nn.Module | None = None
+) -> PrivateLinearClassifier | DPSGDClassifier:
     """Read a classifier that `save` wrote.
 
     Parameters
     ----------
     path : path-like
+    module : torch.nn.Module, optional
+        Of a `DPSGDClassifier` that was trained on a module without a name: one like it, for the
+        weights of the file.
 
     Returns
     -------
-    PrivateLinearClassifier
+    PrivateLinearClassifier or DPSGDClassifier
         Fitted, of the class that was saved.
 
     Raises
@@ -103,6 +112,8 @@ def load_model(path: str | os.PathLike[str]) -> PrivateLinearClassifier:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelFileError(f"cannot read a model from {path}: {error}") from error
+    if header.get("format") == NETWORK_FORMAT:
+        return _load_network(path, header, module)
     known = header.get("format") in (_FORMAT, _FORMAT_OF_PLAIN_ROOTS)
     if not known or header.get("estimator") not in _MODULES:
         raise ModelFileError(f"{path} is not a model file of dpfc (format {_FORMAT!r}).")
@@ -116,6 +127,19 @@ def load_model(path: str | os.PathLike[str]) -> PrivateLinearClassifier:
             "its predictions would be wrong here. Use the dpfc that wrote it, or fit again."
         )
     return model
+
+
+def _load_network(
+    path: Path, header: dict[str, str], module: torch.nn.Module | None
+) -> DPSGDClassifier:
+    from dpfc.full_models.model_file import rebuild_network
+
+    try:
+        return rebuild_network(header, load_file(path), module)
+    except (LookupError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        if isinstance(error, ModelFileError):
+            raise
+        raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 
 
 def _rebuild(
@@ -177,25 +201,3 @@ def _plain(value: Any) -> Any:
 
 def _from_plain(value: Any) -> Any:
     return float("inf") if value == "inf" else value
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside the target, flush, and rename."""
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # Temporary files are for their owner only; the model gets the usual permissions.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise ModelFileError(f"cannot write the model to {path}: {error.strerror}.") from error

@@ -6,8 +6,10 @@ says what it is, so that the privacy statement can repeat it.
 
 from __future__ import annotations
 
+import json
 import os
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +93,14 @@ class SeededNoise:
         else:
             self._generator = np.random.default_rng(random_state)
 
+    def state(self) -> str:
+        """Where the generator stands; for runs that go on, and publish nothing."""
+        return json.dumps(_plain_state(self._generator.bit_generator.state))
+
+    def load_state(self, state: str) -> None:
+        """Go on from a state."""
+        self._generator.bit_generator.state = json.loads(state)
+
     def standard_normal(self, size: int) -> NDArray[np.float64]:
         """Draw `size` independent N(0, 1) values, shape (size,)."""
         return self._generator.standard_normal(size)
@@ -124,6 +134,13 @@ def noise_source(
             f"got {random_state!r}."
         )
     return SeededNoise(random_state)
+
+
+def _plain_state(state: Any) -> Any:
+    """A generator's state in JSON's types."""
+    if isinstance(state, Mapping):
+        return {name: _plain_state(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
 
 
 def _rayleigh(size: int) -> NDArray[np.float64]:

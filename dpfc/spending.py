@@ -32,8 +32,11 @@ def open_charge(
     dataset: str | None,
     plan: PrivacyPlan | SearchPlan,
     purpose: str,
+    paid: int | None = None,
 ) -> Charge | None:
     """Open the ledger, if there is one, and check that the plan fits what remains.
+
+    `paid` names the spend of a stopped process that this one goes on for.
 
     Raises
     ------
@@ -48,6 +51,7 @@ def open_charge(
         plan.event,
         neighboring_relation=plan.neighboring_relation,
         purpose=purpose,
+        paid=paid,
     )
 
 

@@ -1,0 +1,23 @@
+"""Private training of whole networks: DP-SGD through Opacus, its networks and optimizers."""
+
+from dpfc.full_models.augmentation import AUGMENTATIONS
+from dpfc.full_models.checkpoints import CheckpointError
+from dpfc.full_models.classifier import DPSGDClassifier
+from dpfc.full_models.clipping import CLIPPINGS
+from dpfc.full_models.networks import NETWORKS, make_network
+from dpfc.full_models.optimizers import OPTIMIZERS, SCHEDULES, OptimizerSettings, make_optimizer
+from dpfc.full_models.trainable import TRAINABLE
+
+__all__ = [
+    "AUGMENTATIONS",
+    "CLIPPINGS",
+    "NETWORKS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "TRAINABLE",
+    "CheckpointError",
+    "DPSGDClassifier",
+    "OptimizerSettings",
+    "make_network",
+    "make_optimizer",
+]

@@ -1,0 +1,109 @@
+"""One file that a stopped fit goes on from: whole or not there, and checked before it is used.
+
+It holds weights after a step, the state of the optimiser, and what was released so far: all of
+it follows from releases. The state of the noise is kept for a seeded, unpublishable run only;
+otherwise a fit that goes on draws fresh noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = [
+    "CheckpointError",
+    "config_digest",
+    "read_checkpoint",
+    "weights_digest",
+    "write_checkpoint",
+]
+
+_MAGIC = b"dpfc-checkpoint-1 "
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written, read, or is not this fit's; says why and what to do."""
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Digest of everything that has to be the same for a fit to go on."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """Name a module by its parameters' names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors, numbers and words; the file is replaced whole, once it is on disk.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written; an older one is left as it was.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    data = buffer.getvalue()
+    header = _MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(header + data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the checkpoint {path}: {error.strerror or error}."
+        ) from error
+
+
+def read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
+    """Read a checkpoint of the fit with this `config_digest`; runs no code from the file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is none, was changed since it was written, or is another fit's.
+    """
+    try:
+        header, _, data = path.read_bytes().partition(b"\n")
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}.") from error
+    if not header.startswith(_MAGIC):
+        raise CheckpointError(f"{path} is no checkpoint of dpfc; remove it, or name another file.")
+    if hashlib.sha256(data).hexdigest().encode() != header[len(_MAGIC) :]:
+        raise CheckpointError(
+            f"{path} was changed or cut short after it was written, and cannot be trusted. Remove "
+            "it to start afresh; that is a new fit, with a spend of its own."
+        )
+    try:
+        content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+        same = content["digest"] == digest
+    except Exception as error:  # whatever torch raises at bytes that only look right
+        raise CheckpointError(f"{path} cannot be read as a checkpoint.") from error
+    if not same:
+        raise CheckpointError(
+            f"{path} is the checkpoint of a fit with another module, parameters or data. Give the "
+            "same ones to go on, or name another file to start afresh."
+        )
+    return content

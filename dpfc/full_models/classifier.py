@@ -1,0 +1,524 @@
+"""DP-SGD on whole networks, in scikit-learn's clothes."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
+from dpfc.accounting.accountants import ACCOUNTANTS
+from dpfc.accounting.ledger import Charge
+from dpfc.assumptions import training_assumptions
+from dpfc.data import public_classes
+from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
+from dpfc.full_models.averaging import WeightAverage
+from dpfc.full_models.checkpoints import config_digest, weights_digest
+from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
+from dpfc.full_models.model_file import save_network
+from dpfc.full_models.module_checks import check_module, check_row_gradients
+from dpfc.full_models.module_rows import ModuleRows, as_input, check_labels, check_rows
+from dpfc.full_models.network_prediction import NetworkPredictor
+from dpfc.full_models.networks import make_network
+from dpfc.full_models.optimizers import OptimizerSettings, StepRule, make_optimizer
+from dpfc.full_models.private_gradients import COUNT, GRADIENT, GradientMechanism
+from dpfc.full_models.trainable import TRAINABLE, freeze
+from dpfc.full_models.training import CheckpointPlan, TrainingRun
+from dpfc.model_selection import warn_under_model_selection
+from dpfc.noise import NoiseSource, noise_source
+from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, Text, check_parameters
+from dpfc.progress import step_progress
+from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
+
+__all__ = ["DPSGDClassifier"]
+
+_COUNT_SHARE = 0.005
+_FITTED = ("module_", "classes_", "privacy_", "input_shape_", "gradient_norms_")
+# What does not change a result, or may change between a stop and going on.
+_FREE = (
+    "module", "classes", "ledger", "checkpoint", "checkpoint_every", "physical_batch_size",
+    "device", "verbose", "augmentation", "random_state",
+)  # fmt: skip
+
+
+class DPSGDClassifier(NetworkPredictor):
+    """Private training of a whole network: Poisson-sampled, clipped, noisy gradients.
+
+    Each step draws every row with `sampling_probability`, independently, sums the rows'
+    clipped gradients, adds Gaussian noise, and hands the mean to an optimizer. The noise is
+    calibrated before the first draw, for the steps that are planned and the sampling that runs.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or str, default="mlp"
+        From rows (n, ...) to scores (n, n_classes). Trained on a copy; its weights are where
+        training starts, and must hold nothing of the private rows. A name is one of
+        `dpfc.full_models.NETWORKS`, with fresh weights.
+    epsilon : float in (0, inf], default=1.0
+        inf switches noise off; the result is then not private.
+    delta : float in (0, 1), default=1e-5
+    classes : array-like of labels or None, default=None
+        Public list of classes; None reads them from `y`, with a `PrivacyWarning`.
+    vocabulary_size : int or None, default=None
+        Public number of tokens, for a network by name on rows of whole numbers ("dlr").
+    neighboring_relation : {"add_or_remove_one", "replace_one"}
+    n_samples : int or None, default=None
+        A number of rows that is public knowledge; None releases a noisy count, which gradients
+        are divided by. The true number is used under "replace_one" only.
+    accountant : {"auto", "pld", "rdp", "exact"}, default="auto"
+        "auto" takes privacy loss distributions where rows are sampled.
+    ledger : path-like or None, default=None
+        `PrivacyLedger` file; the whole fit is spent there before anything is released. Sampled
+        gradients need a budget with the "renyi" filter.
+    dataset : str or None, default=None
+        Name of the budget in `ledger`.
+    n_steps : int, default=200
+    sampling_probability : float in (0, 1], default=0.1
+        Expected share of the rows in a step. n_steps times this is the number of epochs.
+    l2_clip_norm : float, default=1.0
+        C, what a row's gradient over all trained parameters is clipped at.
+    clipping : {"hooks", "functorch", "ghost"}, default="hooks"
+        How Opacus gets at single rows' gradients. "ghost" needs least memory, for linear layers
+        above all, and computes in float32 throughout. All give the same up to rounding.
+    optimizer : str, default="sgd"
+        One of `OPTIMIZERS`. All use the noisy gradient and nothing else of the data.
+    learning_rate : float or None, default=None
+        None takes a default of the optimizer.
+    momentum : float in [0, 1), default=0.9
+    weight_decay : float, default=0.0
+    schedule : {"constant", "linear", "cosine", "refined"}, default="constant"
+    warmup_steps : int, default=0
+    schedule_norms : sequence of float or None, default=None
+        For "refined": `gradient_norms_` of an earlier private fit, whose budget counts too.
+    mechanic : bool, default=False
+        Let Mechanic scale the learning rate while it trains.
+    trainable : {"all", "head", "norm-and-head", "lora"} or sequence of str, default="all"
+        What is trained; names are parameters, or beginnings of their names. The rest of the
+        module stays as it came, and costs nothing.
+    augmentation : {"flip", "crop", "crop-flip"}, callable or None, default=None
+        Changes a batch of rows, each from itself alone.
+    augmentation_multiplicity : int, default=1
+        Copies a row; its gradient is the mean over them, and costs no more privacy than one.
+    ema_decay : float in (0, 1) or None, default=None
+        Publish a moving average of the weights in place of the last ones.
+    physical_batch_size : int, default=128
+        Copies of rows that go through the network at a time. Memory grows with it.
+    checkpoint : path-like or None, default=None
+        File that a stopped fit goes on from when it is called again with the same module,
+        parameters and data, without a new spend. Removed when the fit is complete. Going on
+        twice from copies of one file, and publishing both, is covered by no statement.
+    checkpoint_every : int, default=50
+        Steps between two checkpoints; Ctrl-C keeps one, too.
+    device : {"auto", "cpu", "cuda"}, default="auto"
+    random_state : int, Generator, RandomState or None, default=None
+        None draws from the operating system's secure source. A seed makes the run
+        reproducible, also over a stop, and its result not private.
+    verbose : bool, default=False
+        Show a progress bar with the ε spent so far.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The trained network, in evaluation mode.
+    classes_ : ndarray of shape (n_classes,)
+    input_shape_ : tuple of int
+        Of a row.
+    gradient_norms_ : list of float
+        Of the noisy gradients, a step each; released.
+    privacy_ : PrivacyStatement
+
+    References
+    ----------
+    Abadi et al. (2016), Deep Learning with Differential Privacy.
+    De et al. (2022), Unlocking High-Accuracy Differentially Private Image Classification through
+    Scale.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = DPSGDClassifier("mlp", epsilon=8.0, classes=range(10), n_steps=20)
+    >>> model.fit(X / 16, y).privacy_.releases[-1].count
+    20
+    """
+
+    _constraints: ClassVar[dict[str, Constraint]] = {
+        "epsilon": Interval(0, math.inf, closed="right"),
+        "delta": Interval(0, 1),
+        "neighboring_relation": Choice(("add_or_remove_one", "replace_one")),
+        "n_samples": Interval(1, closed="left", integer=True, words=(None,)),
+        "accountant": Choice(("auto", *ACCOUNTANTS)),
+        "ledger": Text(path=True),
+        "dataset": Text(),
+        "n_steps": Interval(1, closed="left", integer=True),
+        "sampling_probability": Interval(0, 1, closed="right"),
+        "l2_clip_norm": BOUND,
+        "clipping": Choice(CLIPPINGS),
+        "augmentation_multiplicity": Interval(1, closed="left", integer=True),
+        "ema_decay": Interval(0, 1, words=(None,)),
+        "physical_batch_size": Interval(1, closed="left", integer=True),
+        "checkpoint": Text(path=True),
+        "checkpoint_every": Interval(1, closed="left", integer=True),
+        "device": Choice(("auto", "cpu", "cuda")),
+        "verbose": Flag(),
+    }
+
+    def __init__(
+        self,
+        module: torch.nn.Module | str = "mlp",
+        epsilon: float = 1.0,
+        delta: float = 1e-5,
+        *,
+        classes: Iterable[Any] | None = None,
+        vocabulary_size: int | None = None,
+        neighboring_relation: str = "add_or_remove_one",
+        n_samples: int | None = None,
+        accountant: str = "auto",
+        ledger: str | os.PathLike[str] | None = None,
+        dataset: str | None = None,
+        n_steps: int = 200,
+        sampling_probability: float = 0.1,
+        l2_clip_norm: float = 1.0,
+        clipping: str = "hooks",
+        optimizer: str = "sgd",
+        learning_rate: float | None = None,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        schedule: str = "constant",
+        warmup_steps: int = 0,
+        schedule_norms: Sequence[float] | None = None,
+        mechanic: bool = False,
+        trainable: str | Sequence[str] = "all",
+        augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
+        augmentation_multiplicity: int = 1,
+        ema_decay: float | None = None,
+        physical_batch_size: int = 128,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 50,
+        device: str = "auto",
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ):
+        self.module = module
+        self.epsilon = epsilon
+        self.delta = delta
+        self.classes = classes
+        self.vocabulary_size = vocabulary_size
+        self.neighboring_relation = neighboring_relation
+        self.n_samples = n_samples
+        self.accountant = accountant
+        self.ledger = ledger
+        self.dataset = dataset
+        self.n_steps = n_steps
+        self.sampling_probability = sampling_probability
+        self.l2_clip_norm = l2_clip_norm
+        self.clipping = clipping
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+        self.schedule_norms = schedule_norms
+        self.mechanic = mechanic
+        self.trainable = trainable
+        self.augmentation = augmentation
+        self.augmentation_multiplicity = augmentation_multiplicity
+        self.ema_decay = ema_decay
+        self.physical_batch_size = physical_batch_size
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # -- fitting ---------------------------------------------------------------------
+
+    def privacy_plan(self) -> PrivacyPlan:
+        """Work out what `fit` will release and with how much noise; needs no data.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not allowed.
+        """
+        self._check_parameters()
+        requests = [ReleaseRequest(GRADIENT, 1.0, self.n_steps, self.sampling_probability)]
+        if self.neighboring_relation == "add_or_remove_one" and self.n_samples is None:
+            requests = [
+                ReleaseRequest(COUNT, _COUNT_SHARE),
+                ReleaseRequest(
+                    GRADIENT, 1.0 - _COUNT_SHARE, self.n_steps, self.sampling_probability
+                ),
+            ]
+        return calibrate(
+            requests,
+            target_epsilon=self.epsilon,
+            target_delta=self.delta,
+            neighboring_relation=self.neighboring_relation,
+            accountant=self.accountant,
+        )
+
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+        """Train under the budget, or go on with a fit that was stopped.
+
+        Parameters
+        ----------
+        X : array-like or torch.Tensor of shape (n_samples, ...), or FeatureCache
+            Private rows: floats; bytes (uint8), which are divided by 255; or other integers,
+            which go to the module as tokens.
+        y : array-like of shape (n_samples,), optional
+            Labels; left out for a feature cache, which has its own.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter, the data, the module or a checkpoint is not allowed; nothing was
+            spent then.
+        LedgerError, BudgetExceeded
+            If the ledger has no such budget, or too little is left; nothing was spent then.
+        FloatingPointError
+            If the weights diverged; the budget is spent.
+        KeyboardInterrupt
+            At Ctrl-C, after the step in hand; with `checkpoint`, the same call goes on.
+
+        Warns
+        -----
+        PrivacyWarning
+            If the run is seeded, the classes are read from the labels, or scikit-learn's
+            own search or cross-validation calls it.
+        """
+        noise = self._check_parameters()
+        for name in _FITTED:  # a failed fit leaves no half of an older model
+            self.__dict__.pop(name, None)
+        warn_under_model_selection()
+        plan = self.privacy_plan()
+        rows = check_rows(X, y)
+        self.classes_ = public_classes(self.classes, [rows.labels], rows.class_names)
+        self.input_shape_ = tuple(rows.X.shape[1:])
+        private = ModuleRows(rows.X, check_labels(rows.labels, self.classes_))
+        module = self._start(rows.X, noise)
+        checkpoints = self._open_checkpoint(module)
+        paid = None if checkpoints is None else checkpoints.paid
+        charge = open_charge(
+            self.ledger, self.dataset, plan, f"fit {type(self).__name__}", paid=paid
+        )
+        warn_if_seeded(noise)
+        with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as on_release:
+            mechanism, run = self._train(
+                module, private, plan, noise, checkpoints, charge, on_release
+            )
+        self.module_ = module.eval()
+        self.gradient_norms_ = list(run.rule.gradient_norms)
+        self.privacy_ = self._state(mechanism, noise, charge, rows.class_names is not None)
+        run.forget()
+        return self
+
+    def _train(
+        self,
+        module: torch.nn.Module,
+        rows: ModuleRows,
+        plan: PrivacyPlan,
+        noise: NoiseSource,
+        checkpoints: CheckpointPlan | None,
+        charge: Charge | None,
+        on_release: Callable[[str], None] | None,
+    ) -> tuple[GradientMechanism, TrainingRun]:
+        sums = make_clipped_sums(self.clipping, module.train(), float(self.l2_clip_norm))
+        try:
+            mechanism = GradientMechanism(
+                rows,
+                sums,
+                plan,
+                noise,
+                n_samples=self.n_samples,
+                augmentation=self._augmentation(),
+                physical_batch_size=self.physical_batch_size,
+                device=self._device(),
+                charge=charge,
+                on_release=on_release,
+            )
+            run = TrainingRun(
+                module,
+                mechanism,
+                lambda deviation: self._make_rule(sums.parameters, deviation, noise),
+                None if self.ema_decay is None else WeightAverage(sums.parameters, self.ema_decay),
+                noise,
+                checkpoints,
+                lambda: None if charge is None else charge.spend_id,
+            )
+            run.run()
+        finally:
+            sums.close()
+        return mechanism, run
+
+    def _check_parameters(self) -> NoiseSource:
+        check_parameters(self.get_params(deep=False), self._constraints)
+        if math.isinf(self.l2_clip_norm) and not math.isinf(self.epsilon):
+            raise ValueError("l2_clip_norm must be finite unless epsilon is inf, got inf.")
+        if self.augmentation_multiplicity > 1:
+            if self.augmentation is None:
+                raise ValueError("augmentation_multiplicity > 1 needs an augmentation.")
+            if self.clipping == "ghost":
+                raise ValueError(
+                    'clipping="ghost" cannot average copies of a row before they are clipped: use '
+                    'clipping="hooks", or augmentation_multiplicity=1.'
+                )
+        self._augmentation()
+        if isinstance(self.trainable, str) and self.trainable not in TRAINABLE:
+            raise ValueError(
+                f"trainable must be {Choice(TRAINABLE)}, or a list of names, got "
+                f"{self.trainable!r}."
+            )
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError('device="cuda": PyTorch finds no CUDA GPU. Use "cpu" or "auto".')
+        check_ledger_pair(self.ledger, self.dataset)
+        noise = noise_source(self.random_state)
+        # An optimizer that cannot be made, for want of a package, must not show after a spend.
+        self._make_rule([torch.nn.Parameter(torch.zeros(1))], 0.0, noise)
+        return noise
+
+    def _settings(self) -> OptimizerSettings:
+        norms = self.schedule_norms
+        return OptimizerSettings(
+            name=self.optimizer,
+            learning_rate=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            warmup_steps=self.warmup_steps,
+            schedule_norms=None if norms is None else tuple(norms),
+            mechanic=self.mechanic,
+        )
+
+    def _make_rule(
+        self, parameters: Sequence[torch.nn.Parameter], deviation: float, noise: NoiseSource
+    ) -> StepRule:
+        return make_optimizer(
+            self._settings(),
+            parameters,
+            n_steps=self.n_steps,
+            noise_standard_deviation=deviation,
+            uniform=lambda: float(noise.uniform(1)[0]),
+        )
+
+    def _augmentation(self) -> Augmentation:
+        chosen = self.augmentation
+        if isinstance(chosen, str):
+            known = Choice(tuple(AUGMENTATIONS))
+            if not known.accepts(chosen):
+                raise ValueError(
+                    f"augmentation must be {known}, a callable or None, got {chosen!r}."
+                )
+            chosen = AUGMENTATIONS[chosen]
+        return Augmentation(chosen, self.augmentation_multiplicity)
+
+    def _device(self) -> torch.device:
+        if self.device != "auto":
+            return torch.device(self.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def _start(self, X: torch.Tensor, noise: NoiseSource) -> torch.nn.Module:
+        """Make or copy the module, freeze what is not trained, and check what training needs."""
+        if isinstance(self.module, str):
+            module = make_network(
+                self.module,
+                input_shape=self.input_shape_,
+                n_classes=len(self.classes_),
+                seed=int(noise.uniform(1)[0] * 2**53),
+                vocabulary_size=self.vocabulary_size,
+            )
+        else:
+            module = copy.deepcopy(check_module(self.module))
+        module = check_module(freeze(module, self.trainable)).to(self._device())
+        # Of a row, its shape and kind alone: the checks make rows of their own.
+        like = as_input(torch.zeros((1, *self.input_shape_), dtype=X.dtype), self._device())
+        check_row_gradients(module.train(), like, len(self.classes_), self.clipping)
+        return module
+
+    def _open_checkpoint(self, module: torch.nn.Module) -> CheckpointPlan | None:
+        if self.checkpoint is None:
+            return None
+        parameters = {
+            name: value.tolist() if isinstance(value, np.generic) else value
+            for name, value in self.get_params(deep=False).items()
+            if name not in _FREE
+        }
+        config = {
+            "parameters": repr(sorted(parameters.items())),
+            "augmentation": getattr(self.augmentation, "__qualname__", self.augmentation),
+            "module": self.module if isinstance(self.module, str) else weights_digest(module),
+            "classes": self.classes_.tolist(),
+            "input_shape": list(self.input_shape_),
+            "seed": self.random_state if isinstance(self.random_state, int) else None,
+            "seeded": self.random_state is not None,
+        }
+        return CheckpointPlan.open(
+            Path(self.checkpoint), self.checkpoint_every, config_digest(config)
+        )
+
+    def _state(
+        self,
+        mechanism: GradientMechanism,
+        noise: NoiseSource,
+        charge: Charge | None,
+        classes_in_cache: bool,
+    ) -> PrivacyStatement:
+        """Put together what ran; with a ledger, file it there beside the spend."""
+        unit = "one row" if charge is None else charge.budget.unit_of_privacy
+        statement = make_statement(
+            mechanism.plan,
+            mechanism.records,
+            estimator=type(self).__name__,
+            seeded=noise.reproducible,
+            rests_on=training_assumptions(
+                unit_of_privacy=unit,
+                classes_stated=self.classes is not None,
+                classes_in_cache=classes_in_cache,
+                neighboring_relation=self.neighboring_relation,
+                n_samples_stated=self.n_samples is not None,
+                l2_clip_norm=float(self.l2_clip_norm),
+                ghost=self.clipping == "ghost",
+                checkpointed=self.checkpoint is not None,
+            ),
+            random_source=noise.description,
+            unit_of_privacy=unit,
+            dataset=self.dataset,
+        )
+        if charge is not None:
+            charge.complete(statement)
+        return statement
+
+    # -- model file and scikit-learn -------------------------------------------------
+
+    def save(self, path: Any) -> None:
+        """Write the model to one safetensors file; `dpfc.load_model` reads it.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written; no partial file is left.
+        """
+        check_is_fitted(self, "module_")
+        save_network(self, path)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = not math.isinf(self.epsilon)
+        tags.non_deterministic = self.random_state is None and not math.isinf(self.epsilon)
+        tags.input_tags.two_d_array = False
+        return tags

@@ -1,0 +1,113 @@
+"""A trained network as one safetensors file: weights, what they belong to, and the statement."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from dpfc.accounting import PrivacyStatement
+from dpfc.exceptions import ModelFileError
+from dpfc.file_writing import write_whole
+from dpfc.full_models.networks import make_network
+from dpfc.full_models.trainable import freeze
+from dpfc.model_file import NETWORK_FORMAT
+
+if TYPE_CHECKING:
+    from dpfc.full_models.classifier import DPSGDClassifier
+
+__all__ = ["rebuild_network", "save_network"]
+
+# Parameters that say where things lay or ran, or that JSON cannot hold.
+_DROPPED = ("module", "classes", "ledger", "dataset", "checkpoint", "device", "random_state")
+# A callable stays behind, and with it what is refused without one.
+_OF_A_CALLABLE = ("augmentation", "augmentation_multiplicity")
+
+
+def save_network(model: DPSGDClassifier, path: str | os.PathLike[str]) -> None:
+    """Write a fitted classifier; the file appears whole or not at all.
+
+    Raises
+    ------
+    ModelFileError
+        If the file cannot be written, or the classes are not plain numbers or strings.
+    """
+    if model.classes_.dtype.kind not in "iufUb":
+        raise ModelFileError("classes must be plain numbers or strings to be saved to a file.")
+    dropped = _DROPPED + (_OF_A_CALLABLE if callable(model.augmentation) else ())
+    parameters = {k: v for k, v in model.get_params(deep=False).items() if k not in dropped}
+    header = {
+        "format": NETWORK_FORMAT,
+        "network": model.module if isinstance(model.module, str) else "",
+        "parameters": json.dumps(parameters, default=_plain),
+        "classes": json.dumps(model.classes_.tolist()),
+        "input_shape": json.dumps(list(model.input_shape_)),
+        "gradient_norms": json.dumps(model.gradient_norms_),
+        "privacy": model.privacy_.to_json(),
+    }
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.module_.state_dict().items()
+    }
+    write_whole(Path(path), save(tensors, metadata=header))
+
+
+def rebuild_network(
+    header: dict[str, str], tensors: dict[str, torch.Tensor], module: torch.nn.Module | None
+) -> DPSGDClassifier:
+    """Put a fitted classifier together from a file's parts.
+
+    Raises
+    ------
+    ModelFileError
+        If the network has no name and no module is given.
+    LookupError, TypeError, ValueError, RuntimeError
+        If the parts do not fit each other.
+    """
+    from dpfc.full_models.classifier import DPSGDClassifier
+
+    name = header["network"]
+    classes = np.asarray(json.loads(header["classes"]))
+    shape = tuple(int(side) for side in json.loads(header["input_shape"]))
+    parameters = json.loads(header["parameters"])
+    if name:
+        network = make_network(
+            name,
+            input_shape=shape,
+            n_classes=len(classes),
+            seed=0,
+            vocabulary_size=parameters["vocabulary_size"],
+        )
+    elif module is None:
+        raise ModelFileError(
+            "the file holds the weights of a module of your own: load_model(path, module=…) with "
+            "a module like the one that was trained."
+        )
+    else:
+        network = copy.deepcopy(module)
+    model = DPSGDClassifier(
+        module=name or copy.deepcopy(network), classes=classes.tolist(), **parameters
+    )
+    model._check_parameters()
+    network = freeze(network, model.trainable)
+    network.load_state_dict(tensors)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+        raise ValueError("its weights are not finite")
+    model.module_ = network.eval()
+    model.classes_, model.input_shape_ = classes, shape
+    model.gradient_norms_ = [float(norm) for norm in json.loads(header["gradient_norms"])]
+    model.privacy_ = PrivacyStatement.from_json(header["privacy"])
+    return model
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NumPy numbers and no other sequences than lists."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return list(value)

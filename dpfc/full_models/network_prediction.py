@@ -1,0 +1,85 @@
+"""What a trained network does; its weights are public, so is this."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+
+from dpfc.full_models.module_rows import as_input, check_rows
+
+__all__ = ["NetworkPredictor"]
+
+_PREDICT_ROWS = 256
+
+
+class NetworkPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Scores, probabilities and classes from a network.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        In evaluation mode.
+    classes_ : ndarray of shape (n_classes,)
+    input_shape_ : tuple of int
+        Of a row.
+    """
+
+    module_: torch.nn.Module
+    classes_: NDArray[Any]
+    input_shape_: tuple[int, ...]
+
+    @property
+    def n_features_in_(self) -> int:
+        """Numbers in a row."""
+        check_is_fitted(self, "input_shape_")
+        return math.prod(self.input_shape_)
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Scores of each class, shape (n_samples, n_classes), or (n_samples,) for two classes."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probabilities of each class, shape (n_samples, n_classes)."""
+        return np.asarray(torch.softmax(torch.from_numpy(self._scores(X)), dim=1).numpy())
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Most likely class of each row, shape (n_samples,)."""
+        return np.asarray(self.classes_[self._scores(X).argmax(axis=1)])
+
+    def score(self, X: Any, y: ArrayLike | None = None, sample_weight: Any = None) -> float:
+        """Accuracy on rows with labels; exact, and covered by no guarantee."""
+        if y is None:
+            y = check_rows(X, None).labels
+        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+
+    def check_shape(self, rows: torch.Tensor) -> None:
+        """Refuse rows of another shape than the network was trained on.
+
+        Raises
+        ------
+        ValueError
+        """
+        if tuple(rows.shape[1:]) != self.input_shape_:
+            raise ValueError(
+                f"X has rows of shape {tuple(rows.shape[1:])}, but {type(self).__name__} is "
+                f"expecting {self.input_shape_}."
+            )
+
+    def _scores(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self, "module_")
+        rows = check_rows(X, None, labelled=False).X
+        self.check_shape(rows)
+        device = next(self.module_.parameters()).device
+        with torch.no_grad():
+            parts = [
+                self.module_(as_input(part, device)) for part in torch.split(rows, _PREDICT_ROWS)
+            ]
+        return np.asarray(torch.cat(parts).double().cpu().numpy())

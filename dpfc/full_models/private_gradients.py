@@ -1,0 +1,235 @@
+"""The one way from private rows to the gradients that train a network.
+
+A training loop holds a `GradientMechanism` and never the rows. Each call draws a Poisson
+sample, sums the clipped gradients of its rows, and adds noise to the sum; the steps of the
+argument stand in `dpfc.mechanisms`, which does the same for sums over features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from dpfc.accounting import PrivacyPlan, ReleaseRecord
+from dpfc.accounting.ledger import Charge
+from dpfc.full_models.augmentation import Augmentation
+from dpfc.full_models.clipping import ClippedSums
+from dpfc.full_models.module_rows import MAX_ROWS, ModuleRows
+from dpfc.gridded_noise import gridded_noise, on_grid
+from dpfc.noise import NoiseSource
+
+__all__ = ["COUNT", "GRADIENT", "GradientMechanism"]
+
+COUNT, GRADIENT = "count", "gradient"
+_FORMULAS = {COUNT: "1", GRADIENT: "the gradient of the row's loss, clipped at l2_clip_norm"}
+
+
+class GradientMechanism:
+    """Draws a plan's releases: a noisy count, then one noisy gradient a step.
+
+    Parameters
+    ----------
+    rows : ModuleRows
+    sums : ClippedSums
+        Of the module that is trained; its parameters get the releases as gradients.
+    plan : PrivacyPlan
+        Of "gradient", and of "count" unless the number of rows is public.
+    noise : NoiseSource
+    n_samples : int or None
+        A public number of rows. Under "replace_one" the true number is public.
+    augmentation : Augmentation
+    physical_batch_size : int
+        Most copies of rows that go through the network at a time; decides memory, and no
+        result but by the order of float64 sums.
+    device : torch.device
+        Of the module.
+    charge : Charge or None
+        The whole plan's spend. It is committed before the first draw.
+    on_release : callable or None
+        Called with a release's name once it is drawn.
+    """
+
+    def __init__(
+        self,
+        rows: ModuleRows,
+        sums: ClippedSums,
+        plan: PrivacyPlan,
+        noise: NoiseSource,
+        *,
+        n_samples: int | None,
+        augmentation: Augmentation,
+        physical_batch_size: int,
+        device: torch.device,
+        charge: Charge | None = None,
+        on_release: Callable[[str], None] | None = None,
+    ):
+        if n_samples is None and plan.neighboring_relation == "replace_one":
+            n_samples = len(rows)
+        self._rows = rows
+        self._sums = sums
+        self._noise = noise
+        self._augmentation = augmentation
+        self._physical_rows = max(1, physical_batch_size // augmentation.multiplicity)
+        self._device = device
+        self._charge = charge
+        self._on_release = on_release
+        self._n_samples = n_samples
+        self._records: dict[str, ReleaseRecord] = {}
+        self.plan = plan
+
+    @property
+    def records(self) -> list[ReleaseRecord]:
+        """What was drawn so far, one entry a name."""
+        return list(self._records.values())
+
+    @property
+    def steps(self) -> int:
+        """How many gradients were drawn."""
+        drawn = self._records.get(GRADIENT)
+        return 0 if drawn is None else drawn.count
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; all of it was released or is public."""
+        records = [record.model_dump(mode="json") for record in self.records]
+        return {"n_samples": self._n_samples, "records": records}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on after what a checkpoint says was drawn.
+
+        Raises
+        ------
+        ValueError
+            If it was not drawn under this plan.
+        """
+        records = [ReleaseRecord.model_validate(record) for record in state["records"]]
+        for record in records:
+            planned = self.plan[record.name]
+            kept = (record.noise_multiplier, record.sampling_probability)
+            if (
+                kept != (planned.noise_multiplier, planned.sampling_probability)
+                or record.count > planned.count
+            ):
+                raise ValueError(f"its {record.name} is not what this fit would draw.")
+        self._records = {record.name: record for record in records}
+        self._n_samples = state["n_samples"]
+
+    # -- releases --------------------------------------------------------------------
+
+    def n_samples(self) -> int:
+        """Number of rows: as stated, or released with noise as "count"; at least 1."""
+        if self._n_samples is None:
+            scale, grid = self._begin(COUNT, row_norm=1.0, rounding=0.0, shape=[1])
+            total = torch.tensor([float(len(self._rows))], dtype=torch.float64)
+            self._n_samples = round(max(1.0, float(self._noisy(total, scale, grid)[0])))
+            self._done(COUNT)
+        return self._n_samples
+
+    def expected_batch_size(self) -> float:
+        """What sums are divided by: the sampling probability times `n_samples`; public."""
+        return self.plan[GRADIENT].sampling_probability * self.n_samples()
+
+    def gradient_noise(self) -> float:
+        """Standard deviation of every entry of a mean gradient's noise; draws no gradient."""
+        return self._scale(GRADIENT, *self._gradient_bounds())[0] / self.expected_batch_size()
+
+    def release_gradient(self) -> None:
+        """Draw one step: every trainable parameter's `grad` becomes its noisy mean gradient."""
+        row_norm, rounding, n_entries = self._gradient_bounds()
+        divisor = self.expected_batch_size()
+        scale, grid = self._begin(GRADIENT, row_norm=row_norm, rounding=rounding, shape=[n_entries])
+        totals = self._clipped_sum(self._sampled_rows())
+        flat = torch.cat([total.flatten().cpu() for total in totals])
+        mean = self._noisy(flat, scale, grid) / divisor
+        parts = torch.split(mean, [p.numel() for p in self._sums.parameters])
+        for parameter, part in zip(self._sums.parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter)
+        self._done(GRADIENT)
+
+    def _sampled_rows(self) -> torch.Tensor:
+        """Places of the rows that take part; none of them may."""
+        probability = self.plan[GRADIENT].sampling_probability
+        if probability == 1.0:
+            return torch.arange(len(self._rows))
+        return torch.from_numpy(self._noise.bernoulli(probability, len(self._rows))).nonzero()[:, 0]
+
+    def _clipped_sum(self, places: torch.Tensor) -> list[torch.Tensor]:
+        totals = [torch.zeros_like(p, dtype=torch.float64) for p in self._sums.parameters]
+        # Dropout and augmentation draw from a generator of their own; they carry no privacy.
+        seed = int(self._noise.uniform(1)[0] * 2**53)
+        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            # An empty tensor splits into one empty part, which not every layer takes.
+            for part in torch.split(places, self._physical_rows) if len(places) else ():
+                X, codes = self._rows.take(part, self._device)
+                self._sums.add(self._augmentation(X), codes, totals)
+        return totals
+
+    # -- sensitivity, spend and noise ------------------------------------------------
+
+    def _gradient_bounds(self) -> tuple[float, float, int]:
+        """Longest row, rounding of a sum over at most `MAX_ROWS` rows, and entries."""
+        row_norm = self._sums.l2_clip_norm
+        # Each of at most n additions in float64 rounds by 2^-53 of what is there, at most n C.
+        rounding = row_norm * (MAX_ROWS**2 + MAX_ROWS) * 2.0**-53
+        return row_norm, rounding, sum(p.numel() for p in self._sums.parameters)
+
+    def _sensitivity(self, name: str, row_norm: float) -> float:
+        if self.plan.neighboring_relation == "replace_one":
+            return 0.0 if name == COUNT else 2.0 * row_norm
+        return row_norm
+
+    def _scale(
+        self, name: str, row_norm: float, rounding: float, entries: int
+    ) -> tuple[float, float]:
+        noise_multiplier = self.plan[name].noise_multiplier
+        if noise_multiplier == 0.0:
+            return 0.0, 0.0
+        return gridded_noise(
+            name,
+            l2_sensitivity=self._sensitivity(name, row_norm),
+            noise_multiplier=noise_multiplier,
+            rounding=rounding,
+            row_norm=row_norm,
+            entries=entries,
+        )
+
+    def _begin(
+        self, name: str, *, row_norm: float, rounding: float, shape: list[int]
+    ) -> tuple[float, float]:
+        """Record a draw, and pay for it, before it happens; or refuse it."""
+        planned, before = self.plan[name], self._records.get(name)
+        drawn = 0 if before is None else before.count
+        if drawn >= planned.count:
+            raise RuntimeError(f"the plan holds {planned.count} draw(s) of {name}; all are spent.")
+        scale, grid = self._scale(name, row_norm, rounding, math.prod(shape))
+        if self._charge is not None:
+            self._charge.commit()
+        sensitivity = self._sensitivity(name, row_norm)
+        slack = scale / planned.noise_multiplier - sensitivity if scale > 0.0 else 0.0
+        self._records[name] = ReleaseRecord(
+            name=name,
+            description=f"sum over rows of {_FORMULAS[name]}",
+            shape=shape,
+            l2_sensitivity=sensitivity,
+            numerical_slack=max(slack, 0.0),
+            noise_multiplier=planned.noise_multiplier,
+            noise_standard_deviation=scale,
+            count=drawn + 1,
+            sampling_probability=planned.sampling_probability,
+            share_of_budget=planned.share,
+        )
+        return scale, grid
+
+    def _noisy(self, total: torch.Tensor, scale: float, grid: float) -> torch.Tensor:
+        """Add fresh noise to a flat float64 sum, both on the grid."""
+        if scale == 0.0:
+            return total
+        noise = torch.from_numpy(self._noise.standard_normal(len(total)))
+        return on_grid(total, grid) + on_grid(noise * scale, grid)
+
+    def _done(self, name: str) -> None:
+        if self._on_release is not None:
+            self._on_release(name)
