@@ -24,13 +24,14 @@ from dpfc.experiments.cli_results import results
 from dpfc.experiments.cli_search import search
 from dpfc.experiments.cli_summarize import summarize
 from dpfc.experiments.cli_sweep import sweep
+from dpfc.experiments.cli_train import train
 from dpfc.experiments.console import run_guarded
 
 __all__ = ["app", "main"]
 
 # Without boxes, so that the help of every command fits a screen.
 app = typer.Typer(rich_markup_mode=None, context_settings={"max_content_width": 100})
-for command in (demo, extract, summarize, fit, search, evaluate, predict, sweep, results):
+for command in (demo, extract, summarize, fit, train, search, evaluate, predict, sweep, results):
     app.command()(command)
 app.add_typer(budget_app, name="budget")
 app.add_typer(features_app, name="features")

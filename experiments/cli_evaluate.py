@@ -20,7 +20,7 @@ from dpfc.experiments.options import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dpfc import PrivateEvaluation
+    from dpfc import DPSGDClassifier, PrivateEvaluation
     from dpfc.base import PrivateLinearClassifier
     from dpfc.features import FeatureCache
 
@@ -125,7 +125,7 @@ def evaluate(
 
 
 def _evaluate_privately(
-    classifier: PrivateLinearClassifier,
+    classifier: PrivateLinearClassifier | DPSGDClassifier,
     cache: FeatureCache,
     epsilon: float,
     options: dict[str, Any],
@@ -145,7 +145,10 @@ def _show_private(origin: dict[str, Any], evaluation: PrivateEvaluation, json: b
 
 
 def _show_own_look(
-    origin: dict[str, Any], classifier: PrivateLinearClassifier, cache: FeatureCache, json: bool
+    origin: dict[str, Any],
+    classifier: PrivateLinearClassifier | DPSGDClassifier,
+    cache: FeatureCache,
+    json: bool,
 ) -> None:
     labels = _labels(cache, classifier.classes_)
     hits = classifier.predict(cache) == labels

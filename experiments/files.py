@@ -14,7 +14,9 @@ __all__ = ["SQLITE_HEADER", "check_writable", "open_whole", "write_whole"]
 SQLITE_HEADER = b"SQLite format 3\0"
 
 
-def check_writable(path: Path, *, force: bool, suffixes: Sequence[str] = ()) -> None:
+def check_writable(
+    path: Path, *, force: bool, suffixes: Sequence[str] = (), option: str = "--out"
+) -> None:
     """Refuse an output file that could not be written later, by trying its folder now.
 
     Parameters
@@ -24,6 +26,8 @@ def check_writable(path: Path, *, force: bool, suffixes: Sequence[str] = ()) -> 
         Allow an existing file.
     suffixes : sequence of str
         Allowed endings, such as ``.csv``; any if empty.
+    option : str
+        What the path was given by.
 
     Raises
     ------
@@ -32,15 +36,15 @@ def check_writable(path: Path, *, force: bool, suffixes: Sequence[str] = ()) -> 
         its folder is absent or not writable.
     """
     if suffixes and path.suffix.lower() not in suffixes:
-        raise ValueError(f"--out must end in {' or '.join(suffixes)}, got {str(path)!r}.")
+        raise ValueError(f"{option} must end in {' or '.join(suffixes)}, got {str(path)!r}.")
     if path.is_dir():
-        raise ValueError(f"--out {path} is a folder: name a file in it.")
+        raise ValueError(f"{option} {path} is a folder: name a file in it.")
     if path.exists() and not force:
-        raise ValueError(f"--out {path} exists: choose another name, or overwrite with --force.")
+        raise ValueError(f"{option} {path} exists: choose another name, or overwrite with --force.")
     if path.exists() and _starts_with(path, SQLITE_HEADER):
-        raise ValueError(f"--out {path} is a ledger or another database: choose another name.")
+        raise ValueError(f"{option} {path} is a ledger or another database: choose another name.")
     if not path.parent.is_dir():
-        raise ValueError(f"the folder of --out, {path.parent}, does not exist: create it first.")
+        raise ValueError(f"the folder of {option}, {path.parent}, does not exist: create it first.")
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as probe:
             probe.write(bytes(4096))

@@ -7,11 +7,24 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dpfc import DPSGDClassifier
     from dpfc.base import PrivateLinearClassifier
     from dpfc.features import FeatureCache
 
-__all__ = ["ESTIMATORS", "LABELS", "make_estimator", "make_grid", "parse_classes"]
+__all__ = [
+    "ESTIMATORS",
+    "LABELS",
+    "NETWORK_METHOD",
+    "STUDY_ESTIMATORS",
+    "STUDY_LABELS",
+    "make_estimator",
+    "make_grid",
+    "make_network_classifier",
+    "make_study_estimator",
+    "parse_classes",
+]
 
+# Of `--method`: last layers.
 ESTIMATORS = {
     "fc": "DPFCClassifier",
     "ls": "DPLeastSquaresClassifier",
@@ -19,6 +32,10 @@ ESTIMATORS = {
     "gd": "DPGradientClassifier",
 }
 LABELS = {"fc": "DP-FC", "ls": "DP-LS", "newton": "DP-Newton", "gd": "DP-GD"}
+# Whole networks: `dpfc train`, and a method of studies.
+NETWORK_METHOD = "dpsgd"
+STUDY_ESTIMATORS = ESTIMATORS | {NETWORK_METHOD: "DPSGDClassifier"}
+STUDY_LABELS = LABELS | {NETWORK_METHOD: "DP-SGD"}
 
 # What has an option of its own, or is not a parameter of the mathematics.
 _OPTIONS = {
@@ -33,6 +50,22 @@ _OPTIONS = {
     "random_state": "--seed",
     "public_features": "--public-features",
 }
+_TRAIN_OPTIONS = _OPTIONS | {
+    "module": "--model",
+    "n_steps": "--steps",
+    "schedule_norms": "--schedule-norms",
+    "checkpoint": "--checkpoint",
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in (
+            "optimizer", "mechanic", "schedule", "learning_rate", "sampling_probability",
+            "l2_clip_norm", "clipping", "augmentation", "augmentation_multiplicity", "ema_decay",
+            "physical_batch_size", "device",
+        )
+    },
+}  # fmt: skip
+# Who watches; and what tokens are counted by, which features are not.
+_UNSETTABLE = {"verbose", "vocabulary_size"}
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -63,6 +96,48 @@ def make_estimator(
     estimator.set_params(**parameters)
     estimator.set_params(**_parse(settings, estimator.get_params(), ESTIMATORS[method]))
     return estimator
+
+
+def make_network_classifier(settings: Iterable[str] = (), **parameters: Any) -> DPSGDClassifier:
+    """Build the classifier that `dpfc train` fits, or a study under `NETWORK_METHOD`.
+
+    Parameters
+    ----------
+    settings, **parameters
+        As for `make_estimator`.
+
+    Raises
+    ------
+    ValueError
+        As there, and if there is no such network.
+    """
+    from dpfc import DPSGDClassifier
+    from dpfc.full_models import NETWORKS
+
+    name = parameters.get("module", NETWORKS[0])
+    if name not in NETWORKS:
+        near = difflib.get_close_matches(str(name), NETWORKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(NETWORKS)}."
+        raise ValueError(f"there is no network {name!r}; {hint}")
+    estimator = DPSGDClassifier(**parameters)
+    defaults = DPSGDClassifier().get_params()
+    estimator.set_params(**_parse(settings, defaults, "DPSGDClassifier", options=_TRAIN_OPTIONS))
+    return estimator
+
+
+def make_study_estimator(
+    method: str, **parameters: Any
+) -> PrivateLinearClassifier | DPSGDClassifier:
+    """Build the classifier of a method of studies, a key of `STUDY_ESTIMATORS`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is unknown.
+    """
+    if method == NETWORK_METHOD:
+        return make_network_classifier(**parameters)
+    return make_estimator(method, **parameters)
 
 
 def make_grid(tries: Iterable[str], estimator: PrivateLinearClassifier) -> dict[str, list[Any]]:
@@ -114,17 +189,21 @@ def parse_classes(text: str | None, cache: FeatureCache) -> list[str] | list[int
 
 
 def _parse(
-    settings: Iterable[str], defaults: Mapping[str, Any], owner: str, option: str = "--set"
+    settings: Iterable[str],
+    defaults: Mapping[str, Any],
+    owner: str,
+    option: str = "--set",
+    options: Mapping[str, str] = _OPTIONS,
 ) -> dict[str, Any]:
-    """Turn ``name=value`` into typed parameters."""
-    known = sorted(set(defaults) - set(_OPTIONS) - {"verbose"})
+    """Turn ``name=value`` into typed parameters; some have `options` of their own."""
+    known = sorted(set(defaults) - set(options) - _UNSETTABLE)
     parsed: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"{option} takes name=value, got {setting!r}.")
-        if name in _OPTIONS:
-            raise ValueError(f"{option} {name} is not needed: use {_OPTIONS[name]}.")
+        if name in options:
+            raise ValueError(f"{option} {name} is not needed: use {options[name]}.")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."

@@ -49,7 +49,10 @@ Features = Annotated[
     typer.Option("--features", metavar="DIR", help="Feature cache that `dpfc extract` wrote."),
 ]
 ModelPath = Annotated[
-    Path, typer.Option("--model", metavar="FILE", help="Model file that `dpfc fit` wrote.")
+    Path,
+    typer.Option(
+        "--model", metavar="FILE", help="Model file that `dpfc fit` or `dpfc train` wrote."
+    ),
 ]
 ModelOut = Annotated[
     Path, typer.Option("--out", metavar="FILE", help="Model file to write (safetensors).")

@@ -72,9 +72,9 @@ def _cost(dataset: str, fits: list[tuple[RunSpec, int]]) -> DataCost:
 
 
 def _mu_squared(run: RunSpec) -> float | None:
-    from dpfc.experiments.methods import make_estimator
+    from dpfc.experiments.methods import make_study_estimator
 
-    model = make_estimator(run.method, epsilon=run.epsilon, delta=run.delta, **run.parameters)
+    model = make_study_estimator(run.method, epsilon=run.epsilon, delta=run.delta, **run.parameters)
     mu = model.privacy_plan().mu
     return None if mu is None else mu**2
 

@@ -66,15 +66,17 @@ def check_parameters(config: StudyConfig) -> None:
     ValueError
         With the method, ε and setting.
     """
-    from dpfc.experiments.methods import make_estimator
+    from dpfc.experiments.methods import make_study_estimator
 
     for cell in study_cells(config, [Rows(config.datasets[0].name, None, None, None, None, "")]):
         for setting in cell.grid if cell.method != CEILING else ():
             for ends in ("low", "high"):
                 tried = setting | {name: _end(span, ends) for name, span in cell.ranges.items()}
                 try:
-                    model = make_estimator(cell.method, epsilon=cell.epsilon, delta=cell.delta)
-                    model.set_params(**tried).privacy_plan()
+                    model = make_study_estimator(
+                        cell.method, epsilon=cell.epsilon, delta=cell.delta, **tried
+                    )
+                    model.privacy_plan()
                 except (ValueError, TypeError) as error:
                     where = f"{cell.label} at ε = {cell.epsilon:g} with {tried or 'defaults'}"
                     raise ValueError(f"{where}: {error}") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 from dpfc.experiments.config import Method, Range, StudyConfig, Values, estimator_parameters
 from dpfc.experiments.console import strict
-from dpfc.experiments.methods import LABELS
+from dpfc.experiments.methods import STUDY_LABELS
 
 __all__ = ["CEILING", "Cell", "Rows", "RunSpec", "study_cells"]
 
@@ -127,7 +127,7 @@ def study_cells(config: StudyConfig, places: list[Rows]) -> Iterator[Cell]:
                 yield Cell(
                     rows=rows,
                     method=method.name,
-                    label=method.label or LABELS[method.name],
+                    label=method.label or STUDY_LABELS[method.name],
                     epsilon=epsilon,
                     delta=config.delta,
                     seeds=_seeds(config.seeds if method.seeds is None else method.seeds),

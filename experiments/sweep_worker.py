@@ -120,9 +120,10 @@ def _first_rows(data: Data, per_class: int | None) -> Data:
 
 
 def _fit(spec: RunSpec, data: Data) -> dict[str, Any]:
-    from dpfc.experiments.methods import make_estimator
+    from dpfc.experiments.methods import make_study_estimator
 
-    model = make_estimator(
+    data = _scaled(spec, data)
+    model = make_study_estimator(
         spec.method,
         epsilon=spec.epsilon,
         delta=spec.delta,
@@ -137,6 +138,17 @@ def _fit(spec: RunSpec, data: Data) -> dict[str, Any]:
         "private": model.privacy_.private,
         "statement": model.privacy_.model_dump(mode="json"),
     }
+
+
+def _scaled(spec: RunSpec, data: Data) -> Data:
+    """Bring packaged pixels into [0, 1] for networks; last layers bound their rows themselves."""
+    from dpfc.experiments.benchmarks.accuracy_data import LARGEST_PIXELS
+    from dpfc.experiments.methods import NETWORK_METHOD
+
+    largest = LARGEST_PIXELS.get(spec.rows.builtin or "")
+    if spec.method != NETWORK_METHOD or largest is None:
+        return data
+    return data._replace(X=data.X / largest, X_test=data.X_test / largest)
 
 
 def _ceiling(spec: RunSpec, data: Data) -> dict[str, Any]:

@@ -19,9 +19,10 @@ def code_version() -> str:
     import dpfc
     import dpfc.accounting
 
+    own, accounting = (Path(str(package.__file__)).parent for package in (dpfc, dpfc.accounting))
     digest = hashlib.sha256()
-    for package in (dpfc, dpfc.accounting):
-        for path in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+    for folder in (own, own / "full_models", accounting):
+        for path in sorted(folder.glob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"dpfc {dpfc.__version__} {digest.hexdigest()[:8]}"
 

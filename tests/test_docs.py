@@ -15,7 +15,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ESTIMATORS = ("feature_covariance", "gradient", "least_squares", "newton", "tuning")
+ESTIMATORS = (
+    "feature_covariance",
+    "full_models.classifier",
+    "gradient",
+    "least_squares",
+    "newton",
+    "tuning",
+)
 
 
 def code_blocks(language: str) -> list[str]:

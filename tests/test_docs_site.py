@@ -16,7 +16,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).parents[1]
-API = {"dpfc": "dpfc", "dpfc.accounting": "accounting", "dpfc.features": "features"}
+API = {
+    "dpfc": "dpfc",
+    "dpfc.full_models": "full-models",
+    "dpfc.accounting": "accounting",
+    "dpfc.features": "features",
+}
 BLOCK = re.compile(r"```(python|sh|text)\n(.*?)```", flags=re.DOTALL)
 # What a browser fetches by itself, by element and attribute; of links only those with such a rel.
 FETCHED = {

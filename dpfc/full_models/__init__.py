@@ -1,8 +1,11 @@
-"""Private training of whole networks: DP-SGD through Opacus, its networks and optimizers."""
+"""Private training of whole networks through Opacus: networks, optimizers and what else there is.
+
+The classifier is `dpfc.DPSGDClassifier`.
+"""
 
 from dpfc.full_models.augmentation import AUGMENTATIONS
 from dpfc.full_models.checkpoints import CheckpointError
-from dpfc.full_models.classifier import DPSGDClassifier
+from dpfc.full_models.classifier import DPSGDClassifier  # noqa: F401
 from dpfc.full_models.clipping import CLIPPINGS
 from dpfc.full_models.networks import NETWORKS, make_network
 from dpfc.full_models.optimizers import OPTIMIZERS, SCHEDULES, OptimizerSettings, make_optimizer
@@ -16,7 +19,6 @@ __all__ = [
     "SCHEDULES",
     "TRAINABLE",
     "CheckpointError",
-    "DPSGDClassifier",
     "OptimizerSettings",
     "make_network",
     "make_optimizer",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -20,19 +19,17 @@ from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calib
 from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.accounting.ledger import Charge
 from dpfc.assumptions import training_assumptions
-from dpfc.data import public_classes
+from dpfc.data import BlockSource, public_classes
 from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
 from dpfc.full_models.averaging import WeightAverage
-from dpfc.full_models.checkpoints import config_digest, weights_digest
 from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
 from dpfc.full_models.model_file import save_network
-from dpfc.full_models.module_checks import check_module, check_row_gradients
-from dpfc.full_models.module_rows import ModuleRows, as_input, check_labels, check_rows
+from dpfc.full_models.module_rows import ModuleRows, check_labels, check_rows
 from dpfc.full_models.network_prediction import NetworkPredictor
-from dpfc.full_models.networks import make_network
 from dpfc.full_models.optimizers import OptimizerSettings, StepRule, make_optimizer
 from dpfc.full_models.private_gradients import COUNT, GRADIENT, GradientMechanism
-from dpfc.full_models.trainable import TRAINABLE, freeze
+from dpfc.full_models.starting import run_digest, start_module
+from dpfc.full_models.trainable import TRAINABLE
 from dpfc.full_models.training import CheckpointPlan, TrainingRun
 from dpfc.model_selection import warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
@@ -44,11 +41,6 @@ __all__ = ["DPSGDClassifier"]
 
 _COUNT_SHARE = 0.005
 _FITTED = ("module_", "classes_", "privacy_", "input_shape_", "gradient_norms_")
-# What does not change a result, or may change between a stop and going on.
-_FREE = (
-    "module", "classes", "ledger", "checkpoint", "checkpoint_every", "physical_batch_size",
-    "device", "verbose", "augmentation", "random_state",
-)  # fmt: skip
 
 
 class DPSGDClassifier(NetworkPredictor):
@@ -307,11 +299,8 @@ class DPSGDClassifier(NetworkPredictor):
             self.__dict__.pop(name, None)
         warn_under_model_selection()
         plan = self.privacy_plan()
-        rows = check_rows(X, y)
-        self.classes_ = public_classes(self.classes, [rows.labels], rows.class_names)
-        self.input_shape_ = tuple(rows.X.shape[1:])
-        private = ModuleRows(rows.X, check_labels(rows.labels, self.classes_))
-        module = self._start(rows.X, noise)
+        rows = self._open_rows(X, y)
+        module = self._start(rows.X.dtype, noise)
         checkpoints = self._open_checkpoint(module)
         paid = None if checkpoints is None else checkpoints.paid
         charge = open_charge(
@@ -319,14 +308,20 @@ class DPSGDClassifier(NetworkPredictor):
         )
         warn_if_seeded(noise)
         with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as on_release:
-            mechanism, run = self._train(
-                module, private, plan, noise, checkpoints, charge, on_release
-            )
+            mechanism, run = self._train(module, rows, plan, noise, checkpoints, charge, on_release)
         self.module_ = module.eval()
         self.gradient_norms_ = list(run.rule.gradient_norms)
-        self.privacy_ = self._state(mechanism, noise, charge, rows.class_names is not None)
+        named = isinstance(X, BlockSource) and X.class_names is not None
+        self.privacy_ = self._state(mechanism, noise, charge, named)
         run.forget()
         return self
+
+    def _open_rows(self, X: Any, y: ArrayLike | None) -> ModuleRows:
+        """Check the data, and set the public attributes."""
+        rows = check_rows(X, y)
+        self.classes_ = public_classes(self.classes, [rows.labels], rows.class_names)
+        self.input_shape_ = tuple(rows.X.shape[1:])
+        return ModuleRows(rows.X, check_labels(rows.labels, self.classes_))
 
     def _train(
         self,
@@ -432,44 +427,26 @@ class DPSGDClassifier(NetworkPredictor):
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def _start(self, X: torch.Tensor, noise: NoiseSource) -> torch.nn.Module:
-        """Make or copy the module, freeze what is not trained, and check what training needs."""
-        if isinstance(self.module, str):
-            module = make_network(
-                self.module,
-                input_shape=self.input_shape_,
-                n_classes=len(self.classes_),
-                seed=int(noise.uniform(1)[0] * 2**53),
-                vocabulary_size=self.vocabulary_size,
-            )
-        else:
-            module = copy.deepcopy(check_module(self.module))
-        module = check_module(freeze(module, self.trainable)).to(self._device())
-        # Of a row, its shape and kind alone: the checks make rows of their own.
-        like = as_input(torch.zeros((1, *self.input_shape_), dtype=X.dtype), self._device())
-        check_row_gradients(module.train(), like, len(self.classes_), self.clipping)
-        return module
+    def _start(self, dtype: torch.dtype, noise: NoiseSource) -> torch.nn.Module:
+        return start_module(
+            self.module,
+            input_shape=self.input_shape_,
+            dtype=dtype,
+            n_classes=len(self.classes_),
+            vocabulary_size=self.vocabulary_size,
+            seed=int(noise.uniform(1)[0] * 2**53),
+            trainable=self.trainable,
+            clipping=self.clipping,
+            augmentation=self._augmentation(),
+            device=self._device(),
+        )
 
-    def _open_checkpoint(self, module: torch.nn.Module) -> CheckpointPlan | None:
+    def _open_checkpoint(self, start: torch.nn.Module) -> CheckpointPlan | None:
         if self.checkpoint is None:
             return None
-        parameters = {
-            name: value.tolist() if isinstance(value, np.generic) else value
-            for name, value in self.get_params(deep=False).items()
-            if name not in _FREE
-        }
-        config = {
-            "parameters": repr(sorted(parameters.items())),
-            "augmentation": getattr(self.augmentation, "__qualname__", self.augmentation),
-            "module": self.module if isinstance(self.module, str) else weights_digest(module),
-            "classes": self.classes_.tolist(),
-            "input_shape": list(self.input_shape_),
-            "seed": self.random_state if isinstance(self.random_state, int) else None,
-            "seeded": self.random_state is not None,
-        }
-        return CheckpointPlan.open(
-            Path(self.checkpoint), self.checkpoint_every, config_digest(config)
-        )
+        parameters = self.get_params(deep=False) | {"classes": self.classes_.tolist()}
+        digest = run_digest(parameters, start, self.input_shape_)
+        return CheckpointPlan.open(Path(self.checkpoint), self.checkpoint_every, digest)
 
     def _state(
         self,

@@ -93,6 +93,7 @@ COMMANDS = {
     "features export": "features export cache --out rows.npy",
     "summarize": "summarize --features cache --epsilon 1",
     "fit": "fit --features cache --epsilon 1 --out fitted",
+    "train": "train --features cache --epsilon 1 --steps 2 --out trained",
     "search": "search --features cache --epsilon 1 --try logit_noise=0.5,1 --out searched",
     "search --strategy": "search --features cache --epsilon 1 --try logit_noise=0.5,1 --out drawn"
     " --strategy random_stopping",

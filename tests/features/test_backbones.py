@@ -153,7 +153,7 @@ def test_exporting_is_silent(monkeypatch, tmp_path, capfd):
 def test_an_unknown_backbone_is_refused_with_what_exists(spec):
     with pytest.raises(
         ValueError,
-        match="spec must be efficientnet-lite0, or start with timm:, hf:, st: or onnx:, got",
+        match="spec must be efficientnet-lite0 or pixels, or start with timm:, hf:, st: or onnx:, ",
     ):
         load_backbone(spec)
 

@@ -220,7 +220,7 @@ def test_a_fit_that_diverges_says_so_and_is_on_record(rows, tmp_path):
     ledger = dpfc.PrivacyLedger(tmp_path / "ledger.db")
     ledger.create_budget("d", epsilon=20, delta=1e-5, filter="renyi")
     model = DPSGDClassifier(
-        "linear", epsilon=4.0, classes=range(3), learning_rate=1e38, n_steps=20,
+        "linear", epsilon=4.0, classes=range(3), learning_rate=1e38, n_steps=20, l2_clip_norm=1e4,
         sampling_probability=0.5, ledger=ledger.path, dataset="d",
     )  # fmt: skip
     with pytest.raises(FloatingPointError, match="diverged"):
