@@ -5,7 +5,6 @@ The classifier is `dpfc.DPSGDClassifier`.
 
 from dpfc.full_models.augmentation import AUGMENTATIONS
 from dpfc.full_models.checkpoints import CheckpointError
-from dpfc.full_models.classifier import DPSGDClassifier  # noqa: F401
 from dpfc.full_models.clipping import CLIPPINGS
 from dpfc.full_models.networks import NETWORKS, make_network
 from dpfc.full_models.optimizers import OPTIMIZERS, SCHEDULES, OptimizerSettings, make_optimizer

@@ -133,7 +133,7 @@ def check_row_gradients(module: nn.Module, X: torch.Tensor, n_classes: int, clip
         totals = [torch.zeros_like(p, dtype=torch.float64) for p in sums.parameters]
         with _repeatable(rows.device):
             sums.add(rows.unsqueeze(1), codes, totals)
-    except (NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
+    except (NotImplementedError, RuntimeError, ValueError, AttributeError, IndexError) as error:
         raise ValueError(
             f'clipping="{clipping}" does not work for this module ({error}). Try '
             'clipping="functorch" or "hooks".'

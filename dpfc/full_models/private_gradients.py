@@ -160,7 +160,10 @@ class GradientMechanism:
         # Dropout and augmentation draw from a generator of their own; they carry no privacy.
         seed = int(self._noise.uniform(1)[0] * 2**53)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed(seed)
+            # torch.manual_seed looks for accelerators that are not there, at every step.
+            torch.default_generator.manual_seed(seed)
+            if self._device.type == "cuda":
+                torch.cuda.manual_seed(seed)
             # An empty tensor splits into one empty part, which not every layer takes.
             for part in torch.split(places, self._physical_rows) if len(places) else ():
                 X, codes = self._rows.take(part, self._device)

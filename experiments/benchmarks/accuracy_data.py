@@ -15,6 +15,7 @@ from dpfc.experiments.benchmarks.cifar10 import Data, load
 
 __all__ = [
     "DATA_SETS",
+    "LARGEST_PIXELS",
     "CacheSpecs",
     "NamedData",
     "load_caches",
@@ -22,6 +23,9 @@ __all__ = [
     "load_named",
     "parse_cache",
 ]
+
+# Of the formats that these images come in: public, like the formats.
+LARGEST_PIXELS = {"digits": 16.0, "mnist5k": 255.0}
 
 _SEED = 20230  # of splits and generators: part of what a data set is
 _TEST_ROWS = 5_000
