@@ -70,7 +70,7 @@ def train(
             metavar="NAME",
             help="sgd, adam, adamw, schedule-free-sgd, schedule-free-adamw or o2nc.",
         ),
-    ] = "sgd",
+    ] = "adam",
     learning_rate: Annotated[
         float | None, typer.Option(metavar="RATE", help="The optimizer's own by default.")
     ] = None,

@@ -82,7 +82,7 @@ class DPSGDClassifier(NetworkPredictor):
     clipping : {"hooks", "functorch", "ghost"}, default="hooks"
         How Opacus gets at single rows' gradients. "ghost" needs least memory, for linear layers
         above all, and computes in float32 throughout. All give the same up to rounding.
-    optimizer : str, default="sgd"
+    optimizer : str, default="adam"
         One of `OPTIMIZERS`. All use the noisy gradient and nothing else of the data.
     learning_rate : float or None, default=None
         None takes a default of the optimizer.
@@ -93,7 +93,8 @@ class DPSGDClassifier(NetworkPredictor):
     schedule_norms : sequence of float or None, default=None
         For "refined": `gradient_norms_` of an earlier private fit, whose budget counts too.
     mechanic : bool, default=False
-        Let Mechanic scale the learning rate while it trains.
+        Let Mechanic scale the learning rate while it trains. At small ε it may not get off the
+        ground.
     trainable : {"all", "head", "norm-and-head", "lora"} or sequence of str, default="all"
         What is trained; names are parameters, or beginnings of their names. The rest of the
         module stays as it came, and costs nothing.
@@ -182,7 +183,7 @@ class DPSGDClassifier(NetworkPredictor):
         sampling_probability: float = 0.1,
         l2_clip_norm: float = 1.0,
         clipping: str = "hooks",
-        optimizer: str = "sgd",
+        optimizer: str = "adam",
         learning_rate: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,

@@ -27,7 +27,7 @@ _STEPS = {"digits": 300, "listops": 2000, "pathfinder": 2000}
 _BATCH = 64
 _RATE = 4e-3
 _WEIGHT_DECAY = 0.01
-_PRIVATE_STEPS, _PRIVATE_SAMPLING = 150, 1 / 7
+_PRIVATE_STEPS, _PRIVATE_SAMPLING, _PRIVATE_RATE = 600, 0.2, 0.5
 
 
 class _Line(NamedTuple):
@@ -75,14 +75,14 @@ def accuracy(
 
 
 def train_privately(task: SequenceTask, epsilon: float, seed: int) -> DPSGDClassifier:
-    """Train the same network with DP-Adam on Poisson samples of a seventh of the rows."""
+    """Train the same network with DP-SGD on Poisson samples of a fifth of the rows."""
     model = DPSGDClassifier(
         "dlr",
         epsilon=epsilon,
         classes=range(task.n_classes),
         vocabulary_size=task.vocabulary_size,
-        optimizer="adam",
-        learning_rate=_RATE,
+        optimizer="sgd",
+        learning_rate=_PRIVATE_RATE,
         schedule="linear",
         n_steps=_PRIVATE_STEPS,
         sampling_probability=_PRIVATE_SAMPLING,
@@ -106,7 +106,7 @@ def _measure(name: str, steps: int | None, seed: int, epsilon: float | None) -> 
         model = train_privately(task, epsilon, seed)
         seconds = time.perf_counter() - start
         yield _Line(
-            name, f"DP-Adam, ε = {epsilon:g}", model.score(task.X_test, task.y_test), seconds
+            name, f"DP-SGD, ε = {epsilon:g}", model.score(task.X_test, task.y_test), seconds
         )
 
 
