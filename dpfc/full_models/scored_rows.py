@@ -16,6 +16,8 @@ from dpfc.full_models.network_prediction import NetworkPredictor
 
 __all__ = ["ScoredNetworkRows"]
 
+_LARGEST = 1e30
+
 
 class ScoredNetworkRows:
     """Predicted class and probabilities of each test row, as `dpfc.scored_rows.ScoredRows`.
@@ -65,6 +67,7 @@ class ScoredNetworkRows:
             yield torch.cat(scored), codes
 
     def _scored(self, row: torch.Tensor) -> torch.Tensor:
-        scores = self._module(row).double()
+        # A row of huge numbers may have scores that are none; it must not spoil sums of others.
+        scores = torch.nan_to_num(self._module(row).double(), nan=0.0).clamp(-_LARGEST, _LARGEST)
         predicted = scores.argmax(dim=1, keepdim=True)
         return torch.cat([predicted.double(), torch.softmax(scores, dim=1)], dim=1)

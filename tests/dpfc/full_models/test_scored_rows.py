@@ -64,3 +64,20 @@ def test_rows_of_another_shape_and_models_without_a_fit_are_refused(model):
         evaluate_privately(DPSGDClassifier(), X, Y, epsilon=1.0)
     with pytest.raises(ValueError, match="labels that are not in classes"):
         evaluate_privately(model, X[:5], [10] * 5, epsilon=1.0)
+
+
+def test_a_row_without_a_finite_score_counts_as_one_row_and_spoils_no_sum():
+    module = torch.nn.Sequential(torch.nn.Linear(64, 10, bias=False))
+    with torch.no_grad():
+        module[0].weight.copy_(torch.linspace(-9, 9, 640).view(10, 64))
+    linear = DPSGDClassifier(
+        module, math.inf, classes=range(10), n_steps=1, learning_rate=1e-9, optimizer="sgd"
+    ).fit(X[:60], Y[:60])
+    huge = np.concatenate([X[:20], np.full((1, 64), 3e38, np.float32)])
+    huge[-1, ::2] *= -1
+    assert not np.isfinite(linear.decision_function(huge[-1:])).all()
+    rows = scored(linear, huge, Y[:21])
+    assert torch.isfinite(rows).all() and torch.equal(rows[:20], scored(linear, X[:20], Y[:20]))
+    assert rows[-1, 1:].sum() == pytest.approx(1)
+    result = evaluate_privately(linear, huge, Y[:21], epsilon=math.inf, metrics=("auc",))
+    assert math.isfinite(result.auc)
