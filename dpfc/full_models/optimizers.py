@@ -42,7 +42,8 @@ _LEARNING_RATES = {
 _ADAMS = ("adam", "adamw")
 _WITH_MECHANIC = ("sgd", "adam", "adamw")
 _CONSTRAINTS: dict[str, Constraint] = {
-    "learning_rate": Interval(0, words=(None,)),
+    # Beyond it PyTorch stops in the middle of a step, at numbers that float32 does not have.
+    "learning_rate": Interval(0, 1e30, closed="right", words=(None,)),
     "momentum": Interval(0, 1, closed="left"),
     "weight_decay": Interval(0, closed="left"),
     "warmup_steps": Interval(0, closed="left", integer=True),

@@ -151,6 +151,7 @@ def test_no_module_at_all(fit):
         ({"optimizer": "adm"}, "'adam'"),
         ({"schedule": "linea"}, "'linear'"),
         ({"learning_rate": -0.1}, "learning_rate must be"),
+        ({"learning_rate": 1e31}, "learning_rate must be"),
         ({"optimizer": "schedule-free-sgd", "mechanic": True}, "mechanic"),
         ({"schedule": "refined"}, "schedule_norms"),
         ({"augmentation": "flipp"}, "augmentation must be one of"),
@@ -220,8 +221,8 @@ def test_a_fit_that_diverges_says_so_and_is_on_record(rows, tmp_path):
     ledger = dpfc.PrivacyLedger(tmp_path / "ledger.db")
     ledger.create_budget("d", epsilon=20, delta=1e-5, filter="renyi")
     model = DPSGDClassifier(
-        "linear", epsilon=4.0, classes=range(3), learning_rate=1e38, n_steps=20, l2_clip_norm=1e4,
-        sampling_probability=0.5, ledger=ledger.path, dataset="d",
+        "linear", epsilon=4.0, classes=range(3), optimizer="sgd", learning_rate=1e30, n_steps=20,
+        l2_clip_norm=1e12, sampling_probability=0.5, ledger=ledger.path, dataset="d",
     )  # fmt: skip
     with pytest.raises(FloatingPointError, match="diverged"):
         model.fit(*rows)

@@ -203,7 +203,7 @@ def test_a_checkpoint_of_something_else_is_refused(rows, tmp_path, stopped):
         {"module": torch.nn.Linear(5, 3)},
         {"epsilon": 3.0},
         {"learning_rate": 0.1},
-        {"optimizer": "adam"},
+        {"optimizer": "sgd"},
         {"random_state": 0},
         {"trainable": ["1.bias"]},
         {"n_steps": 7},
