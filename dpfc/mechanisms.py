@@ -40,6 +40,7 @@ from dpfc.accounting.ledger import Charge
 from dpfc.gridded_noise import gridded_noise, on_grid
 from dpfc.noise import NoiseSource
 from dpfc.queries import Count, FeatureSum, Query
+from dpfc.release_records import next_record
 from dpfc.row_map import RowMap
 from dpfc.statistics import BoundedRows, LabeledRows
 
@@ -279,27 +280,19 @@ class GaussianMechanism:
 
     def _spend(self, name: str, query: Query, scale: float) -> None:
         """Record a draw before it happens, or refuse it."""
-        planned = self.plan[name]
-        before = self._records.get(name)
-        drawn = before.count if before else 0
-        if drawn >= planned.count:
-            raise RuntimeError(f"the plan holds {planned.count} draw(s) of {name}; all are spent.")
+        record = next_record(
+            self.plan[name],
+            self._records.get(name),
+            description=f"sum over rows of {query.formula}",
+            shape=query.shape(self.n_columns, self.n_classes),
+            l2_sensitivity=query.l2_sensitivity(
+                self.row_map.l2_bound, self.plan.neighboring_relation
+            ),
+            scale=scale,
+        )
         if self._charge is not None:
             self._charge.commit()
-        sensitivity = query.l2_sensitivity(self.row_map.l2_bound, self.plan.neighboring_relation)
-        slack = scale / planned.noise_multiplier - sensitivity if scale > 0.0 else 0.0
-        self._records[name] = ReleaseRecord(
-            name=name,
-            description=f"sum over rows of {query.formula}",
-            shape=list(query.shape(self.n_columns, self.n_classes)),
-            l2_sensitivity=sensitivity,
-            numerical_slack=max(slack, before.numerical_slack if before else 0.0),
-            noise_multiplier=planned.noise_multiplier,
-            noise_standard_deviation=max(scale, before.noise_standard_deviation if before else 0.0),
-            count=drawn + 1,
-            sampling_probability=planned.sampling_probability,
-            share_of_budget=planned.share,
-        )
+        self._records[name] = record
 
     def _check_samplable(self, name: str, query: Query) -> None:
         """Sampled events under "replace_one" are accounted for a sensitivity of twice ||v||."""

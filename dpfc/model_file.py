@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
-from dpfc.file_writing import write_whole
+from dpfc.file_writing import write_model
 from dpfc.row_map import is_exact_linear_map
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> 
         if (value := getattr(model, f"{name}_")) is not None:
             tensors[name] = value
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    write_whole(path, save(contiguous, metadata=header))
+    write_model(path, save(contiguous, metadata=header))
 
 
 def load_model(
@@ -109,10 +109,12 @@ def load_model(
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            network = header.get("format") == NETWORK_FORMAT
+            names = () if network else file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelFileError(f"cannot read a model from {path}: {error}") from error
-    if header.get("format") == NETWORK_FORMAT:
+    if network:
         return _load_network(path, header, module)
     known = header.get("format") in (_FORMAT, _FORMAT_OF_PLAIN_ROOTS)
     if not known or header.get("estimator") not in _MODULES:

@@ -22,13 +22,7 @@ _LOOKS = 50  # how often ε is worked out in a run
 @contextmanager
 def release_progress(n_releases: int) -> Iterator[Callable[[str], None]]:
     """Show a bar on standard error; yields what to call with each release's name."""
-    columns = (
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with _bar() as progress:
         task = progress.add_task("private releases", total=n_releases)
 
         def advance(name: str) -> None:
@@ -46,13 +40,7 @@ def step_progress(plan: PrivacyPlan, name: str) -> Iterator[Callable[[str], None
     """
     drawn: Counter[str] = Counter()
     total = plan[name].count
-    columns = (
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with _bar() as progress:
         task = progress.add_task("private steps", total=total)
 
         def advance(released: str) -> None:
@@ -63,6 +51,16 @@ def step_progress(plan: PrivacyPlan, name: str) -> Iterator[Callable[[str], None
                 progress.update(task, description=_spent(plan, drawn))
 
         yield advance
+
+
+def _bar() -> Progress:
+    columns = (
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _spent(plan: PrivacyPlan, drawn: Counter[str]) -> str:

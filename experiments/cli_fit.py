@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dpfc.experiments.console import print_json
 from dpfc.experiments.files import check_writable
-from dpfc.experiments.methods import make_estimator, parse_classes
+from dpfc.experiments.methods import fitted_report, make_estimator, parse_classes
 from dpfc.experiments.options import (
     Accountant,
     Classes,
@@ -92,7 +92,7 @@ def fit(
     # Whether a terminal watched is no part of the model.
     model.set_params(verbose=False).save(out)
     if json:
-        print_json(_report(model, method, out))
+        print_json(fitted_report("fit", model, out, method=method))
         return
     print(model.privacy_.to_text())
     print(f"\nModel: {out} ({type(model).__name__}, {seconds:.1f} s)")
@@ -110,16 +110,3 @@ def _open_public(folder: Path, method: str, private: FeatureCache) -> dict[str, 
             "use the same dpfc extract options for both."
         )
     return {"public_features": public}
-
-
-def _report(model: Any, method: str, out: Path) -> dict[str, Any]:
-    """Everything here may be published; the number of rows and the time are not among it."""
-    return {
-        "command": "fit",
-        "model": str(out),
-        "method": method,
-        "estimator": type(model).__name__,
-        "n_features": model.n_features_in_,
-        "classes": model.classes_,
-        "privacy": model.privacy_.model_dump(mode="json"),
-    }

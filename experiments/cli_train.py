@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dpfc.experiments.console import print_json
 from dpfc.experiments.files import check_writable
-from dpfc.experiments.methods import make_network_classifier, parse_classes
+from dpfc.experiments.methods import fitted_report, make_network_classifier, parse_classes
 from dpfc.experiments.options import (
     AccountantName,
     Classes,
@@ -180,7 +180,7 @@ def train(
     # Whether a terminal watched is no part of the model.
     classifier.set_params(verbose=False).save(out)
     if json:
-        print_json(_report(classifier, model, out))
+        print_json(fitted_report("train", classifier, out, network=model))
         return
     print(classifier.privacy_.to_text())
     print(f"\nModel: {out} ({type(classifier).__name__}, {model}, {seconds:.1f} s)")
@@ -224,16 +224,3 @@ def _fit(model: DPSGDClassifier, cache: FeatureCache, checkpoint: Path | None) -
             print(f"The same command goes on from {checkpoint}.", file=sys.stderr)
         raise
     return time.perf_counter() - began
-
-
-def _report(model: DPSGDClassifier, network: str, out: Path) -> dict[str, Any]:
-    """Everything here may be published; the number of rows and the time are not among it."""
-    return {
-        "command": "train",
-        "model": str(out),
-        "network": network,
-        "estimator": type(model).__name__,
-        "n_features": model.n_features_in_,
-        "classes": model.classes_,
-        "privacy": model.privacy_.model_dump(mode="json"),
-    }

@@ -62,6 +62,13 @@ def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None =
     return code if isinstance(code, int) else 0
 
 
+def run_command(command: Callable[..., object], argv: Sequence[str] | None = None) -> int:
+    """Run a function with Typer's annotations as a command line of its own, by `run_guarded`."""
+    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+    app.command()(command)
+    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+
+
 def _explain(error: BaseException) -> tuple[str, int]:
     """Words for an exception, and the exit code."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+
+from dpfc.file_writing import open_whole
 
 __all__ = ["SQLITE_HEADER", "check_writable", "open_whole", "write_whole"]
 
@@ -65,41 +64,9 @@ def write_whole(path: Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-@contextmanager
-def open_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that gets its name when the block ends, and leaves nothing if it fails.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files for their owner only; these are meant to be shared.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
 def _starts_with(path: Path, header: bytes) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(len(header)) == header
     except OSError:
         return False
-
-
-def _umask() -> int:
-    """Permissions that new files do not get; can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ __all__ = [
     "NETWORK_METHOD",
     "STUDY_ESTIMATORS",
     "STUDY_LABELS",
+    "fitted_report",
     "make_estimator",
     "make_grid",
     "make_network_classifier",
@@ -231,3 +233,19 @@ def _typed(name: str, text: str, default: object) -> Any:
     if isinstance(default, int | float):
         raise ValueError(f"{name} must be a number, got {text!r}.")
     return text
+
+
+def fitted_report(command: str, model: Any, out: Path, **chosen: str) -> dict[str, Any]:
+    """What `command` prints of a fitted model with --json; `chosen` names what was asked for.
+
+    Everything in it may be published; the number of rows and the time are not among it.
+    """
+    return {
+        "command": command,
+        "model": str(out),
+        **chosen,
+        "estimator": type(model).__name__,
+        "n_features": model.n_features_in_,
+        "classes": model.classes_,
+        "privacy": model.privacy_.model_dump(mode="json"),
+    }

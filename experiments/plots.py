@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "GRAY", "accuracy_figure", "dress_budgets", "line_style", "render"]
+__all__ = [
+    "COLOURS",
+    "GRAY",
+    "accuracy_figure",
+    "add_legend",
+    "dress_budgets",
+    "line_style",
+    "open_frame",
+    "render",
+]
 
 # The first four are of Okabe and Ito (2008) and stay apart for the colour-blind; all have a
 # contrast of 3 with white. Markers and dashes tell lines apart in gray.
@@ -86,15 +95,36 @@ def accuracy_figure(
     return figure
 
 
-def dress_budgets(axes: Axes, epsilons: Sequence[float]) -> None:
+def dress_budgets(axes: Axes, epsilons: Sequence[float], *, fontsize: float | None = None) -> None:
     """Give axes a logarithmic ε with the budgets themselves as ticks, room above, and no frame."""
     axes.set_xscale("log")
-    axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons])
+    axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons], fontsize=fontsize)
     axes.minorticks_off()
     axes.margins(y=0.1)
+    open_frame(axes)
+
+
+def open_frame(axes: Axes) -> None:
+    """Light horizontal lines behind what is drawn, and no frame above and on the right."""
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def add_legend(figure: Figure, *, columns: int = 3, order: Iterable[str] | None = None) -> None:
+    """Name every line once, below all panels; in the order of `order`, or as they were drawn."""
+    pairs = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {word: h for found, words in pairs for h, word in zip(found, words, strict=True)}
+    named = [word for word in (handles if order is None else order) if word in handles]
+    if named:
+        figure.legend(
+            handles=[handles[word] for word in named],
+            labels=named,
+            loc="outside lower center",
+            ncols=min(columns, len(named)),
+            frameon=False,
+            fontsize=8,
+        )
 
 
 def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dpfc.experiments.plots import COLOURS, GRAY, line_style
+from dpfc.experiments.plots import COLOURS, GRAY, add_legend, line_style
 from dpfc.experiments.study_views import budget_shares, class_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["add_legend", "budget_figure", "class_figure", "confusion_figure", "plain"]
+__all__ = ["budget_figure", "class_figure", "confusion_figure", "plain"]
 
 # With more classes their names, or their counts, would run into each other.
 _MOST_NAMES, _MOST_COUNTS = 40, 12
@@ -126,20 +126,6 @@ def _run_words(run: Mapping[str, Any]) -> str:
     place = run["dataset"] if run["backbone"] is None else f"{run['dataset']} ({run['backbone']})"
     seed = "" if run["seed"] is None else f", seed {run['seed']}"
     return plain(f"{place}: {run['label']}, ε = {run['epsilon']:g}{seed}")
-
-
-def add_legend(figure: Figure) -> None:
-    """Name every line once, below all panels."""
-    pairs = [axes.get_legend_handles_labels() for axes in figure.axes]
-    handles = {word: h for found, words in pairs for h, word in zip(found, words, strict=True)}
-    figure.legend(
-        handles=list(handles.values()),
-        labels=list(handles),
-        loc="outside lower center",
-        ncols=min(3, len(handles)),
-        frameon=False,
-        fontsize=8,
-    )
 
 
 def plain(text: str) -> str:

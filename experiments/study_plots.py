@@ -7,10 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpfc.experiments.plots import GRAY, dress_budgets, line_style
+from dpfc.experiments.plots import GRAY, add_legend, dress_budgets, line_style, open_frame
 from dpfc.experiments.results import Group
 from dpfc.experiments.run_plots import (
-    add_legend,
     budget_figure,
     class_figure,
     confusion_figure,
@@ -233,9 +232,7 @@ def _dress(axes: Axes, values: Sequence[float]) -> None:
     if is_wide(values):
         axes.set_xscale("log")
     axes.margins(y=0.12)
-    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
 
 
 def _finite(groups: Iterable[Group], label: str) -> list[Group]:

@@ -1,8 +1,33 @@
-"""What all tests need of the process that they run in."""
+"""What all tests need of the process that they run in, and a browser for those of pages."""
 
+import os
+import shutil
 import signal
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def pytest_sessionstart():
     """Hear Ctrl-C: a shell that runs tests in the background has it ignored, children too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        message = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
+        if os.environ.get("DPFC_REQUIRE_BROWSER") == "1":
+            pytest.fail(f"{message}, and DPFC_REQUIRE_BROWSER=1")
+        pytest.skip(message)
+    # Chromium's sandbox does not run as root.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    from playwright import sync_api
+
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield running
+        running.close()

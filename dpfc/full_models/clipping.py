@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -35,6 +36,8 @@ class ClippedSums(ABC):
         C; infinite leaves every gradient as it is.
     """
 
+    _wrapped: Any  # Opacus' module around the module
+
     def __init__(self, module: torch.nn.Module, l2_clip_norm: float):
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.l2_clip_norm = l2_clip_norm
@@ -51,9 +54,9 @@ class ClippedSums(ABC):
         totals : sequence of torch.Tensor, float64
         """
 
-    @abstractmethod
     def close(self) -> None:
         """Take all hooks off the module."""
+        self._wrapped.to_standard_module()
 
     def _factors(self, norms: torch.Tensor) -> torch.Tensor:
         """What each gradient is multiplied by; 0 where it is not finite."""
@@ -106,10 +109,6 @@ class SampleGradients(ClippedSums):
         if n_copies == 1:
             return gradient.detach()
         return gradient.detach().reshape(n_rows, n_copies, *gradient.shape[1:]).mean(1)
-
-    def close(self) -> None:
-        """See `ClippedSums`."""
-        self._wrapped.to_standard_module()
 
 
 def _pieces(gradients: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -164,10 +163,6 @@ class GhostGradients(ClippedSums):
         for parameter in self.parameters:
             parameter.grad = None
             parameter._norm_sample = None  # type: ignore[attr-defined]
-
-    def close(self) -> None:
-        """See `ClippedSums`."""
-        self._wrapped.to_standard_module()
 
 
 def _backward(loss: torch.Tensor, *, retain_graph: bool = False) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
-from dpfc.file_writing import write_whole
+from dpfc.file_writing import write_model
 from dpfc.full_models.networks import make_network
 from dpfc.full_models.trainable import freeze
 from dpfc.model_file import NETWORK_FORMAT
@@ -55,7 +55,7 @@ def save_network(model: DPSGDClassifier, path: str | os.PathLike[str]) -> None:
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in model.module_.state_dict().items()
     }
-    write_whole(Path(path), save(tensors, metadata=header))
+    write_model(Path(path), save(tensors, metadata=header))
 
 
 def rebuild_network(

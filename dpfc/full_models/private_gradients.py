@@ -20,6 +20,7 @@ from dpfc.full_models.clipping import ClippedSums
 from dpfc.full_models.module_rows import MAX_ROWS, ModuleRows
 from dpfc.gridded_noise import gridded_noise, on_grid
 from dpfc.noise import NoiseSource
+from dpfc.release_records import next_record
 
 __all__ = ["COUNT", "GRADIENT", "GradientMechanism"]
 
@@ -203,27 +204,18 @@ class GradientMechanism:
         self, name: str, *, row_norm: float, rounding: float, shape: list[int]
     ) -> tuple[float, float]:
         """Record a draw, and pay for it, before it happens; or refuse it."""
-        planned, before = self.plan[name], self._records.get(name)
-        drawn = 0 if before is None else before.count
-        if drawn >= planned.count:
-            raise RuntimeError(f"the plan holds {planned.count} draw(s) of {name}; all are spent.")
         scale, grid = self._scale(name, row_norm, rounding, math.prod(shape))
-        if self._charge is not None:
-            self._charge.commit()
-        sensitivity = self._sensitivity(name, row_norm)
-        slack = scale / planned.noise_multiplier - sensitivity if scale > 0.0 else 0.0
-        self._records[name] = ReleaseRecord(
-            name=name,
+        record = next_record(
+            self.plan[name],
+            self._records.get(name),
             description=f"sum over rows of {_FORMULAS[name]}",
             shape=shape,
-            l2_sensitivity=sensitivity,
-            numerical_slack=max(slack, 0.0),
-            noise_multiplier=planned.noise_multiplier,
-            noise_standard_deviation=scale,
-            count=drawn + 1,
-            sampling_probability=planned.sampling_probability,
-            share_of_budget=planned.share,
+            l2_sensitivity=self._sensitivity(name, row_norm),
+            scale=scale,
         )
+        if self._charge is not None:
+            self._charge.commit()
+        self._records[name] = record
         return scale, grid
 
     def _noisy(self, total: torch.Tensor, scale: float, grid: float) -> torch.Tensor:

@@ -22,7 +22,7 @@ from dpfc.experiments.benchmarks.accuracy_data import (
     load_either,
 )
 from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 from dpfc.experiments.methods import make_estimator
 from dpfc.experiments.options import parse_numbers
 
@@ -124,9 +124,7 @@ def _table(named: NamedData, epsilons: Sequence[float], seeds: int) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 from dpfc.experiments.options import parse_numbers
 
 __all__ = ["main"]
@@ -125,9 +125,7 @@ def _timed(run: Callable[[], float]) -> tuple[float, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark with the arguments of the command line."""
-    app = typer.Typer(add_completion=False)
-    app.command()(compare)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(compare, argv)
 
 
 if __name__ == "__main__":

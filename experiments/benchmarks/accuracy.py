@@ -46,7 +46,7 @@ from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
 from dpfc.experiments.benchmarks.peers import PEERS, Peer, Rows, Setting, search, setting_key
 from dpfc.experiments.benchmarks.peers_opacus import OPACUS_PEERS
 from dpfc.experiments.benchmarks.peers_paper import PAPER_PEERS
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 from dpfc.experiments.files import write_whole
 from dpfc.experiments.methods import LABELS, make_estimator
 from dpfc.experiments.options import parse_numbers
@@ -310,9 +310,7 @@ def _run_with_progress(sets: Sequence[NamedData], job: Job, store: Store) -> Non
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

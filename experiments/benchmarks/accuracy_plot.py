@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from dpfc.experiments.benchmarks.accuracy_table import CEILING, Results
+from dpfc.experiments.plots import GRAY, add_legend, dress_budgets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +30,6 @@ _COLOURS = (
     "#6A3D9A",
 )
 _MARKERS = "osD^vPX<>*d"
-_GRAY = "#555555"
 _COLUMNS = 3
 
 
@@ -64,27 +64,12 @@ def accuracy_panels(
         _draw(axes, results, name, labels, peers)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
-    _add_legend(figure, labels, columns + 1)
+    add_legend(figure, columns=columns + 1, order=labels.values())
     for axes in panels[max(len(names) - columns, 0) : len(names)]:
         axes.set_xlabel(f"privacy budget ε  (δ = {delta:g}; left is more private)", fontsize=9)
     for axes in panels[: len(names) : columns]:
         axes.set_ylabel("test accuracy (%)", fontsize=9)
     return figure
-
-
-def _add_legend(figure: Figure, labels: Mapping[str, str], columns: int) -> None:
-    """One for all panels, in the order of the labels."""
-    pairs = [axes.get_legend_handles_labels() for axes in figure.axes]
-    handles = {word: h for found, words in pairs for h, word in zip(found, words, strict=True)}
-    ordered = [handles[word] for word in labels.values() if word in handles]
-    if ordered:
-        figure.legend(
-            handles=ordered,
-            loc="outside lower center",
-            ncols=min(columns, len(ordered)),
-            frameon=False,
-            fontsize=8,
-        )
 
 
 def _draw(
@@ -112,18 +97,7 @@ def _draw(
     top = results.get((name, CEILING, math.inf))
     if top is not None:
         axes.axhline(
-            100 * top.mean, color=_GRAY, linewidth=1, linestyle=(0, (6, 4)), label=labels[CEILING]
+            100 * top.mean, color=GRAY, linewidth=1, linestyle=(0, (6, 4)), label=labels[CEILING]
         )
-    _dress(axes, sorted(budgets))
+    dress_budgets(axes, sorted(budgets), fontsize=8)
     axes.set_title(name, fontsize=11, loc="left")
-
-
-def _dress(axes: Axes, epsilons: Sequence[float]) -> None:
-    """Log axis with the budgets as ticks, and no frame."""
-    axes.set_xscale("log")
-    axes.set_xticks(epsilons, [f"{epsilon:g}" for epsilon in epsilons], fontsize=8)
-    axes.minorticks_off()
-    axes.margins(y=0.1)
-    axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)

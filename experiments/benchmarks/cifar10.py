@@ -17,7 +17,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from dpfc.experiments.console import print_json, run_guarded
+from dpfc.experiments.console import print_json, run_command
 from dpfc.experiments.methods import ESTIMATORS, LABELS, make_estimator
 from dpfc.experiments.options import Json, parse_numbers
 
@@ -189,9 +189,7 @@ def _print(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from dpfc.experiments.console import print_json, run_guarded
+from dpfc.experiments.console import print_json, run_command
 from dpfc.experiments.options import Json
 from dpfc.features import extract, load_backbone, open_dataset
 from dpfc.features.backbones import Backbone, available_cores
@@ -235,9 +235,7 @@ def _command(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

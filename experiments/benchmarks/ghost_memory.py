@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 
 __all__ = ["main", "peak_memory"]
 
@@ -99,9 +99,7 @@ def _command(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import typer
 from numpy.typing import NDArray
 
 from dpfc.accounting import PrivacyPlan
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 from dpfc.full_models.augmentation import Augmentation
 from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
 from dpfc.full_models.module_rows import ModuleRows
@@ -352,9 +352,7 @@ def _command(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import typer
 
 from dpfc.experiments.benchmarks.accuracy_data import load_named
 from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 from dpfc.experiments.options import parse_numbers
 
 __all__ = ["METHODS", "MULTIPLIERS", "Job", "Method", "Table", "judgements", "main", "run_job"]
@@ -254,9 +254,7 @@ def _markdown(scores: Mapping[tuple[str, float, float], list[float]], epsilon: f
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from dpfc.experiments.benchmarks.accuracy_data import (
     load_either,
 )
 from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 from dpfc.experiments.options import parse_numbers
 
 __all__ = ["main", "split"]
@@ -86,9 +86,7 @@ def _lines(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

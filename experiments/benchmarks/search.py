@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data, load
-from dpfc.experiments.console import print_json, run_guarded
+from dpfc.experiments.console import print_json, run_command
 from dpfc.experiments.methods import LABELS, make_estimator, make_grid
 from dpfc.experiments.options import Json, Method, parse_numbers
 
@@ -153,9 +153,7 @@ def _print(cells: Sequence[Cell], method: str, epsilons: Sequence[float], seeds:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

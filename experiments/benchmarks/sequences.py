@@ -17,7 +17,7 @@ import typer
 from numpy.typing import NDArray
 
 from dpfc import DPSGDClassifier, PrivacyWarning
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 from dpfc.experiments.sequence_tasks import TASKS, SequenceTask
 from dpfc.full_models.networks import make_network
 
@@ -139,9 +139,7 @@ def _command(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

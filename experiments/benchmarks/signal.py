@@ -25,7 +25,7 @@ from dpfc.experiments.benchmarks.accuracy_data import (
 )
 from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
 from dpfc.experiments.ceiling import bound_rows
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 from dpfc.experiments.options import parse_numbers
 
 __all__ = ["Group", "groups", "main"]
@@ -114,9 +114,7 @@ def _table(name: str, data: Data, epsilons: Sequence[float]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import typer
 from numpy.typing import NDArray
 
 from dpfc.experiments.benchmarks.cifar10 import DELTA
-from dpfc.experiments.console import run_guarded
+from dpfc.experiments.console import run_command
 from dpfc.experiments.options import parse_numbers
 
 if TYPE_CHECKING:
@@ -158,9 +158,7 @@ def _report(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-    app.command()(_command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_command(_command, argv)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +18,6 @@ from statement_examples import (
 
 pytestmark = pytest.mark.slow
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESKTOP = (360, 740), (1280, 900)
 PICTURES = ("trade-off", "epsilon")
 EXAMPLES = ("full batch", "seeded", "sampled, replaced", "search", "ledger", "hostile")
@@ -73,22 +69,6 @@ class Opened:
     def overflow(self) -> int:
         """CSS pixels by which the page is wider than the window."""
         return self.page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        message = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
-        if os.environ.get("DPFC_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"{message}, and DPFC_REQUIRE_BROWSER=1")
-        pytest.skip(message)
-    # Chromium's sandbox does not run as root.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, args=arguments)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_no_half_written_predictions(dpfc, places, tmp_path, 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dpfc.experiments.files.os.fsync", fail)
+    monkeypatch.setattr("os.fsync", fail)
     predict = ["predict", "--model", places["model"], "--features", places["cache"]]
     result = dpfc(*predict, "--out", tmp_path / "out.csv")
     assert_one_clear_line(result, "No space left on device")

@@ -1,9 +1,7 @@
 """The report of a study in a real browser: charts, table, statements, phone, dark, no network."""
 
 import json
-import os
 import runpy
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +16,6 @@ pytestmark = pytest.mark.slow
 
 STUDY = runpy.run_path(str(Path(__file__).with_name("study_tables.py")))
 row, ceiling, failed, table = (STUDY[name] for name in ("row", "ceiling", "failed", "table"))
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PHONE, DESKTOP = (360, 740), (1280, 900)
 INTRUDER = "<script>document.title = 'run'</script><img src=x onerror=alert(1)>"
 WORDS = {
@@ -80,22 +77,6 @@ def pages(tmp_path_factory):
         paths[name] = folder / f"{name}.html"
         paths[name].write_text(report_html(table(*rows), **words), encoding="utf-8")
     return paths
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        message = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
-        if os.environ.get("DPFC_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"{message}, and DPFC_REQUIRE_BROWSER=1")
-        pytest.skip(message)
-    # Chromium's sandbox does not run as root.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, args=arguments)
-        yield running
-        running.close()
 
 
 @pytest.fixture
