@@ -168,7 +168,7 @@ def test_counts_carry_the_noise_that_the_budget_asks_for(relation):
 def test_neighbours_on_a_tie_move_all_counts_by_the_whole_budget_at_most(relation, monkeypatch):
     """Rows on which a plain matrix product rounds to one side or the other, and one that leaves."""
     X, y = data(3, n=300)
-    model = dpfc.DPGradientClassifier(epsilon=8.0, classes=range(3), center=False).fit(X, y)
+    model = dpfc.DPGradientClassifier(epsilon=math.inf, classes=range(3), center=False).fit(X, y)
     model.intercept_ = np.zeros(3)
     normal = model.coef_[0] - model.coef_[1]
     X -= np.outer(X @ normal, normal) / (normal @ normal)
