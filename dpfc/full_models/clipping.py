@@ -1,4 +1,4 @@
-"""Sums of clipped gradients, one gradient a row, by Opacus' three ways to get at them.
+"""Sums of clipped gradients, one gradient a row.
 
 A row's gradient is that of its own cross-entropy over all trainable parameters. It is scaled
 down to length C where it is longer, and left out where it is not finite: a row adds at most C
@@ -7,22 +7,21 @@ to a sum whatever it holds.
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.nn import functional
 
+from dpfc.full_models.row_gradients import RowGradients
+
 __all__ = ["CLIPPINGS", "ClippedSums", "make_clipped_sums"]
 
 CLIPPINGS = ("hooks", "functorch", "ghost")
-# Below C by more than a product's rounding in float32 adds, so that no row is longer than C.
+# Below C by more than rounding adds, so that no row is longer than C.
 _MARGIN = 1.0 - 2.0**-22
-# Numbers whose float64 copy a core's cache holds: 512 KiB. Without pieces most of a step's time
-# went into fresh memory for the copies.
-_PIECE = 2**16
+# Numbers in a float64 copy of gradients: what a core's cache holds, and little of a GPU's memory.
+_PIECE, _CUDA_PIECE = 2**17, 2**24
 
 
 class ClippedSums(ABC):
@@ -34,13 +33,14 @@ class ClippedSums(ABC):
         Checked by `module_checks`; in training mode. Its parameters are shared, not copied.
     l2_clip_norm : float
         C; infinite leaves every gradient as it is.
+    functorch : bool
+        See `RowGradients`.
     """
 
-    _wrapped: Any  # Opacus' module around the module
-
-    def __init__(self, module: torch.nn.Module, l2_clip_norm: float):
+    def __init__(self, module: torch.nn.Module, l2_clip_norm: float, *, functorch: bool = False):
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.l2_clip_norm = l2_clip_norm
+        self._rows = RowGradients(module, functorch=functorch)
 
     @abstractmethod
     def add(self, X: torch.Tensor, codes: torch.Tensor, totals: Sequence[torch.Tensor]) -> None:
@@ -56,7 +56,7 @@ class ClippedSums(ABC):
 
     def close(self) -> None:
         """Take all hooks off the module."""
-        self._wrapped.to_standard_module()
+        self._rows.close()
 
     def _factors(self, norms: torch.Tensor) -> torch.Tensor:
         """What each gradient is multiplied by; 0 where it is not finite."""
@@ -66,57 +66,60 @@ class ClippedSums(ABC):
 
 
 class SampleGradients(ClippedSums):
-    """Every row's gradient in memory: by hooks with Opacus' formulas, or by functorch."""
-
-    def __init__(self, module: torch.nn.Module, l2_clip_norm: float, *, functorch: bool):
-        from opacus.grad_sample import GradSampleModule
-
-        super().__init__(module, l2_clip_norm)
-        self._wrapped = GradSampleModule(
-            module, loss_reduction="sum", strict=False, force_functorch=functorch
-        )
+    """Every row's gradient in memory: by Opacus' rules, or by functorch alone."""
 
     def add(self, X: torch.Tensor, codes: torch.Tensor, totals: Sequence[torch.Tensor]) -> None:
         """See `ClippedSums`."""
         n_rows, n_copies = X.shape[:2]
-        scores = self._wrapped(X.flatten(0, 1))
+        scores = self._rows.forward(X.flatten(0, 1))
         losses = functional.cross_entropy(
             scores, codes.repeat_interleave(n_copies), reduction="none"
         )
-        _backward(losses.sum())
-        gradients = [self._taken(p, n_rows, n_copies) for p in self.parameters]
-        pieces = [_pieces(gradient) for gradient in gradients]
-        lengths = [
-            torch.linalg.vector_norm(piece, dim=1, dtype=torch.float64)
-            for of_parameter in pieces
-            for piece in of_parameter
+        found = self._rows.gradients(losses)
+        # A parameter that no layer used has no part in a row's gradient.
+        used = [
+            (found.pop(p), t) for p, t in zip(self.parameters, totals, strict=True) if p in found
         ]
-        factors = self._factors(torch.linalg.vector_norm(torch.stack(lengths), dim=0)).unsqueeze(1)
-        broken = bool((factors == 0.0).any())
-        for of_parameter, total in zip(pieces, totals, strict=True):
-            sums = []
-            for piece in of_parameter:
-                if broken:  # zero times infinity is no number
-                    piece.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-                sums.append(piece.mul_(factors.to(piece.dtype)).sum(0, dtype=torch.float64))
-            total += torch.cat(sums).view(total.shape)
-
-    @staticmethod
-    def _taken(parameter: torch.nn.Parameter, n_rows: int, n_copies: int) -> torch.Tensor:
-        """Take a parameter's gradients off it, averaged over the copies of each row."""
-        gradient: torch.Tensor = parameter.grad_sample  # type: ignore[attr-defined]
-        parameter.grad_sample = parameter.grad = None  # type: ignore[attr-defined]
-        if n_copies == 1:
-            return gradient.detach()
-        return gradient.detach().reshape(n_rows, n_copies, *gradient.shape[1:]).mean(1)
+        gradients = [_by_row(gradient, n_rows, n_copies) for gradient, _ in used]
+        lengths = [_lengths(gradient) for gradient in gradients]
+        factors = self._factors(torch.linalg.vector_norm(torch.stack(lengths), dim=0))
+        for gradient, (_, total) in zip(gradients, used, strict=True):
+            _add_weighted(gradient, factors, total)
 
 
-def _pieces(gradients: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Cut gradients (n_rows, ...) into columns (n_rows, n_entries) that fit into the cache."""
-    flat = gradients.unsqueeze(-1).flatten(1)  # a number's gradients have no axis but the rows
-    if gradients.is_cuda:  # which needs no copies, and few kernels
-        return (flat,)
-    return torch.split(flat, max(1, _PIECE // max(1, len(flat))), dim=1)
+def _by_row(gradients: torch.Tensor, n_rows: int, n_copies: int) -> torch.Tensor:
+    """Gradients (n_rows, n_entries), averaged over the copies of each row."""
+    if n_copies == 1:
+        return gradients.reshape(n_rows, -1)
+    return gradients.reshape(n_rows, n_copies, -1).mean(1)
+
+
+def _doubled(gradients: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Float64 copies of some columns of gradients (n_rows, n_entries) at a time.
+
+    All are in the same place: without that, most of a step's time goes into fresh memory.
+    """
+    n_rows, n_entries = gradients.shape
+    width = max(1, (_CUDA_PIECE if gradients.is_cuda else _PIECE) // n_rows)
+    place = gradients.new_empty((n_rows, min(width, n_entries)), dtype=torch.float64)
+    for start in range(0, n_entries, width):
+        columns = slice(start, min(start + width, n_entries))
+        yield columns, place[:, : columns.stop - start].copy_(gradients[:, columns])
+
+
+def _lengths(gradients: torch.Tensor) -> torch.Tensor:
+    parts = [torch.linalg.vector_norm(piece, dim=1) for _, piece in _doubled(gradients)]
+    lengths: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
+    return lengths
+
+
+def _add_weighted(gradients: torch.Tensor, factors: torch.Tensor, total: torch.Tensor) -> None:
+    flat, left_out = total.view(-1), factors == 0.0
+    broken = bool(left_out.any())
+    for columns, piece in _doubled(gradients):
+        if broken:  # zero times infinity is no number
+            piece[left_out] = 0.0
+        flat[columns] += factors @ piece
 
 
 class GhostGradients(ClippedSums):
@@ -131,45 +134,23 @@ class GhostGradients(ClippedSums):
     Private Learners, section 4.
     """
 
-    def __init__(self, module: torch.nn.Module, l2_clip_norm: float):
-        from opacus.grad_sample import GradSampleModuleFastGradientClipping
-
-        super().__init__(module, l2_clip_norm)
-        self._wrapped = GradSampleModuleFastGradientClipping(
-            module, loss_reduction="sum", strict=False, max_grad_norm=l2_clip_norm
-        )
-
     def add(self, X: torch.Tensor, codes: torch.Tensor, totals: Sequence[torch.Tensor]) -> None:
         """See `ClippedSums`."""
-        losses = functional.cross_entropy(self._wrapped(X[:, 0]), codes, reduction="none")
-        _backward(losses.sum(), retain_graph=True)
-        factors = self._factors(self._wrapped.get_norm_sample())
-        self._forget()
-        if not bool((factors > 0.0).all()):
+        losses = functional.cross_entropy(self._rows.forward(X[:, 0]), codes, reduction="none")
+        norms = torch.linalg.vector_norm(torch.stack(self._rows.lengths(losses)), dim=0)
+        factors = self._factors(norms)
+        kept = factors > 0.0
+        if not bool(kept.all()):
             # Zero times infinity is no number: such rows stay out of the second pass.
-            kept = factors > 0.0
             if bool(kept.any()):
                 self.add(X[kept], codes[kept], totals)
             return
-        self._wrapped.disable_hooks()
-        _backward((losses * factors).sum())
-        self._wrapped.enable_hooks()
-        for parameter, total in zip(self.parameters, totals, strict=True):
-            if parameter.grad is not None:
-                total += parameter.grad
-        self._forget()
-
-    def _forget(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
-            parameter._norm_sample = None  # type: ignore[attr-defined]
-
-
-def _backward(loss: torch.Tensor, *, retain_graph: bool = False) -> None:
-    with warnings.catch_warnings():
-        # Rows need no gradient of their own, and Opacus' hooks know what to do then.
-        warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-        loss.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
+        gradients = torch.autograd.grad(
+            (losses * factors).sum(), self.parameters, allow_unused=True
+        )
+        for gradient, total in zip(gradients, totals, strict=True):
+            if gradient is not None:
+                total += gradient
 
 
 def make_clipped_sums(clipping: str, module: torch.nn.Module, l2_clip_norm: float) -> ClippedSums:

@@ -176,7 +176,8 @@ class GradientMechanism:
     def _gradient_bounds(self) -> tuple[float, float, int]:
         """Longest row, rounding of a sum over at most `MAX_ROWS` rows, and entries."""
         row_norm = self._sums.l2_clip_norm
-        # Each of at most n additions in float64 rounds by 2^-53 of what is there, at most n C.
+        # In float64, each of at most n additions rounds by 2^-53 of what is there, at most n C,
+        # and each of n products of a row with its factor by 2^-53 of C.
         rounding = row_norm * (MAX_ROWS**2 + MAX_ROWS) * 2.0**-53
         return row_norm, rounding, sum(p.numel() for p in self._sums.parameters)
 
