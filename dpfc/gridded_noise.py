@@ -69,4 +69,4 @@ def gridded_noise(
 
 def on_grid(values: torch.Tensor, grid: float) -> torch.Tensor:
     """Round float64 values to multiples of the grid's step."""
-    return torch.round(values / grid) * grid
+    return (values / grid).round_().mul_(grid)

@@ -141,12 +141,12 @@ class GradientMechanism:
         row_norm, rounding, n_entries = self._gradient_bounds()
         divisor = self.expected_batch_size()
         scale, grid = self._begin(GRADIENT, row_norm=row_norm, rounding=rounding, shape=[n_entries])
-        totals = self._clipped_sum(self._sampled_rows())
-        flat = torch.cat([total.flatten().cpu() for total in totals])
-        mean = self._noisy(flat, scale, grid) / divisor
-        parts = torch.split(mean, [p.numel() for p in self._sums.parameters])
-        for parameter, part in zip(self._sums.parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter)
+        for parameter in self._sums.parameters:
+            parameter.grad = None  # the last step's: its memory is free for this one
+        total = self._clipped_sum(self._sampled_rows())
+        mean = self._noisy(total.cpu(), scale, grid) / divisor
+        for parameter, part in zip(self._sums.parameters, self._parts(mean), strict=True):
+            parameter.grad = part.to(parameter)
         self._done(GRADIENT)
 
     def _sampled_rows(self) -> torch.Tensor:
@@ -156,8 +156,17 @@ class GradientMechanism:
             return torch.arange(len(self._rows))
         return torch.from_numpy(self._noise.bernoulli(probability, len(self._rows))).nonzero()[:, 0]
 
-    def _clipped_sum(self, places: torch.Tensor) -> list[torch.Tensor]:
-        totals = [torch.zeros_like(p, dtype=torch.float64) for p in self._sums.parameters]
+    def _parts(self, flat: torch.Tensor) -> list[torch.Tensor]:
+        """View a vector of all parameters' entries as one tensor a parameter."""
+        parameters = self._sums.parameters
+        parts = torch.split(flat, [p.numel() for p in parameters])
+        return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
+
+    def _clipped_sum(self, places: torch.Tensor) -> torch.Tensor:
+        """Sum of some rows' clipped gradients, all parameters as one float64 vector."""
+        n_entries = sum(p.numel() for p in self._sums.parameters)
+        flat = torch.zeros(n_entries, dtype=torch.float64, device=self._device)
+        totals = self._parts(flat)
         # Dropout and augmentation draw from a generator of their own; they carry no privacy.
         seed = int(self._noise.uniform(1)[0] * 2**53)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
@@ -169,7 +178,7 @@ class GradientMechanism:
             for part in torch.split(places, self._physical_rows) if len(places) else ():
                 X, codes = self._rows.take(part, self._device)
                 self._sums.add(self._augmentation(X), codes, totals)
-        return totals
+        return flat
 
     # -- sensitivity, spend and noise ------------------------------------------------
 
@@ -224,7 +233,7 @@ class GradientMechanism:
         if scale == 0.0:
             return total
         noise = torch.from_numpy(self._noise.standard_normal(len(total)))
-        return on_grid(total, grid) + on_grid(noise * scale, grid)
+        return on_grid(total, grid).add_(on_grid(noise * scale, grid))
 
     def _done(self, name: str) -> None:
         if self._on_release is not None:
