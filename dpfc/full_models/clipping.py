@@ -78,13 +78,14 @@ class SampleGradients(ClippedSums):
         found = self._rows.gradients(losses)
         # A parameter that no layer used has no part in a row's gradient.
         used = [
-            (found.pop(p), t) for p, t in zip(self.parameters, totals, strict=True) if p in found
+            (_by_row(found.pop(parameter), n_rows, n_copies), total)
+            for parameter, total in zip(self.parameters, totals, strict=True)
+            if parameter in found
         ]
-        gradients = [_by_row(gradient, n_rows, n_copies) for gradient, _ in used]
-        lengths = [_lengths(gradient) for gradient in gradients]
+        lengths = [_lengths_in_float64(gradients) for gradients, _ in used]
         factors = self._factors(torch.linalg.vector_norm(torch.stack(lengths), dim=0))
-        for gradient, (_, total) in zip(gradients, used, strict=True):
-            _add_weighted(gradient, factors, total)
+        for gradients, total in used:
+            _add_weighted(gradients, factors, total)
 
 
 def _by_row(gradients: torch.Tensor, n_rows: int, n_copies: int) -> torch.Tensor:
@@ -107,7 +108,7 @@ def _doubled(gradients: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         yield columns, place[:, : columns.stop - start].copy_(gradients[:, columns])
 
 
-def _lengths(gradients: torch.Tensor) -> torch.Tensor:
+def _lengths_in_float64(gradients: torch.Tensor) -> torch.Tensor:
     parts = [torch.linalg.vector_norm(piece, dim=1) for _, piece in _doubled(gradients)]
     lengths: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
     return lengths

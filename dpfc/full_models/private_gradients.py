@@ -149,6 +149,11 @@ class GradientMechanism:
             parameter.grad = part.to(parameter)
         self._done(GRADIENT)
 
+    @property
+    def _n_entries(self) -> int:
+        """Of one gradient."""
+        return sum(p.numel() for p in self._sums.parameters)
+
     def _sampled_rows(self) -> torch.Tensor:
         """Places of the rows that take part; none of them may."""
         probability = self.plan[GRADIENT].sampling_probability
@@ -164,8 +169,7 @@ class GradientMechanism:
 
     def _clipped_sum(self, places: torch.Tensor) -> torch.Tensor:
         """Sum of some rows' clipped gradients, all parameters as one float64 vector."""
-        n_entries = sum(p.numel() for p in self._sums.parameters)
-        flat = torch.zeros(n_entries, dtype=torch.float64, device=self._device)
+        flat = torch.zeros(self._n_entries, dtype=torch.float64, device=self._device)
         totals = self._parts(flat)
         # Dropout and augmentation draw from a generator of their own; they carry no privacy.
         seed = int(self._noise.uniform(1)[0] * 2**53)
@@ -188,7 +192,7 @@ class GradientMechanism:
         # In float64, each of at most n additions rounds by 2^-53 of what is there, at most n C,
         # and each of n products of a row with its factor by 2^-53 of C.
         rounding = row_norm * (MAX_ROWS**2 + MAX_ROWS) * 2.0**-53
-        return row_norm, rounding, sum(p.numel() for p in self._sums.parameters)
+        return row_norm, rounding, self._n_entries
 
     def _sensitivity(self, name: str, row_norm: float) -> float:
         if self.plan.neighboring_relation == "replace_one":

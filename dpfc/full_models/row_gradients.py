@@ -16,14 +16,14 @@ import torch
 from torch import nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-__all__ = ["LayerCall", "RowGradients"]
+__all__ = ["RowGradients"]
 
 # Opacus' rules map a layer, its inputs and the gradient of its output to one tensor a parameter.
 _Rule = Callable[[nn.Module, list[torch.Tensor], torch.Tensor], dict[nn.Parameter, torch.Tensor]]
 
 
 @dataclass(frozen=True)
-class LayerCall:
+class _LayerCall:
     """One use of a layer in a forward pass."""
 
     layer: nn.Module
@@ -49,8 +49,9 @@ class RowGradients:
         self._module = module
         self._by_functorch: _Rule = ft_compute_per_sample_gradient
         self._rules: dict[type, _Rule] = {} if functorch else GradSampleModule.GRAD_SAMPLERS
-        self._calls: list[LayerCall] = []
-        self._layers = list(_layers(module, GradSampleModule.GRAD_SAMPLERS))
+        self._calls: list[_LayerCall] = []
+        # One that stands in two places of the module is one layer, with one hook.
+        self._layers = list(dict.fromkeys(_layers(module, GradSampleModule.GRAD_SAMPLERS)))
         for layer in self._layers:
             if type(layer) not in self._rules:
                 prepare_layer(layer)  # copies the layer, which must not have a hook yet
@@ -112,11 +113,11 @@ class RowGradients:
         if torch.is_grad_enabled() and first.requires_grad:
             # The edge stays that of this output where a later layer works in place.
             edge = get_gradient_edge(first)
-            self._calls.append(LayerCall(layer, [t.detach() for t in inputs], edge))
+            self._calls.append(_LayerCall(layer, [t.detach() for t in inputs], edge))
 
     def _backprops(
         self, losses: torch.Tensor, *, retain_graph: bool
-    ) -> list[tuple[LayerCall, torch.Tensor]]:
+    ) -> list[tuple[_LayerCall, torch.Tensor]]:
         calls, self._calls = self._calls, []
         found = torch.autograd.grad(
             losses.sum(),
@@ -128,7 +129,7 @@ class RowGradients:
 
     @torch.no_grad()  # which Opacus' rules expect
     def _add_gradients(
-        self, found: dict[nn.Parameter, torch.Tensor], call: LayerCall, backprops: torch.Tensor
+        self, found: dict[nn.Parameter, torch.Tensor], call: _LayerCall, backprops: torch.Tensor
     ) -> None:
         rule = self._rules.get(type(call.layer), self._by_functorch)
         for parameter, gradients in rule(call.layer, call.inputs, backprops).items():
@@ -138,7 +139,7 @@ class RowGradients:
 
 
 def _lengths(gradients: torch.Tensor) -> torch.Tensor:
-    lengths: torch.Tensor = torch.linalg.vector_norm(gradients.flatten(1), dim=1)
+    lengths: torch.Tensor = torch.linalg.vector_norm(gradients.reshape(len(gradients), -1), dim=1)
     return lengths
 
 

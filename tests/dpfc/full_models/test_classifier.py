@@ -215,9 +215,7 @@ def test_nothing_but_releases_decides_a_model(rows, monkeypatch):
     monkeypatch.setattr(
         GradientMechanism,
         "_clipped_sum",
-        lambda self, places: torch.ones(
-            sum(p.numel() for p in self._sums.parameters), dtype=torch.float64
-        ),
+        lambda self, places: torch.ones(self._n_entries, dtype=torch.float64),
     )
     monkeypatch.setattr(GradientMechanism, "_sampled_rows", lambda self: torch.arange(1))
     X, y = rows

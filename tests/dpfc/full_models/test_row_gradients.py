@@ -72,6 +72,29 @@ class Own(nn.Module):
         return self.head(self.inner(x * self.scale).tanh())
 
 
+class Number(nn.Module):
+    """A parameter without axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.head = nn.Parameter(torch.tensor(2.0)), nn.Linear(N_FEATURES, N_CLASSES)
+
+    def forward(self, x):
+        return self.head(x * self.scale)
+
+
+class TwoPlaces(nn.Module):
+    """One layer that two parents hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(N_FEATURES, N_FEATURES), nn.Linear(N_FEATURES, N_CLASSES)
+        self.both = nn.Sequential(self.inner, nn.Tanh(), self.head)
+
+    def forward(self, x):
+        return self.both(self.inner(x).tanh())
+
+
 class Sequence(nn.Module):
     """A linear layer on each part of a row, and a norm."""
 
@@ -84,7 +107,7 @@ class Sequence(nn.Module):
         return self.head(self.norm(self.each(x[..., None])).mean(1))
 
 
-MODULES = [Inplace, Beside, Twice, Tied, Own, Sequence]
+MODULES = [Inplace, Beside, Twice, Tied, Own, Number, TwoPlaces, Sequence]
 
 
 @pytest.fixture
