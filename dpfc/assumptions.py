@@ -111,7 +111,11 @@ def training_assumptions(
 
 
 def evaluation_assumptions(
-    *, unit_of_privacy: str, neighboring_relation: str, n_samples_stated: bool
+    *,
+    unit_of_privacy: str,
+    neighboring_relation: str,
+    n_samples_stated: bool,
+    network: bool = False,
 ) -> list[str]:
     """List the assumptions behind a private evaluation.
 
@@ -122,11 +126,21 @@ def evaluation_assumptions(
     neighboring_relation : {"add_or_remove_one", "replace_one"}
     n_samples_stated : bool
         Whether the number of test rows was given as public knowledge.
+    network : bool, default=False
+        Whether the model is a network, in place of a linear model.
 
     Returns
     -------
     list of str
     """
+    scored = (
+        "each row went through the network alone, in float32 on one thread; its scores are the "
+        "same to the last bit whatever rows are beside it, on one machine (a module that keeps "
+        "nothing of earlier rows, checked on made-up rows)"
+        if network
+        else "a row's linear scores are sums of whole numbers, the same to the last bit whatever "
+        "rows are beside it"
+    )
     count = (
         "the number of test rows is public (replacing a row keeps it)"
         if neighboring_relation == "replace_one"
@@ -141,8 +155,8 @@ def evaluation_assumptions(
         "the features come from a backbone that was not trained on these rows",
         count,
         "finite rows and labels inside the model's classes",
-        "rows are scored one by one in whole numbers and counted without rounding; noise is on a "
-        "public grid; timing and memory use are not protected",
+        f"{scored}; rows are counted without rounding, noise is on a public grid; timing and "
+        "memory use are not protected",
     ]
 
 

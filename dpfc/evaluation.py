@@ -246,6 +246,7 @@ def _state(
             unit_of_privacy=unit,
             neighboring_relation=parameters["neighboring_relation"],
             n_samples_stated=parameters["n_samples"] is not None,
+            network=not isinstance(model, PrivateLinearClassifier),
         ),
         random_source=noise.description,
         unit_of_privacy=unit,

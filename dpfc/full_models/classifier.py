@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ from dpfc.full_models.averaging import WeightAverage
 from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
 from dpfc.full_models.model_file import save_network
 from dpfc.full_models.module_rows import ModuleRows, check_labels, check_rows
+from dpfc.full_models.module_state import published
 from dpfc.full_models.network_prediction import NetworkPredictor
 from dpfc.full_models.optimizers import OptimizerSettings, StepRule, make_optimizer
 from dpfc.full_models.private_gradients import COUNT, GRADIENT, GradientMechanism
@@ -302,6 +304,7 @@ class DPSGDClassifier(NetworkPredictor):
         plan = self.privacy_plan()
         rows = self._open_rows(X, y)
         module = self._start(rows.X.dtype, noise)
+        start = copy.deepcopy(module)  # no private row goes through it
         checkpoints = self._open_checkpoint(module)
         paid = None if checkpoints is None else checkpoints.paid
         charge = open_charge(
@@ -310,7 +313,7 @@ class DPSGDClassifier(NetworkPredictor):
         warn_if_seeded(noise)
         with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as on_release:
             mechanism, run = self._train(module, rows, plan, noise, checkpoints, charge, on_release)
-        self.module_ = module.eval()
+        self.module_ = published(start, module).eval()
         self.gradient_norms_ = list(run.rule.gradient_norms)
         named = isinstance(X, BlockSource) and X.class_names is not None
         self.privacy_ = self._state(mechanism, noise, charge, named)

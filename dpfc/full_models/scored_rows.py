@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from dpfc.full_models.dry_run import check_evaluation, failed_on_row
 from dpfc.full_models.module_rows import as_input, check_labels, check_rows
-from dpfc.full_models.network_prediction import NetworkPredictor
+
+if TYPE_CHECKING:
+    from dpfc.full_models.classifier import DPSGDClassifier
 
 __all__ = ["ScoredNetworkRows"]
 
@@ -22,13 +26,18 @@ _LARGEST = 1e30
 class ScoredNetworkRows:
     """Predicted class and probabilities of each test row, as `dpfc.scored_rows.ScoredRows`.
 
-    Rows go through the network one at a time, on the CPU: of a batch, kernels may round a row's
-    scores otherwise with other rows beside it, and one removed row could then tip the
-    predictions of others.
+    A row's scores are a bit-exact function of the row, on one machine: it is copied into memory
+    of its own (contiguous, and aligned to 64 bytes, as all that PyTorch allocates), and goes
+    through the network alone, on one thread of the CPU. Kernels round otherwise by the rows
+    beside a row, by the place in memory where it begins, and by the number of threads; one
+    removed row could then tip the predictions of others.
+
+    All rows are scored when this is made, which is before anything is spent: whatever a row may
+    do to a module of the user's own shows then.
 
     Parameters
     ----------
-    model : NetworkPredictor
+    model : DPSGDClassifier
         Fitted, and public.
     X, y
         Private test rows, as for `DPSGDClassifier.fit`.
@@ -36,19 +45,24 @@ class ScoredNetworkRows:
     Raises
     ------
     ValueError
-        As in `fit`, and if the rows are not of the model's shape.
+        As in `fit`; if the rows are not of the model's shape; if the module fails on a row,
+        whose position is named; or if what it makes of a made-up row depends on earlier ones.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, model: NetworkPredictor, X: Any, y: ArrayLike | None):
+    def __init__(self, model: DPSGDClassifier, X: Any, y: ArrayLike | None):
         rows = check_rows(X, y)
         model.check_shape(rows.X)
-        self._rows = rows.X
-        self._module = copy.deepcopy(model.module_).cpu().eval()
         self.codes = check_labels(rows.labels, model.classes_)
         self.n_samples = len(self.codes)
         self.n_features = 1 + len(model.classes_)
+        module = copy.deepcopy(model.module_).cpu().eval()
+        by_name = isinstance(model.module, str) and model.trainable != "lora"
+        with _alone():
+            if not by_name:  # networks by name are tested with dpfc
+                check_evaluation(module, rows.X[:1])
+            self._scored = _scored(module, rows.X, self.n_features)
 
     @property
     def central_logits(self) -> NDArray[np.float64]:
@@ -58,16 +72,43 @@ class ScoredNetworkRows:
 
     def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (scored rows (n, 1 + n_classes) float64, codes (n,))."""
-        parts = zip(
-            torch.split(self._rows, block_rows), torch.split(self.codes, block_rows), strict=True
+        yield from zip(
+            torch.split(self._scored, block_rows),
+            torch.split(self.codes, block_rows),
+            strict=True,
         )
-        for rows, codes in parts:
-            with torch.no_grad():
-                scored = [self._scored(row) for row in torch.split(as_input(rows, self.device), 1)]
-            yield torch.cat(scored), codes
 
-    def _scored(self, row: torch.Tensor) -> torch.Tensor:
+
+def _scored(module: torch.nn.Module, X: torch.Tensor, n_columns: int) -> torch.Tensor:
+    """Predicted class and probabilities, (n_rows, n_columns) float64."""
+    scored = torch.empty((len(X), n_columns), dtype=torch.float64)
+    for place, row in enumerate(X):
+        own = torch.empty((1, *row.shape), dtype=row.dtype)
+        own[0] = row
+        torch.default_generator.manual_seed(0)  # for a module that draws in evaluation, too
+        try:
+            scores = module(as_input(own, own.device)).double()
+        except Exception as error:  # whatever a module of the user's own raises
+            raise ValueError(failed_on_row(place, error)) from None
         # A row of huge numbers may have scores that are none; it must not spoil sums of others.
-        scores = torch.nan_to_num(self._module(row).double(), nan=0.0).clamp(-_LARGEST, _LARGEST)
-        predicted = scores.argmax(dim=1, keepdim=True)
-        return torch.cat([predicted.double(), torch.softmax(scores, dim=1)], dim=1)
+        scores = torch.nan_to_num(scores, nan=0.0).clamp(-_LARGEST, _LARGEST)
+        if scores.shape != (1, n_columns - 1):
+            raise ValueError(
+                f"the module must return one score a class for each row; for row {place} it "
+                "returned another shape."
+            )
+        scored[place, 0] = scores.argmax(dim=1)[0]
+        scored[place, 1:] = torch.softmax(scores, dim=1)[0]
+    return scored
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One thread, no gradients, and the global generator as it was afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -133,13 +133,25 @@ class TrainingRun:
     def _state(self, digest: str) -> dict[str, Any]:
         return {
             "digest": digest,
-            "module": {name: t.cpu() for name, t in self._module.state_dict().items()},
+            # Releases alone: private rows may have left something in whatever else it holds.
+            "module": {name: p.detach().cpu() for name, p in self._trained().items()},
             "mechanism": self._mechanism.state(),
             "rule": self.rule.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
             "noise": self._noise.state() if isinstance(self._noise, SeededNoise) else None,
             "spend": self._spend_id(),
         }
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self._module.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def _load_trained(self, kept: dict[str, torch.Tensor]) -> None:
+        trained = self._trained()
+        if list(kept) != list(trained):
+            raise ValueError("it has other trained parameters.")
+        for name, parameter in trained.items():
+            parameter.copy_(kept[name])
 
     def _load_mechanism(self, kept: dict[str, Any]) -> None:
         try:
@@ -149,7 +161,7 @@ class TrainingRun:
 
     def _load(self, kept: dict[str, Any]) -> None:
         try:
-            self._module.load_state_dict(kept["module"])
+            self._load_trained(kept["module"])
             self.rule.load_state_dict(kept["rule"])
             if self._average is not None:
                 self._average.load_state_dict(kept["average"])

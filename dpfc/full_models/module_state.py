@@ -1,0 +1,150 @@
+"""What a module remembers: everything inside it that a forward pass could leave rows in.
+
+Noise is added to gradients alone. Whatever else private rows leave in a module, such as running
+means, renormalised embeddings, or a tensor kept as an attribute, would be published without any.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from dpfc.full_models.fingerprints import Fingerprint
+
+__all__ = ["ModuleState", "check_unchanged", "difference", "module_state", "published"]
+
+# A layer's name and its attribute's, to a digest of what is in there.
+ModuleState = dict[tuple[str, str], bytes]
+
+# What every module has: registered parts, which are looked at by themselves, and hooks, which
+# are refused.
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+# The longest sequence of the last batch, which Opacus' recurrent layers note down.
+_NOTED_BY_OPACUS = ("RNNLinear", "max_batch_len")
+
+
+def module_state(module: nn.Module, *, trained: bool = True) -> ModuleState:
+    """Digest parameters, buffers and attributes of all layers, and what those hold.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    trained : bool, default=True
+        Whether parameters with `requires_grad` count.
+
+    Returns
+    -------
+    dict
+        Attributes are entered as deep as they go: tensors, arrays, numbers, texts, containers,
+        objects, closures and defaults of functions, attributes of the user's own classes, and
+        globals that the methods of those name. Files, other processes and C code are not seen.
+    """
+    names: dict[int, str] = {id(part): f"layer {n}" for n, part in module.named_modules()}
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        names[id(tensor)] = f"tensor {name}"
+    state: ModuleState = {}
+    for layer, part in module.named_modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None and (trained or not parameter.requires_grad):
+                state[layer, name] = _digest(parameter, {})
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                state[layer, name] = _digest(buffer, {})
+        for name, value in vars(part).items():
+            if name in _OF_EVERY_MODULE or (type(part).__name__, name) == _NOTED_BY_OPACUS:
+                continue
+            state[layer, name] = _digest(value, names)
+        fingerprint = Fingerprint(names)
+        fingerprint.add_class(type(part))
+        state[layer, f"class {type(part).__name__}"] = fingerprint.digest()
+    return state
+
+
+def _digest(value: object, names: dict[int, str]) -> bytes:
+    fingerprint = Fingerprint(names)
+    fingerprint.add(value)
+    return fingerprint.digest()
+
+
+def difference(before: ModuleState, after: ModuleState) -> str | None:
+    """Name a layer and attribute that are not the same; None where all are."""
+    for (layer, name), digest in before.items():
+        if after.get((layer, name)) != digest:
+            return f"{name!r} of {_words(layer)}"
+    # A new attribute's name may be made of rows: it is not repeated.
+    for layer, name in after:
+        if (layer, name) not in before:
+            return f"a new attribute of {_words(layer)}"
+    return None
+
+
+def _words(layer: str) -> str:
+    return f"layer {layer!r}" if layer else "the module"
+
+
+def check_unchanged(
+    module: nn.Module, blocks: Iterable[torch.Tensor], run: Callable[[torch.Tensor], object]
+) -> None:
+    """Refuse a module that keeps something of made-up rows.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A copy that may be spoilt.
+    blocks : iterable of torch.Tensor
+        Made-up rows. All go through once before anything is compared, so that what depends on
+        shapes alone may be kept. Those that the module does not take are left out.
+    run : callable
+        Puts rows through the module.
+
+    Raises
+    ------
+    ValueError
+        Names the layer and the attribute.
+    """
+    blocks = [block for block in blocks if _goes_through(block, run)]
+    before = module_state(module)
+    for block in blocks:
+        run(block)
+        changed = difference(before, module_state(module))
+        if changed is not None:
+            raise ValueError(
+                f"the module keeps something of the rows that go through it: {changed} changes in "
+                "a forward or backward pass. That would carry what private rows left there, "
+                "without noise. Remove it; between layers, pass tensors as arguments and results."
+            )
+
+
+def _goes_through(block: torch.Tensor, run: Callable[[torch.Tensor], object]) -> bool:
+    try:
+        run(block)
+    except Exception:  # whatever a module of the user's own raises at made-up rows
+        return False
+    return True
+
+
+def published(start: nn.Module, trained: nn.Module) -> nn.Module:
+    """Put trained parameters, which were released, into a module that no private row went through.
+
+    Parameters
+    ----------
+    start : torch.nn.Module
+        Copied before training.
+    trained : torch.nn.Module
+        The same module after it; of all that is in it, values of parameters with
+        `requires_grad` alone are taken.
+
+    Returns
+    -------
+    torch.nn.Module
+        A new module.
+    """
+    module = copy.deepcopy(start)
+    with torch.no_grad():
+        for target, source in zip(module.parameters(), trained.parameters(), strict=True):
+            if source.requires_grad:
+                target.copy_(source)
+    return module
