@@ -232,6 +232,8 @@ def epsilon_by_accountant(
     dict
         An epsilon, or a text that starts with "unavailable", by accountant.
     """
+    if isinstance(accountants, str):
+        raise ValueError(f"accountants must be a list of names, got the text {accountants!r}.")
     epsilons: dict[str, float | str] = {}
     for name in accountants:
         try:

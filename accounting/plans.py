@@ -177,6 +177,8 @@ class PrivacyPlan:
         """
         if self.mu is None or math.isinf(self.mu):
             raise ValueError("only a plan of full-batch releases with noise can be reallocated.")
+        if isinstance(keep, str):
+            raise ValueError(f"keep must be a list of names, got the text {keep!r}.")
         payers = [r.share for r in self.releases if r.name != name and r.name not in keep]
         pool = math.fsum([self[name].share, *payers])
         if not payers or not 0.0 <= share < pool:

@@ -264,6 +264,8 @@ def make_statement(
     RuntimeError
         When what ran exceeds the plan. Nothing of it may be published.
     """
+    if isinstance(rests_on, str):
+        raise ValueError("rests_on must be a list of sentences, got one text.")
     if event is None:
         event = dp_accounting.ComposedDpEvent([record.event for record in records])
     accountant = _accountant(plan, event)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dpfc.exceptions import PrivacyWarning
 from dpfc.memory import available_memory
+from dpfc.parameters import refuse_text
 from dpfc.queries import MAX_SAMPLES
 
 __all__ = [
@@ -192,6 +193,7 @@ def public_classes(
                 "Pass classes=… if there are more."
             )
         return known
+    refuse_text("classes", classes)
     try:
         listed = np.asarray(list(classes))
     except (TypeError, ValueError):

@@ -18,6 +18,7 @@ __all__ = [
     "Text",
     "check_parameters",
     "check_words",
+    "refuse_text",
 ]
 
 
@@ -123,6 +124,20 @@ def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Co
     for name, constraint in constraints.items():
         if not constraint.accepts(parameters[name]):
             raise ValueError(f"{name} must be {constraint}, got {parameters[name]!r}.")
+
+
+def refuse_text(name: str, value: object) -> None:
+    """Refuse a text where a list is meant: Python would take its characters one by one.
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(value, str | bytes):
+        raise ValueError(
+            f"{name} must be a list, got the text {value!r}: write [{value!r}] for this one, or "
+            f"list({value!r}) for its characters."
+        )
 
 
 def check_words(name: str, value: object, options: Sequence[str]) -> tuple[str, ...]:

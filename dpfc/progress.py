@@ -55,7 +55,7 @@ def step_progress(plan: PrivacyPlan, name: str) -> Iterator[Callable[[str], None
 
 def _bar() -> Progress:
     columns = (
-        TextColumn("[progress.description]{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

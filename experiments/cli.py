@@ -6,6 +6,7 @@ scikit-learn, matplotlib) when they run, so that help is immediate.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -74,6 +75,9 @@ def _dpfc(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see `dpfc.experiments.console.run_guarded` for exit codes."""
-    return run_guarded(
+    code = run_guarded(
         lambda arguments: app(arguments, prog_name="dpfc", standalone_mode=False), argv
     )
+    if argv is None:  # the process ends with this: a late Ctrl-C changes nothing any more
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dpfc.experiments.cli_calibrate import calibrate
-from dpfc.experiments.console import print_json
+from dpfc.experiments.console import print_json, print_table
 from dpfc.experiments.options import Json, Relation
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ _NOTE = (
     "The guarantee is the budget, however it is spent. What is spent so far is bookkeeping, not a "
     "claim."
 )
-# Columns; more than any row of a table takes.
-_WIDEST = 2000
 
 _Ledger = Annotated[Path, typer.Argument(metavar="LEDGER", help="Ledger: one SQLite file.")]
 _Dataset = Annotated[
@@ -120,7 +117,7 @@ def show(
         report = {"command": "budget show", "ledger": str(ledger), "budgets": reports}
         print_json({**report, "note": _NOTE})
         return
-    _print_table(
+    print_table(
         ("data set", "ε", "δ", "protects", "filter", "spent"),
         [
             (
@@ -133,6 +130,7 @@ def show(
             )
             for budget, left in pairs
         ],
+        words=5,
     )
     print(f"\n{_NOTE}")
 
@@ -157,7 +155,7 @@ def history(ledger: _Ledger, dataset: _Dataset, json: Json = False) -> None:
     if not spends:
         print(f"Nothing is spent from the budget of {dataset}.")
         return
-    _print_table(
+    print_table(
         ("spend", "when (UTC)", "purpose", "statement", "share"),
         [
             (
@@ -169,6 +167,7 @@ def history(ledger: _Ledger, dataset: _Dataset, json: Json = False) -> None:
             )
             for spend in spends
         ],
+        words=4,
     )
     print(f"\n{_NOTE}")
 
@@ -249,18 +248,3 @@ def _spend_report(spend: Spend) -> dict[str, Any]:
         "event": event_to_json(spend.event),
         "statement": None if spend.statement is None else spend.statement.model_dump(mode="json"),
     }
-
-
-def _print_table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in headings[:-1]:
-        table.add_column(heading, overflow="fold")
-    table.add_column(headings[-1], justify="right")
-    for row in rows:
-        table.add_row(*row)
-    # A file or a pipe has no width, and a record must not be cut.
-    width = None if sys.stdout.isatty() else _WIDEST
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table)

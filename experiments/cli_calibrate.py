@@ -15,7 +15,7 @@ from dpfc.experiments.cli_solve import (
     print_epsilons,
 )
 from dpfc.experiments.cli_solve import solve as solve_question
-from dpfc.experiments.console import print_json, rounded_safely
+from dpfc.experiments.console import print_json, print_table, rounded_safely
 from dpfc.experiments.methods import make_estimator
 from dpfc.experiments.options import Accountant, Json, MethodName, Relation, Settings
 
@@ -178,26 +178,23 @@ def _report(plan: PrivacyPlan) -> dict[str, Any]:
     }
 
 
-def _print_plan(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _release_row(release: dict[str, Any]) -> tuple[str, ...]:
+    sampled = release["sampling_probability"] < 1
+    return (
+        release["name"],
+        f"{release['share']:.4%}".replace(".0000%", "%"),
+        rounded_safely(release["noise_multiplier"], up=True),
+        str(release["count"]),
+        f"Poisson {release['sampling_probability']:g}" if sampled else "full batch",
+    )
 
+
+def _print_plan(report: dict[str, Any]) -> None:
     relation = report["neighboring_relation"].replace("_", " ")
     budget = f"ε = {report['target_epsilon']:g}, δ = {report['target_delta']:g}"
     print(f"{budget}, {relation}, accountant {report['accountant']}\n")
-    table = Table("release", box=None, pad_edge=False)
-    for heading in ("share of μ²", "noise multiplier", "draws", "sampling"):
-        table.add_column(heading, justify="right")
-    for release in report["releases"]:
-        sampled = release["sampling_probability"] < 1
-        table.add_row(
-            release["name"],
-            f"{release['share']:.4%}".replace(".0000%", "%"),
-            rounded_safely(release["noise_multiplier"], up=True),
-            str(release["count"]),
-            f"Poisson {release['sampling_probability']:g}" if sampled else "full batch",
-        )
-    Console(highlight=False, markup=False).print(table)
+    headings = ("release", "share of μ²", "noise multiplier", "draws", "sampling")
+    print_table(headings, map(_release_row, report["releases"]))
     if report["mu"] is not None:
         mu = "∞" if math.isinf(report["mu"]) else f"{report['mu']:.6g}"
         print(f"\nμ = {mu} (Gaussian differential privacy)")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpfc.experiments.console import print_json
+from dpfc.experiments.console import print_json, print_table
 from dpfc.experiments.options import (
     AccountantName,
     DatasetName,
@@ -193,15 +193,10 @@ def _check_kinds(cache: FeatureCache, classes: NDArray[Any]) -> None:
 
 
 def _print_own_look(report: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("class", box=None, pad_edge=False)
-    for heading in ("rows", "accuracy"):
-        table.add_column(heading, justify="right")
+    print(f"accuracy {report['accuracy']:.2%} on {report['rows']:,} rows\n")
+    rows = []
     for entry in report["per_class"]:
         accuracy = "-" if entry["accuracy"] is None else f"{entry['accuracy']:.2%}"
-        table.add_row(str(entry["class"]), f"{entry['rows']:,}", accuracy)
-    print(f"accuracy {report['accuracy']:.2%} on {report['rows']:,} rows\n")
-    Console(highlight=False, markup=False).print(table)
+        rows.append((str(entry["class"]), f"{entry['rows']:,}", accuracy))
+    print_table(("class", "rows", "accuracy"), rows)
     print(f"\n{_OWN_LOOK}")

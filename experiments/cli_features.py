@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dpfc.experiments.cli_import import import_features
-from dpfc.experiments.console import print_json
+from dpfc.experiments.console import print_json, shown
 from dpfc.experiments.files import check_writable
 from dpfc.experiments.options import Force, Json
 
@@ -102,7 +102,7 @@ def _print_info(report: dict[str, Any]) -> None:
     if report["class_counts"] is not None:
         lines["class counts"] = _one_line(report["class_counts"])
     for name, value in lines.items():
-        print(f"{name:14} {value}")
+        print(f"{name:14} {shown(value)}")
     print(f"\n{report['private']}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpfc.experiments.console import print_json
+from dpfc.experiments.csv_text import write_csv
 from dpfc.experiments.files import check_writable, write_whole
 from dpfc.experiments.options import Features, Force, Json, ModelPath
 
@@ -91,9 +91,8 @@ def _write(columns: dict[str, Any], out: str) -> None:
         write_whole(Path(out), sink.getvalue())
         return
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(_plain(column) for column in columns.values()), strict=True))
+    rows = zip(*(_plain(column) for column in columns.values()), strict=True)
+    write_csv(text, [[*columns], *rows])
     if out == "-":
         sys.stdout.write(text.getvalue())
     else:

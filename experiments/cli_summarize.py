@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpfc.experiments.console import print_json
+from dpfc.experiments.console import print_json, shown
 from dpfc.experiments.options import (
     Accountant,
     Classes,
@@ -100,8 +100,8 @@ def _print_summary(report: dict[str, Any]) -> None:
         print(f"rows {report['count']:,.1f} ± {noise['count']:,.1f}")
     if report["class_counts"] is not None:
         print(f"rows by class, each ± {noise['class_counts']:,.1f}:")
-        width = max(map(len, report["class_counts"]))
+        width = max(len(shown(name)) for name in report["class_counts"])
         for name, rows in report["class_counts"].items():
-            print(f"  {name:<{width}}  {rows:,.1f}")
+            print(f"  {shown(name):<{width}}  {rows:,.1f}")
     if report["mean"] is not None:
         print(f"mean of {len(report['mean'])} features, each ± {noise['mean']:.3g}: see --json")

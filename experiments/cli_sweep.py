@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpfc.experiments.console import print_json, rounded_safely
+from dpfc.experiments.console import print_json, print_table, rounded_safely, shown
 from dpfc.experiments.options import Json
 
 if TYPE_CHECKING:
@@ -181,12 +181,12 @@ def _progress(total: int) -> Iterator[Callable[[str, RunSpec, dict[str, Any] | N
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     running: dict[str, float] = {}
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -201,9 +201,9 @@ def _progress(total: int) -> Iterator[Callable[[str, RunSpec, dict[str, Any] | N
                 bar.advance(task)
             bar.update(task, description=" · ".join(running) or "done")
             if event == "end" and record is not None:
-                line = f"{words}: {_found(record)}"
+                line = f"{words}: {shown(_found(record))}"
                 if console.is_terminal:
-                    bar.console.print(line, highlight=False)
+                    bar.console.print(line)
                 else:
                     print(line, file=sys.stderr, flush=True)
 
@@ -215,7 +215,7 @@ def _name(spec: RunSpec) -> str:
     seed = "" if spec.seed is None else f", seed {spec.seed}"
     backbone = "" if spec.rows.backbone is None else f" ({spec.rows.backbone})"
     settings = "".join(f", {name} = {value}" for name, value in spec.parameters.items())
-    return f"{spec.rows.dataset}{backbone}, {spec.label}{budget}{settings}{seed}"
+    return shown(f"{spec.rows.dataset}{backbone}, {spec.label}{budget}{settings}{seed}")
 
 
 def _found(record: dict[str, Any]) -> str:
@@ -264,15 +264,13 @@ def _show_plan(study: StudyConfig, folder: Path, workers: int, json: bool) -> No
 
 
 def _print_cells(plan: SweepPlan) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("data set", "backbone", "method", "ε", "settings", "seeds", "runs", box=None)
+    rows = []
     for cell in plan.cells:
         epsilons = ", ".join(f"{epsilon:g}" for epsilon in cell.epsilons)
         numbers = (str(cell.settings), str(cell.seeds), str(cell.runs))
-        table.add_row(cell.dataset, cell.backbone or "", cell.label, epsilons, *numbers)
-    Console(highlight=False).print(table)
+        rows.append((cell.dataset, cell.backbone or "", cell.label, epsilons, *numbers))
+    headings = ("data set", "backbone", "method", "ε", "settings", "seeds", "runs")
+    print_table(headings, rows, words=4)
 
 
 def _time_words(plan: SweepPlan) -> str:

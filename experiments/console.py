@@ -8,16 +8,26 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
-__all__ = ["print_json", "rounded_safely", "run_guarded", "strict", "to_json"]
+__all__ = [
+    "print_json",
+    "print_table",
+    "rounded_safely",
+    "run_guarded",
+    "shown",
+    "strict",
+    "to_json",
+]
 
 _INTERRUPTED = 130  # what shells use for Ctrl-C
+# Columns; more than any row of a table takes.
+_WIDEST = 2000
 
 
 def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None = None) -> int:
@@ -88,7 +98,40 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 
 def _print_line(kind: str, message: str) -> None:
-    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{kind}: {shown(message)}", file=sys.stderr)
+
+
+def shown(text: str) -> str:
+    """Bring a text into one line in which marks that steer a terminal are escaped.
+
+    Names of classes, files and studies come from other people's files.
+    """
+    line = " ".join(text.split())
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> None:
+    """Print a table whose texts are shown as they are, not read as Rich's markup.
+
+    Parameters
+    ----------
+    headings : sequence of str
+    rows : iterable of sequence of str
+    words : int, default=1
+        So many columns, from the left, are words; the others are numbers, to the right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for place, heading in enumerate(headings):
+        justify: Literal["left", "right"] = "left" if place < words else "right"
+        table.add_column(shown(heading), overflow="fold", justify=justify)
+    for row in rows:
+        table.add_row(*map(shown, row))
+    # A file or a pipe has no width, and a record must not be cut.
+    width = None if sys.stdout.isatty() else _WIDEST
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dpfc.experiments.ceiling import logistic_ceiling
+from dpfc.experiments.csv_text import write_csv
 from dpfc.experiments.files import write_whole
 from dpfc.experiments.methods import LABELS, make_estimator
 from dpfc.experiments.plots import accuracy_figure, render
@@ -171,7 +171,7 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
@@ -215,17 +215,7 @@ def _write(
 
 def _csv(runs: Sequence[DemoRun], ceiling: float) -> str:
     text = io.StringIO(newline="")
-    rows = [asdict(run) for run in runs]
-    rows.append(
-        {
-            "method": "logistic_regression_not_private",
-            "epsilon": "inf",
-            "delta": "",
-            "test_accuracy": ceiling,
-            "seconds": "",
-        }
-    )
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    names = [field.name for field in fields(DemoRun)]
+    without = ["logistic_regression_not_private", "inf", None, ceiling, None]
+    write_csv(text, [names, *map(astuple, runs), without])
     return text.getvalue()

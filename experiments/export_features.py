@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import zipfile
@@ -14,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc.experiments.csv_text import write_csv
 from dpfc.experiments.files import open_whole
 from dpfc.features import FeatureCache
 
@@ -102,14 +102,13 @@ def _write_csv(cache: FeatureCache, file: IO[bytes]) -> None:
     about = cache.description
     names = ["id"] * about.has_ids + ["label"] * about.has_labels
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-    rows = csv.writer(text)
-    rows.writerow([*names, *(f"f{i}" for i in range(cache.n_features))])
+    write_csv(text, [[*names, *(f"f{i}" for i in range(cache.n_features))]])
     for table in cache.tables():
         X = table.column("features").combine_chunks().flatten().to_numpy()
         others = [table.column(name).to_pylist() for name in names]
         # NumPy's scalars print the fewest digits that give the same number back.
-        for features, *values in zip(X.reshape(-1, cache.n_features), *others, strict=True):
-            rows.writerow([*values, *map(str, features)])
+        rows = zip(X.reshape(-1, cache.n_features), *others, strict=True)
+        write_csv(text, ([*values, *features] for features, *values in rows))
     text.detach()
 
 

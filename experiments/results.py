@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -10,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dpfc.experiments.console import shown
+from dpfc.experiments.csv_text import write_csv
 from dpfc.experiments.sweep_store import RESULTS, results_schema
 
 if TYPE_CHECKING:
@@ -182,7 +183,9 @@ def pivot(groups: Sequence[Group], across: str = "epsilon") -> tuple[list[str], 
 
 def to_text(groups: Sequence[Group], across: str = "epsilon") -> str:
     """A table in Markdown, which reads well as plain text too."""
-    head, body = pivot(groups, across)
+    first, rest = pivot(groups, across)
+    # A bar would end its cell.
+    head, *body = ([cell.replace("|", r"\|") for cell in line] for line in (first, *rest))
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
 
     def row(cells: Sequence[str]) -> str:
@@ -195,9 +198,7 @@ def to_text(groups: Sequence[Group], across: str = "epsilon") -> str:
 def to_csv(groups: Sequence[Group]) -> str:
     """One line a group, accuracies in [0, 1]."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Group._fields)
-    writer.writerows(["" if value is None else value for value in group] for group in groups)
+    write_csv(text, [Group._fields, *groups])
     return text.getvalue()
 
 
@@ -241,12 +242,12 @@ def _shown(name: str, value: Any) -> str:
     if name == "epsilon":
         return "no privacy" if math.isinf(value) else f"ε = {value:g}"
     if name in _ACROSS:
-        return str(value)
+        return shown(str(value))
     return "–" if value is None else f"{name} {_short(value)}"
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else shown(str(value))
 
 
 def _percent(group: Group) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,12 +42,22 @@ class Outcome:
     interrupted: bool
 
 
+class _Pool(ProcessPoolExecutor):
+    """Processes that can be made to stop; Python 3.14 has this method itself."""
+
+    def kill_workers(self) -> None:
+        """End what runs; Python waits for it at its own end otherwise."""
+        for process in list((self._processes or {}).values()):
+            process.kill()
+        self.shutdown(cancel_futures=True)
+
+
 def process_pool(workers: int, threads: int) -> ProcessPoolExecutor:
     """Worker processes with so many threads each.
 
     They are started afresh, not forked: a fork of a process that has run threads may hang.
     """
-    return ProcessPoolExecutor(
+    return _Pool(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=start_worker,
@@ -65,8 +77,9 @@ def run_sweep(
 ) -> Outcome:
     """Run all that is missing.
 
-    Ctrl-C starts nothing more and waits for what runs; a second one leaves that too. Every
-    finished run is on disk before the next one starts.
+    Ctrl-C starts nothing more and waits for what runs; a second one ends that too, and raises
+    KeyboardInterrupt. Every finished run is on disk before the next one starts, and no worker
+    is left at the end.
 
     Parameters
     ----------
@@ -86,12 +99,27 @@ def run_sweep(
     loop = _Loop(study, sources, store, make_executor, workers, retry_failed, report)
     try:
         interrupted = loop.run()
-    finally:
-        loop.close()
+        loop.close(wait=True)  # here, where Ctrl-C is heard, and not when Python ends
+    except BaseException:
+        loop.kill()
+        raise
     runs = list({run.key: run for source in sources for run in source.runs}.values())
     records = [store.get(run.key) for run in runs]
     failed = sum(record is not None and record["status"] == "failed" for record in records)
     return Outcome(runs, loop.new, failed, interrupted)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach, also before they can say so themselves.
+
+    They inherit what is blocked. A signal that comes meanwhile waits for this process.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Loop:
@@ -134,10 +162,17 @@ class _Loop:
             return True
         return False
 
-    def close(self) -> None:
-        """Let the workers go."""
+    def close(self, *, wait: bool = False) -> None:
+        """Let the workers go; or see them off."""
         if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor.shutdown(wait=wait, cancel_futures=True)
+
+    def kill(self) -> None:
+        """End the workers with what they do."""
+        if isinstance(self._executor, _Pool):
+            self._executor.kill_workers()
+        else:
+            self.close()
 
     def _collect(self) -> None:
         """Ask the sources until they have no more; what is known is told at once."""
@@ -168,7 +203,8 @@ class _Loop:
             if self._executor is None:
                 self._executor = self._make_executor()
             try:
-                future = self._executor.submit(self._run_one, queue[0])
+                with _deaf_children():
+                    future = self._executor.submit(self._run_one, queue[0])
             except BrokenProcessPool:  # it died just now: those that run will say so
                 if not self._running:
                     self.close()

@@ -354,7 +354,14 @@ def _stated_names(feature: Any) -> list[str] | None:
     """Names that a column of classes states, which counts as its owner's statement."""
     from datasets import ClassLabel
 
-    return list(feature.names) if isinstance(feature, ClassLabel) and feature.names else None
+    if not isinstance(feature, ClassLabel) or not feature.names:
+        return None
+    if isinstance(feature.names, str):  # the library takes its characters for names
+        raise DatasetError(
+            f"the data set states its class names as the text {feature.names!r}, where a list is "
+            "meant: correct the README.md of its folder."
+        )
+    return list(feature.names)
 
 
 def _as_stored(rows: Any, columns: list[str]) -> Any:

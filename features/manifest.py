@@ -85,8 +85,8 @@ class CacheDescription:
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} must be a bool, got {getattr(self, name)!r}.")
         names = self.class_names
-        if names is not None and not all(isinstance(name, str) for name in names):
-            raise ValueError("class_names must be strings.")
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names or ()):
+            raise ValueError("class_names must be a list of strings.")
 
     def differences(self, other: "CacheDescription") -> list[str]:
         """Where two descriptions differ, as ``key (this, that)``; a data set's name may."""
@@ -185,6 +185,8 @@ class Manifest:
     def _parse(cls, body: dict[str, Any]) -> "Manifest":
         names = body["class_names"]
         fields = {key: body[key] for key in CacheDescription.__dataclass_fields__}
+        if isinstance(names, str):  # its characters would be taken for names
+            raise TypeError("class_names")
         fields["class_names"] = None if names is None else tuple(names)
         shards = tuple(Shard(s["file"], s["rows"], s["sha256"]) for s in body["shards"])
         for index, shard in enumerate(shards):

@@ -224,6 +224,54 @@ def test_ctrl_c_waits_for_what_runs_and_keeps_it(tmp_path):
     assert not outcome.interrupted and outcome.new == 6
 
 
+def sleep_for_long(spec):
+    time.sleep(600)
+
+
+def test_a_second_ctrl_c_leaves_no_worker(tmp_path, monkeypatch):
+    def interrupted_wait(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeping, "partial", lambda *_: sleep_for_long)
+    monkeypatch.setattr(sweeping, "wait", interrupted_wait)
+    pools = []
+
+    def pool():
+        pools.append(process_pool(2, 1))
+        return pools[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        go(config(), tmp_path, workers=2, make_executor=pool)
+    assert len(pools) == 1 and not pools[0]._processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runs_that_end_first", [0, 1, 2])
+def test_ctrl_c_at_any_moment_ends_as_documented_and_leaves_no_process(
+    study, tmp_path, runs_that_end_first
+):
+    words = ["methods=[fc,ls]", "epsilons=1", "seeds=1", "ceiling=false", "--workers", "2"]
+    command = [str(Path(sys.executable).with_name("dpfc")), "sweep", str(study), *words]
+    command += ["--out", str(tmp_path)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    time.sleep(0 if runs_that_end_first else 3)
+    first = [process.stderr.readline() for _ in range(runs_that_end_first)]
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (0, 130), errors
+    assert "Traceback" not in "".join(first) + errors
+    with pytest.raises(ProcessLookupError):
+        for _ in range(50):  # until its zombies are gone
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+
+
 # -- the command ---------------------------------------------------------------------
 
 YAML = """\

@@ -98,6 +98,12 @@ def test_other_columns_are_read_where_they_are_named(saved):
         open_dataset(f"hf:{saved}", class_names=["cat", "owl"])
 
 
+def test_class_names_that_are_one_text_are_not_taken_letter_by_letter(tmp_path):
+    kind = {"text": hub.Value("string"), "label": hub.ClassLabel(names="0123456789")}
+    with pytest.raises(DatasetError, match="class names as the text '0123456789'"):
+        open_dataset(save(tmp_path, {"text": ["a", "b"], "label": [0, 9]}, kind))
+
+
 def test_only_names_that_the_source_states_reach_the_manifest(tmp_path, saved, fake_backbone):
     derived = open_dataset(save(tmp_path, {"text": ["a", "b"], "label": ["sad", "glad"]}))
     assert derived.class_names == ["glad", "sad"] and derived.class_names_from_labels
