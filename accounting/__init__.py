@@ -13,7 +13,9 @@ from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_
 from dpfc.accounting.ledger import (
     Budget,
     BudgetExceeded,
+    LedgerCheck,
     LedgerError,
+    ModelFile,
     PrivacyLedger,
     Remaining,
     Spend,
@@ -31,7 +33,9 @@ from dpfc.accounting.statements import PrivacyStatement, ReleaseRecord, make_sta
 __all__ = [
     "Budget",
     "BudgetExceeded",
+    "LedgerCheck",
     "LedgerError",
+    "ModelFile",
     "PlannedRelease",
     "PrivacyLedger",
     "PrivacyPlan",

@@ -8,6 +8,10 @@ from typing import Final, Literal
 
 ACCOUNTANTS: Final = ("exact", "pld", "rdp")
 NEIGHBORING_RELATIONS: Final = ("add_or_remove_one", "replace_one")
+# Why a run is not private whose noise comes from a seed.
+SEEDED: Final = (
+    "random_state was given: anyone who knows the seed can remove the noise; do not publish"
+)
 
 Closed = Literal["neither", "left", "right", "both"]
 
@@ -46,6 +50,13 @@ def check_int(name: str, value: object, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
         raise ValueError(f"{name} must be an int in [{low}, inf), got {value!r}.")
     return int(value)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return `value`, or raise when it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")
+    return value
 
 
 def check_name(value: object) -> str:

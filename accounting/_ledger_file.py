@@ -1,4 +1,4 @@
-"""The ledger's SQLite file: its tables, and transactions that keep what they acknowledge.
+"""The ledger's SQLite file: transactions that keep what they acknowledge.
 
 Every operation opens a connection of its own, so that nothing is shared between threads,
 forked processes or pickled objects. The file is only ever touched through SQLite: closing
@@ -7,61 +7,28 @@ it in any other way would drop the locks that another thread of the process hold
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LedgerError", "reading", "writing"]
+from dpfc.accounting._ledger_chain import chain_problem, seal
+from dpfc.accounting._ledger_schema import (
+    APPLICATION_ID,
+    FORMAT,
+    FORMATS,
+    create_tables,
+    fill_in_tables,
+    schema_problem,
+    upgrade_tables,
+)
 
-# "dpfc" in ASCII, where SQLite keeps a number for the application that owns the file.
-APPLICATION_ID: Final = int.from_bytes(b"dpfc", "big")
-FORMAT: Final = 1
+__all__ = ["LedgerError", "damage_named", "one_line", "reading", "writing"]
+
+_LONGEST: Final = 300
 BUSY_SECONDS: Final = 60.0
-
-# Tables with the columns that are unique; all are append-only.
-_TABLES: Final = {
-    "budgets": ("id", "dataset_key"),
-    "spends": ("id",),
-    "statements": ("spend_id",),
-}
-_SCHEMA: Final = """
-CREATE TABLE budgets (
-    id INTEGER PRIMARY KEY,
-    dataset TEXT NOT NULL,
-    dataset_key TEXT NOT NULL UNIQUE,
-    epsilon REAL NOT NULL,
-    delta REAL NOT NULL,
-    neighboring_relation TEXT NOT NULL,
-    unit_of_privacy TEXT NOT NULL,
-    filter TEXT NOT NULL,
-    created_at TEXT NOT NULL
-);
-CREATE TABLE spends (
-    id INTEGER PRIMARY KEY,
-    budget_id INTEGER NOT NULL REFERENCES budgets (id),
-    purpose TEXT NOT NULL,
-    event TEXT NOT NULL,
-    cost TEXT NOT NULL,
-    made_at TEXT NOT NULL
-);
-CREATE TABLE statements (
-    spend_id INTEGER PRIMARY KEY REFERENCES spends (id),
-    statement TEXT NOT NULL
-);
-"""
-# INSERT OR REPLACE would delete what has the same unique key without a DELETE: the third
-# trigger refuses it.
-_TRIGGERS: Final = """
-CREATE TRIGGER {table}_update BEFORE UPDATE ON {table}
-BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;
-CREATE TRIGGER {table}_delete BEFORE DELETE ON {table}
-BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;
-CREATE TRIGGER {table}_replace BEFORE INSERT ON {table}
-WHEN EXISTS (SELECT 1 FROM {table} WHERE {same_key})
-BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;
-"""
 
 _REASONS: Final = {
     sqlite3.SQLITE_BUSY: f"is locked by another process for more than {BUSY_SECONDS:g} s; try "
@@ -94,8 +61,11 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         When there is no ledger at `path`, or it cannot be read.
     """
     with _connect(path, "rw") as connection:
+        connection.execute("PRAGMA temp_store = MEMORY")  # of tables that an old format lacks
         connection.execute("BEGIN")
-        _check_file(path, connection)
+        version = _check_file(path, connection)
+        if version != FORMAT:
+            fill_in_tables(connection, version)
         yield connection
 
 
@@ -103,7 +73,8 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 def writing(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
     """Change the ledger: all of it, durably, when the block ends, and nothing if it raises.
 
-    Only one process at a time is inside such a block; others wait.
+    Only one process at a time is inside such a block; others wait. A file of an earlier
+    format becomes one of the newest. What the block wrote is chained before it is stored.
 
     Parameters
     ----------
@@ -124,10 +95,24 @@ def writing(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("BEGIN IMMEDIATE")
         if create and _is_empty(connection):
-            _create_tables(connection)
-        _check_file(path, connection)
+            create_tables(connection)
+            _add_origin(connection)
+            seal(connection)
+        version = _check_file(path, connection)
+        if version != FORMAT:
+            upgrade_tables(connection, version)
+            _add_origin(connection)
         yield connection
+        # What an earlier format left in the file is chained as it was found: from here on it
+        # cannot change.
+        with damage_named(path, "a record"):
+            seal(connection)
         connection.execute("COMMIT")
+
+
+def _add_origin(connection: sqlite3.Connection) -> None:
+    """Give the chain a beginning that no other ledger has."""
+    connection.execute("INSERT INTO origins (id, salt) VALUES (1, ?)", (secrets.token_hex(32),))
 
 
 @contextmanager
@@ -137,6 +122,8 @@ def _connect(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
         raise LedgerError(f"ledger {path} does not exist; make it with: dpfc budget create {path}")
     if path.is_dir():
         raise LedgerError(f"ledger {path} is a folder: name a file in it.")
+    if path.exists() and not path.is_file():
+        raise LedgerError(f"{path} is not a ledger: it is a pipe or a device, not a file.")
     connection = None
     try:
         connection = sqlite3.connect(
@@ -145,6 +132,8 @@ def _connect(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
         yield connection
     except sqlite3.Error as error:
         raise LedgerError(f"ledger {path} {_reason(error)}.") from error
+    except UnicodeError as error:
+        raise LedgerError(f"ledger {path} {_REASONS[sqlite3.SQLITE_CORRUPT]}.") from error
     finally:
         if connection is not None:
             connection.close()
@@ -153,32 +142,21 @@ def _connect(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 def _reason(error: sqlite3.Error) -> str:
     # The low byte is the kind of error; the rest tells where it happened.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    return _REASONS.get(code, f"cannot be used: {error}")
+    return _REASONS.get(code, f"cannot be used: {one_line(error)}")
 
 
 def _is_empty(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,))
 
 
-def _create_tables(connection: sqlite3.Connection) -> None:
-    triggers = [
-        _TRIGGERS.format(table=table, same_key=" OR ".join(f"{key} = NEW.{key}" for key in keys))
-        for table, keys in _TABLES.items()
-    ]
-    # executescript would commit what is open; statements run one by one in the transaction.
-    statement = ""
-    for line in "".join([_SCHEMA, *triggers]).splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            connection.execute(statement)
-            statement = ""
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {FORMAT}")
+def _format_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _check_file(path: Path, connection: sqlite3.Connection) -> None:
+def _check_file(path: Path, connection: sqlite3.Connection) -> int:
+    """Return the format of a ledger that is as a ledger wrote it; refuse any other file."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = _format_of(connection)
     if application != APPLICATION_ID:
         if _is_empty(connection):
             raise LedgerError(
@@ -188,11 +166,51 @@ def _check_file(path: Path, connection: sqlite3.Connection) -> None:
             f"{path} is not a ledger: it is an SQLite file of another program "
             f"(application_id {application}, a ledger has {APPLICATION_ID})."
         )
-    if version != FORMAT:
+    if version not in FORMATS:
+        known = " and ".join(map(str, FORMATS))
         raise LedgerError(
-            f"ledger {path} has format {version}, and this version of dpfc reads {FORMAT}: "
+            f"ledger {path} has format {version}, and this version of dpfc reads {known}: "
             "install the version that wrote it."
         )
     # Reading a broken page may lose rows without an error: a spend, say.
-    if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+    if connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
         raise LedgerError(f"ledger {path} {_REASONS[sqlite3.SQLITE_CORRUPT]}.")
+    problem = schema_problem(connection, version)
+    if problem is not None:
+        raise _changed(path, problem)
+    if version == FORMAT:
+        with damage_named(path, "its chain"):
+            problem = chain_problem(connection)
+        if problem is not None:
+            raise _changed(path, problem)
+    return version
+
+
+def _changed(path: Path, problem: str) -> LedgerError:
+    return LedgerError(
+        f"ledger {path} is damaged at {problem}. It was changed by something that is no ledger, "
+        "or by a bad disk: ask its owner for a backup that holds every spend."
+    )
+
+
+@contextmanager
+def damage_named(path: Path, what: str) -> Iterator[None]:
+    """Say which record of the ledger cannot be read.
+
+    Raises
+    ------
+    LedgerError
+        In place of what reading a malformed record raises; one line.
+    """
+    try:
+        yield
+    except LedgerError:
+        raise
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise LedgerError(f"ledger {path} is damaged at {what}: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's words without line breaks, cut where they get long."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import hmac
 import json
 import math
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, Context
@@ -20,7 +20,7 @@ import dp_accounting
 
 from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_float
 from dpfc.accounting._events import UnsupportedEventError
-from dpfc.accounting._ledger_file import LedgerError
+from dpfc.accounting._ledger_file import LedgerError, damage_named
 from dpfc.accounting.filters import Cost, PrivacyFilter, filter_from_json, make_filter
 from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
 
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 _MAX_TEXT = 200
 _DIGITS = 6
-# Relative, of delta: far above the rounding of another machine, far below what matters.
+# Relative, of delta: far above the rounding of another machine, far below what matters. A
+# filter that allows less keeps the promise, but no ledger makes one that allows much less.
 _FILTER_TOLERANCE = 1e-6
+_FILTER_SLACK = 1e-2
 # Code points that are printable and yet not seen: joiners, fillers and variation selectors.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
@@ -69,6 +71,14 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class ModelFile:
+    """A file that a spend paid for: its name, and the SHA-256 of its bytes in hexadecimal."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Spend:
     """One record of the ledger.
 
@@ -88,6 +98,14 @@ class Spend:
         a renyi filter. Bookkeeping, not a claim.
     statement : PrivacyStatement or None
         What ran; None for a process that ended before, whose spend counts all the same.
+    stated_purpose, made_by : str or None
+        What it was for and who made it, in the words of whoever spent.
+    token : str or None
+        What the fit that paid is known by; unique in the budget.
+    not_private : str or None
+        Why what it paid for is not private, as known before its noise was drawn.
+    model : ModelFile or None
+        The file that was written of it.
     """
 
     id: int
@@ -97,6 +115,17 @@ class Spend:
     made_at: str
     share_of_budget: float
     statement: PrivacyStatement | None
+    stated_purpose: str | None = None
+    made_by: str | None = None
+    token: str | None = None
+    not_private: str | None = None
+    model: ModelFile | None = None
+
+    @property
+    def reasons_not_private(self) -> list[str]:
+        """Why this spend voids the budget's claim; empty when it does not."""
+        said = [] if self.statement is None else list(self.statement.reasons_not_private)
+        return said or ([] if self.not_private is None else [self.not_private])
 
 
 @dataclass(frozen=True)
@@ -111,17 +140,39 @@ class Remaining:
     epsilon : float in [0, inf)
         The same as an epsilon at the budget's delta, rounded down: one more full-batch fit
         with exactly this target is accepted. 0 when exhausted.
+    reasons_not_private : tuple of str
+        Spends that void the claim of the whole budget, and why; empty when none does.
     """
 
     spent_share: float
     mu: float
     epsilon: float
+    reasons_not_private: tuple[str, ...] = ()
 
     @property
     def epsilon_text(self) -> str:
         """Epsilon in six digits, never more than it is: a fit with this number is accepted."""
         context = Context(prec=_DIGITS, rounding=ROUND_FLOOR)
         return f"{context.create_decimal_from_float(self.epsilon).normalize(context)}"
+
+
+@dataclass(frozen=True)
+class LedgerCheck:
+    """What `PrivacyLedger.verify` found in a ledger that is as it was written.
+
+    Attributes
+    ----------
+    n_budgets, n_spends : int
+    head : str or None
+        Hash of the last record; None for a file that no version with a chain wrote to.
+    added_since : int or None
+        Records after the head that was given; None when none was.
+    """
+
+    n_budgets: int
+    n_spends: int
+    head: str | None
+    added_since: int | None
 
 
 def check_text(name: str, value: object) -> str:
@@ -169,44 +220,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def cost_to_json(cost: Cost) -> str:
-    """Write a cost; floats keep every bit."""
-    return json.dumps(["inf" if number == math.inf else number for number in cost])
-
-
-def cost_from_json(text: str, length: int) -> Cost:
-    """Read what `cost_to_json` wrote.
-
-    Raises
-    ------
-    ValueError
-        When it is anything else, or not `length` numbers.
-    """
-    numbers = json.loads(text)
-    if not isinstance(numbers, list) or len(numbers) != length:
-        raise ValueError(f"expected a list of {length} costs, got {text!r}")
-    return tuple(
-        math.inf if number == "inf" else check_float("cost", number, 0, math.inf, closed="left")
-        for number in numbers
-    )
-
-
-@contextmanager
-def damage_named(path: Path, what: str) -> Iterator[None]:
-    """Say which record of the ledger cannot be read.
-
-    Raises
-    ------
-    LedgerError
-        In place of what reading a malformed record raises.
-    """
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise LedgerError(f"ledger {path} is damaged at {what}: {error}") from error
-
-
-def remaining_of(budget: Budget, costs: Sequence[Cost]) -> Remaining:
+def remaining_of(
+    budget: Budget, costs: Sequence[Cost], reasons_not_private: Sequence[str] = ()
+) -> Remaining:
     """What is left of `budget` after spends of `costs`."""
     spent = min(1.0, math.fsum(budget.filter.shares(costs)))
     mu = budget.filter.remaining_mu(costs)
@@ -216,7 +232,7 @@ def remaining_of(budget: Budget, costs: Sequence[Cost]) -> Remaining:
     while epsilon > 0 and not budget.filter.accepts_mu(gaussian_mu(epsilon, budget.delta), costs):
         epsilon = epsilon * (1 - step) if step < 1 else 0.0
         step *= 2
-    return Remaining(spent, mu, epsilon)
+    return Remaining(spent, mu, epsilon, tuple(reasons_not_private))
 
 
 _SELECT_BUDGETS = (
@@ -264,10 +280,47 @@ def find_budget(connection: sqlite3.Connection, path: Path, dataset: str) -> tup
     return row[0], _budget_of(path, row)
 
 
+def enumerate_budgets(connection: sqlite3.Connection, path: Path) -> list[tuple[int, Budget]]:
+    """Row number and budget of each, in the order of creation."""
+    rows = connection.execute(f"{_SELECT_BUDGETS} ORDER BY id").fetchall()
+    return [(row[0], _budget_of(path, row)) for row in rows]
+
+
 def read_budgets(connection: sqlite3.Connection, path: Path) -> list[Budget]:
     """Every budget, in the order of creation."""
-    rows = connection.execute(f"{_SELECT_BUDGETS} ORDER BY id").fetchall()
-    return [_budget_of(path, row) for row in rows]
+    return [budget for _, budget in enumerate_budgets(connection, path)]
+
+
+def add_fingerprint(connection: sqlite3.Connection, number: int, fingerprint: str) -> None:
+    """Remember that rows of `fingerprint` spend from budget `number`."""
+    digest = _digest(connection, fingerprint)
+    query = "SELECT 1 FROM fingerprints WHERE budget_id = ? AND digest = ?"
+    if connection.execute(query, (number, digest)).fetchone() is None:
+        connection.execute(
+            "INSERT INTO fingerprints (budget_id, digest) VALUES (?, ?)", (number, digest)
+        )
+
+
+def other_names(connection: sqlite3.Connection, number: int, fingerprint: str) -> list[str]:
+    """Names of other budgets that rows of `fingerprint` have spent from.
+
+    Empty too where the rows are known to spend from budget `number`: that was decided once.
+    """
+    query = (
+        "SELECT budgets.id, dataset FROM fingerprints JOIN budgets ON budgets.id = budget_id "
+        "WHERE digest = ? ORDER BY budgets.id"
+    )
+    known = connection.execute(query, (_digest(connection, fingerprint),)).fetchall()
+    if any(other == number for other, _ in known):
+        return []
+    return [name for _, name in known]
+
+
+def _digest(connection: sqlite3.Connection, fingerprint: str) -> str:
+    """Hash a fingerprint with the ledger's salt: two ledgers cannot be compared by it."""
+    row = connection.execute("SELECT salt FROM origins").fetchone()
+    salt = "" if row is None else str(row[0])
+    return hmac.new(salt.encode(), fingerprint.encode(), "sha256").hexdigest()
 
 
 def _budget_of(path: Path, row: Sequence[Any]) -> Budget:
@@ -279,19 +332,9 @@ def _budget_of(path: Path, row: Sequence[Any]) -> Budget:
         # SQLite has no checksums: a changed digit would go unseen, and the filter decides.
         if parsed.delta(epsilon) > delta * (1 + _FILTER_TOLERANCE):
             raise ValueError("its filter allows more than its epsilon and delta.")
+        if parsed.delta(epsilon) < delta * (1 - _FILTER_SLACK):
+            raise ValueError("its filter allows less than its epsilon and delta.")
     return Budget(dataset, epsilon, delta, relation, unit, created_at, parsed)
-
-
-def read_costs(
-    connection: sqlite3.Connection, path: Path, number: int, budget: Budget
-) -> list[Cost]:
-    """What every spend so far adds; summed afresh each time, and no sum is stored."""
-    query = "SELECT id, cost FROM spends WHERE budget_id = ? ORDER BY id"
-    costs = []
-    for spend_id, text in connection.execute(query, (number,)):
-        with damage_named(path, f"spend {spend_id}"):
-            costs.append(cost_from_json(text, len(budget.filter.limits)))
-    return costs
 
 
 def cost_of(budget: Budget, event: dp_accounting.DpEvent, neighboring_relation: str) -> Cost:

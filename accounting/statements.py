@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Self
 import dp_accounting
 from pydantic import Field, ValidationInfo, model_validator
 
+from dpfc.accounting._checks import SEEDED
 from dpfc.accounting._events import event_mu
 from dpfc.accounting.accountants import (
     ACCOUNTANTS,
@@ -345,9 +346,7 @@ def _reasons_not_private(plan: PrivacyPlan, seeded: bool) -> list[str]:
     if plan.target_epsilon == math.inf:
         reasons.append("epsilon is infinite: no noise was asked for and nothing is protected")
     if seeded:
-        reasons.append(
-            "random_state was given: anyone who knows the seed can remove the noise; do not publish"
-        )
+        reasons.append(SEEDED)
     return reasons
 
 

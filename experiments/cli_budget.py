@@ -21,6 +21,7 @@ _NOTE = (
     "The guarantee is the budget, however it is spent. What is spent so far is bookkeeping, not a "
     "claim."
 )
+_NO_HEAD = "none yet: an earlier version wrote this file, and the next write adds it"
 
 _Ledger = Annotated[Path, typer.Argument(metavar="LEDGER", help="Ledger: one SQLite file.")]
 _Dataset = Annotated[
@@ -198,6 +199,54 @@ def remaining(ledger: _Ledger, dataset: _Dataset, json: Json = False) -> None:
     print(f"One more full-batch fit may have ε = {left.epsilon_text}:")
     print(f"  {_fit_command(ledger, budget, left.epsilon_text)}")
     print(f"\n{_NOTE}")
+
+
+@budget_app.command()
+def head(ledger: _Ledger, json: Json = False) -> None:
+    """Print the hash of a ledger's last record, for its owner to keep elsewhere.
+
+    `dpfc budget verify --head` with it finds later whether anything was changed or removed since,
+    also by somebody who can write the whole file.
+
+    Example: dpfc budget head ledger.db
+    """
+    from dpfc.accounting.ledger import PrivacyLedger
+
+    found = PrivacyLedger(ledger).head()
+    if json:
+        print_json({"command": "budget head", "ledger": str(ledger), "head": found})
+    else:
+        print(found or _NO_HEAD)
+
+
+@budget_app.command()
+def verify(
+    ledger: _Ledger,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="HEX", help="What `dpfc budget head` printed earlier."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read all of a ledger, compute its costs again, and compare it with a head kept elsewhere.
+
+    Any use of a ledger finds a record that was changed. A chain that was made anew by somebody who
+    can write the file, or an older copy that was put back, is found with --head only.
+
+    Example: dpfc budget verify ledger.db
+    """
+    from dpfc.accounting.ledger import PrivacyLedger
+
+    check = PrivacyLedger(ledger).verify(head)
+    if json:
+        found = {"budgets": check.n_budgets, "spends": check.n_spends, "head": check.head}
+        report = {"command": "budget verify", "ledger": str(ledger), **found}
+        print_json({**report, "added_since": check.added_since})
+        return
+    print(f"{ledger} is as it was written: {check.n_budgets} budgets, {check.n_spends} spends.")
+    if check.added_since is not None:
+        print(f"Records added since the head that you gave: {check.added_since}.")
+    print(f"Head: {check.head or _NO_HEAD}")
 
 
 budget_app.command()(calibrate)

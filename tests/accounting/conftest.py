@@ -1,5 +1,9 @@
 """A ledger with one budget, and events to spend."""
 
+import contextlib
+import sqlite3
+from pathlib import Path
+
 import dp_accounting
 import pytest
 from hypothesis import settings
@@ -20,6 +24,19 @@ def ledger(tmp_path):
     ledger = PrivacyLedger(tmp_path / "ledger.db")
     ledger.create_budget("ward", epsilon=1.0, delta=1e-5, unit_of_privacy="one patient")
     return ledger
+
+
+@pytest.fixture
+def from_before(tmp_path):
+    """A ledger as the version wrote it that knew no chain: "ward" with spends 1 and 2.
+
+    Spend 2 has the statement of a seeded run. "Station 7" has a renyi filter, and spend 3.
+    """
+    path = tmp_path / "before.db"
+    script = Path(__file__).parent / "files" / "ledger-format-1.sql"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script.read_text())
+    return PrivacyLedger(path)
 
 
 @pytest.fixture

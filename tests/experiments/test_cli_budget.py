@@ -248,6 +248,18 @@ def test_what_the_documentation_shows_runs_in_order(dpfc, write_cache, tmp_path,
     assert purposes == ["fit DPFCClassifier", "count of stays"]
 
 
+def test_a_head_that_the_owner_kept_is_compared(dpfc, fit, ledger_path):
+    kept = dpfc("budget", "head", ledger_path).out.strip()
+    assert re.fullmatch("[0-9a-f]{64}", kept)
+    assert fit("--epsilon", 1).code == 0
+    done = dpfc("budget", "verify", ledger_path, "--head", kept)
+    assert (done.code, done.err) == (0, "")
+    assert "as it was written: 1 budgets, 1 spends." in plain(done.out)
+    assert "Records added since the head that you gave: 2." in plain(done.out)
+    done = dpfc("budget", "verify", ledger_path, "--head", "0" * 64)
+    assert done.code == 1 and "never had the head" in plain(done.err)
+
+
 def test_without_a_command_the_group_shows_its_help(dpfc):
     done = dpfc("budget")
     assert done.code == 0

@@ -107,6 +107,8 @@ COMMANDS = {
     "budget show": "budget show ledger.db",
     "budget history": "budget history ledger.db --dataset d",
     "budget remaining": "budget remaining ledger.db --dataset d",
+    "budget head": "budget head ledger.db",
+    "budget verify": "budget verify ledger.db",
     "budget calibrate": "budget calibrate --epsilon 1",
     "budget calibrate --method": "budget calibrate --epsilon 1 --method ls",
 }
