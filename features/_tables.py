@@ -1,8 +1,8 @@
 """Tables read row by row: CSV, TSV, JSONL and Parquet, each in bounded memory."""
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,36 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dpfc.features._csv_rows import csv_header, csv_rows, looks_like_names, opened
 from dpfc.features.exceptions import DatasetError
 
-__all__ = ["json_records", "parquet_batches", "parquet_schema", "table_columns", "table_rows"]
+__all__ = [
+    "column_named",
+    "json_records",
+    "parquet_batches",
+    "parquet_schema",
+    "shown_columns",
+    "table_columns",
+    "table_rows",
+]
+
+_JSON_SUFFIXES = (".jsonl", ".ndjson")
 
 _BATCH_ROWS = 256
+# More are values in the place of names, and would fill the memory.
+_MAX_FIELDS = 10_000
 # Row groups can be large; with a buffer they are streamed.
 _BUFFER_BYTES = 1 << 20
 
 
-def table_columns(path: Path) -> list[str]:
-    """Names of a table's columns; of a JSONL file, the fields of its first record.
+def table_columns(path: Path, *, header: bool = True) -> list[str]:
+    """Names of a table's columns; of a JSONL file, the fields of all its records.
+
+    Parameters
+    ----------
+    path : Path
+    header : bool
+        Whether the first line of a CSV or TSV names the columns; else they are 1, 2, ….
 
     Raises
     ------
@@ -30,16 +49,38 @@ def table_columns(path: Path) -> list[str]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         names = list(parquet_schema(path)[0].names)
-    elif suffix in (".jsonl", ".ndjson"):
-        names = next((list(record) for record in json_records(path)), [])
+    elif suffix in _JSON_SUFFIXES:
+        names = _json_fields(path)
     else:
-        names = next(_csv_lines(path), [])
+        names = csv_header(path, header=header)
     if len(set(names)) < len(names):
-        raise DatasetError(f"{path} names a column twice; its columns are {', '.join(names)}.")
+        raise DatasetError(f"{path} names a column twice; {shown_columns(path, names)}.")
     return names
 
 
-def table_rows(path: Path, columns: Sequence[str], start: int = 0) -> Iterator[tuple[Any, ...]]:
+def shown_columns(path: object, names: Sequence[str]) -> str:
+    """A table's columns for a message, unless they look like a row: values are never shown."""
+    is_csv = isinstance(path, Path) and path.suffix.lower() in (".csv", ".tsv")
+    numbered = [str(i + 1) for i in range(len(names))]
+    if is_csv and list(names) != numbered and not looks_like_names(Path(str(path))):
+        return (
+            "its first line looks like values, not like names: if it has no header, say so with "
+            "header=False and name columns by their number, from 1"
+        )
+    return f"its columns are {', '.join(names)}"
+
+
+def column_named(names: Sequence[str], wanted: str) -> str | None:
+    """The column of a name, or the only one that differs in capitals and blanks; None if none."""
+    if wanted in names:
+        return wanted
+    near = [name for name in names if name.strip().casefold() == wanted.strip().casefold()]
+    return near[0] if len(near) == 1 else None
+
+
+def table_rows(
+    path: Path, columns: Sequence[str], start: int = 0, *, header: bool = True
+) -> Iterator[tuple[Any, ...]]:
     """Yield the values of some columns from row `start` on.
 
     Parameters
@@ -50,6 +91,8 @@ def table_rows(path: Path, columns: Sequence[str], start: int = 0) -> Iterator[t
         Names that `table_columns` gave. A field that a JSONL record lacks is None.
     start : int
         Rows to leave out.
+    header : bool
+        As for `table_columns`.
 
     Raises
     ------
@@ -60,15 +103,36 @@ def table_rows(path: Path, columns: Sequence[str], start: int = 0) -> Iterator[t
     if suffix == ".parquet":
         for batch in parquet_batches(path, columns, start):
             yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
-    elif suffix in (".jsonl", ".ndjson"):
+    elif suffix in _JSON_SUFFIXES:
         for record in islice(json_records(path), start, None):
             yield tuple(record.get(name) for name in columns)
     else:
-        lines = _csv_lines(path)
-        header = next(lines, [])
-        places = [header.index(name) for name in columns]
-        for line in islice(lines, start, None):
+        names = csv_header(path, header=header)
+        places = [names.index(name) for name in columns]
+        for line in islice(csv_rows(path, header=header), start, None):
             yield tuple(line[place] for place in places)
+
+
+def _json_fields(path: Path) -> list[str]:
+    """Fields of all records: one without a label must not hide those of the others."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}.") from error
+    return list(_found_fields(path, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=256)
+def _found_fields(path: Path, size: int, changed: int) -> tuple[str, ...]:
+    """Once for each state of a file."""
+    fields: dict[str, None] = {}
+    for record in json_records(path):
+        fields.update(dict.fromkeys(record))
+        if len(fields) > _MAX_FIELDS:
+            raise DatasetError(
+                f"the records of {path} have more than {_MAX_FIELDS:,} different fields."
+            )
+    return tuple(fields)
 
 
 def parquet_schema(path: Path) -> tuple[pa.Schema, int]:
@@ -122,7 +186,7 @@ def json_records(path: Path) -> Iterator[dict[str, Any]]:
     DatasetError
         If a line is not one JSON object in UTF-8; the message names the line.
     """
-    with _opened(path, "rb") as file:
+    with opened(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
@@ -137,38 +201,3 @@ def json_records(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(record, dict):
                 raise DatasetError(f"line {number} of {path} must hold one JSON object.")
             yield record
-
-
-def _csv_lines(path: Path) -> Iterator[list[str]]:
-    """Yield header and rows, all of the header's width; empty lines are skipped."""
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    row, width = -1, None
-    with _opened(path, "r", encoding="utf-8-sig", newline="") as file:
-        try:
-            for line in csv.reader(file, delimiter=delimiter, strict=True):
-                if not line:
-                    continue
-                width = width or len(line)
-                if len(line) != width:
-                    raise DatasetError(
-                        f"row {row} of {path} has {len(line)} fields, the header {width}: "
-                        "quote texts that hold the delimiter."
-                    )
-                yield line
-                row += 1
-        except UnicodeDecodeError:
-            raise DatasetError(
-                f"{path} is not UTF-8 at or after row {max(row, 0)}: convert it."
-            ) from None
-        except csv.Error as error:
-            raise DatasetError(
-                f"{path} is not well-formed after row {row} ({error}): look for a quote that is "
-                "not closed."
-            ) from None
-
-
-def _opened(path: Path, mode: str, **options: Any) -> Any:
-    try:
-        return path.open(mode, **options)
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}.") from error

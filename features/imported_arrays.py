@@ -18,6 +18,9 @@ _FEATURES = {"X", "features", "embeddings", "embedding", "vectors"}
 _LABELS = {"y", "labels", "label"}
 _IDS = {"ids", "id"}
 _CLASS_NAMES = "class_names"
+# Kinds of dtype. Whether a float is whole is seen when labels are read.
+_ID_KINDS = "iuU"
+LABEL_KINDS = "iufbU"
 _VERSIONS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -128,9 +131,9 @@ class NpzFile:
 
         shape, _, dtype = header(self._features)
         check_array(self._what(self._features), shape, dtype)
-        for name in self._others.values():
+        for key, name in self._others.items():
             other, _, dtype = header(name)
-            check_column(self._what(name), other, dtype)
+            check_column(self._what(name), other, dtype, _ID_KINDS if key == "ids" else LABEL_KINDS)
             if other[0] != shape[0]:
                 raise DatasetError(
                     f"{self._what(name)} has {other[0]} rows, {self._features!r} has {shape[0]}: "
@@ -185,17 +188,19 @@ def check_array(what: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> N
         )
 
 
-def check_column(what: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse an array that can be neither labels nor ids.
+def check_column(
+    what: str, shape: tuple[int, ...], dtype: np.dtype[Any], kinds: str = LABEL_KINDS
+) -> None:
+    """Refuse an array that cannot be labels or, by their `kinds`, ids.
 
     Raises
     ------
     DatasetError
-        If it has not one dimension, or holds neither integers nor strings.
+        If it has not one dimension, or holds neither numbers (for ids: integers) nor strings.
     """
     if len(shape) != 1:
         raise DatasetError(f"{what} has {len(shape)} dimensions: it needs one. Write it flat.")
-    if dtype.kind not in "iuU":
+    if dtype.kind not in kinds:
         raise DatasetError(f"{what} holds {dtype.name}: it must hold integers or strings.")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc.features._labels import Labels, read_labels
-from dpfc.features._tables import table_columns, table_rows
+from dpfc.features._tables import column_named, table_columns, table_rows
 from dpfc.features.datasets import TABLE_SUFFIXES, row_id
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.imported_arrays import check_column, open_npy
@@ -19,6 +19,8 @@ __all__ = ["LABEL_SUFFIXES", "LabelFile", "read_label_file"]
 
 LABEL_SUFFIXES = (".npy", ".txt", *TABLE_SUFFIXES)
 _CHUNK_ROWS = 4096
+_SEPARATORS = "\t;,|"
+_COMPARED_LINES = 1000
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class LabelFile:
         Returns
         -------
         codes : ndarray of int32, shape (n,)
-            In the rows' order; -1 for a row that has no label.
+            In the rows' order; -1 for a row that the file does not name, or has no label for.
         unused : ndarray of int64
             Positions of labels that no row has.
 
@@ -72,10 +74,13 @@ class LabelFile:
         return codes, np.flatnonzero(unused)
 
 
-def read_label_file(path: Path, columns: Columns, class_names: list[str] | None) -> LabelFile:
+def read_label_file(
+    path: Path, columns: Columns, class_names: list[str] | None, *, skip_missing: bool = False
+) -> LabelFile:
     """Read a file of labels: ``.npy``, ``.txt`` with one a line, or a table.
 
-    A table with ids beside the labels (``id``, or one of `RECORD_IDS`) is matched by them.
+    A table with ids beside the labels (``id``, or one of `RECORD_IDS`) is matched by them. With
+    `skip_missing`, a missing label becomes -1.
 
     Raises
     ------
@@ -88,28 +93,32 @@ def read_label_file(path: Path, columns: Columns, class_names: list[str] | None)
             f"{path} is of no kind that is read as labels: {', '.join(LABEL_SUFFIXES)}."
         )
     if suffix in TABLE_SUFFIXES:
-        return _read_table(path, columns, class_names)
+        return _read_table(path, columns, class_names, skip_missing)
     if columns.label is not None:
         raise DatasetError(
             f"{path} has no column {columns.label!r} (label_column): it is no table."
         )
     values = _array_values(path) if suffix == ".npy" else _lines(path)
     describe = row_id if suffix == ".npy" else lambda row: f"line {row + 1}"
-    return LabelFile(path, read_labels(values, str(path), class_names, describe), None)
+    labels = read_labels(values, str(path), class_names, describe, skip_missing=skip_missing)
+    return LabelFile(path, labels, None)
 
 
-def _read_table(path: Path, columns: Columns, class_names: list[str] | None) -> LabelFile:
+def _read_table(
+    path: Path, columns: Columns, class_names: list[str] | None, skip_missing: bool
+) -> LabelFile:
     names = table_columns(path)
-    label = columns.label or ("label" if "label" in names else None)
-    if label is None and len(names) == 1:
+    label = column_named(names, columns.label or "label")
+    if label is None and columns.label is None and len(names) == 1:
         label = names[0]
-    if label is None or label not in names:
+    if label is None:
         # Not which columns there are: without a header they would be labels.
         raise DatasetError(
-            f"the first line of {path} names no column {label or 'label'!r}: write a header, or "
-            "name the column of the labels with label_column."
+            f"the first line of {path} names no column {columns.label or 'label'!r}: write a "
+            "header, such as id,label, or name the column of the labels with label_column."
         )
-    usual = [name for name in (columns.id, *RECORD_IDS) if name in names and name != label]
+    ids = [column_named(names, name) for name in (columns.id, *RECORD_IDS) if name is not None]
+    usual = [name for name in ids if name is not None and name != label]
     digests = IdDigests() if usual else None
 
     def values() -> Iterator[object]:
@@ -118,7 +127,7 @@ def _read_table(path: Path, columns: Columns, class_names: list[str] | None) -> 
                 digests.add(id_text(ids[0], lambda row: f"{row_id(row)} of {path}", row))
             yield value
 
-    labels = read_labels(values(), str(path), class_names)
+    labels = read_labels(values(), str(path), class_names, skip_missing=skip_missing)
     repeated = None if digests is None else digests.first_repeated()
     if repeated is not None:
         raise DatasetError(
@@ -136,11 +145,24 @@ def _array_values(path: Path) -> Iterator[object]:
 
 
 def _lines(path: Path) -> Iterator[str]:
+    """One label a line; a table by another name is refused."""
+    counts: set[tuple[int, ...]] = set()
+    rows = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
             for line in file:
+                # Of the first lines, how often each holds each mark that could separate columns.
+                if rows < _COMPARED_LINES:
+                    counts.add(tuple(line.count(mark) for mark in _SEPARATORS))
+                rows += 1
                 yield line.rstrip("\n")
     except UnicodeDecodeError:
         raise DatasetError(f"{path} is not UTF-8: convert it.") from None
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}.") from error
+    same = [column for column in zip(*counts, strict=True) if len(set(column)) == 1]
+    if rows > 1 and any(column[0] for column in same):
+        raise DatasetError(
+            f"{path} should hold one label a line, but each line holds a separator, as in a table: "
+            "name it .csv or .tsv, with a header such as id,label."
+        )

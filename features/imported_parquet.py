@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dpfc.features._tables import parquet_batches, parquet_schema, table_columns
 from dpfc.features.exceptions import DatasetError
+from dpfc.features.imported_leaks import index_columns, refuse_suspects
 from dpfc.features.imported_rows import Columns, Rows, chosen_column, place_in
 from dpfc.features.parquet_images import stated_class_names
 
@@ -23,8 +24,14 @@ class ParquetFeatures:
     """Features, and labels and ids where they are, in a Parquet file.
 
     The features stand in one column of lists, of fixed or variable size, or in several columns of
-    numbers whose names share a beginning (``features_column="f*"``), in the file's order. Class
-    names come from the ``huggingface`` metadata.
+    numbers whose names share a beginning (``features_column="f*"``), in the file's order; the
+    label, the id and the index of a data frame are none of them. Class names come from the
+    ``huggingface`` metadata.
+
+    Attributes
+    ----------
+    taken : list of str or None
+        The columns of numbers, where the caller wrote a star.
 
     Raises
     ------
@@ -40,13 +47,17 @@ class ParquetFeatures:
         schema, rows = parquet_schema(path)
         if rows == 0:
             raise DatasetError(f"{path} holds no rows.")
-        self._features = self._choose_features(schema, columns.features)
         self._label = None
         if not columns.labels_apart:
             self._label = chosen_column(
                 path, "column", names, "label_column", columns.label, {"label"}
             )
         self._id = chosen_column(path, "column", names, "id_column", columns.id, {"id"})
+        self.taken: list[str] | None = None
+        if columns.features is not None and columns.features.endswith("*"):
+            self._features = self.taken = self._starred(schema, columns)
+        else:
+            self._features = self._choose_features(schema, columns)
         self.has_labels = self._label is not None
         self.has_ids = self._id is not None
         self.class_names = None if self._label is None else stated_class_names(schema, self._label)
@@ -66,18 +77,32 @@ class ParquetFeatures:
             yield Rows(place, X, ids, labels)
             start += batch.num_rows
 
-    def _choose_features(self, schema: pa.Schema, wanted: str | None) -> list[str]:
-        if wanted is not None and wanted.endswith("*"):
-            found = [name for name in schema.names if name.startswith(wanted[:-1])]
-            for name in found:
-                self._check(name, schema.field(name).type)
-            if not found:
-                raise DatasetError(
-                    f"{self.path} has no column that starts with {wanted[:-1]!r} (features_column)."
-                )
-            return found
+    def _starred(self, schema: pa.Schema, columns: Columns) -> list[str]:
+        """Columns of numbers that start as wanted and are features."""
+        start = (columns.features or "")[:-1]
+        unknown = [name for name in columns.drop if name not in schema.names]
+        if unknown:
+            raise DatasetError(f"{self.path} has no column {unknown[0]!r} (drop).")
+        apart = {columns.label} if columns.label is not None else {"label"}
+        apart |= {self._label, self._id, *index_columns(schema), *columns.drop}
+        found = [n for n in schema.names if n.startswith(start) and n not in apart]
+        if not start:  # all columns: those of strings are not meant
+            found = [name for name in found if _is_number(schema.field(name).type)]
+        for name in found:
+            self._check(name, schema.field(name).type)
+        if not found:
+            raise DatasetError(
+                f"{self.path} has no column of numbers that starts with {start!r} "
+                "(features_column) and is no label, id or index."
+            )
+        refuse_suspects(self.path, found, labelled=self._label is not None)
+        return found
+
+    def _choose_features(self, schema: pa.Schema, columns: Columns) -> list[str]:
+        if columns.drop:
+            raise DatasetError("drop needs features_column='*': leave it away.")
         name = chosen_column(
-            self.path, "column", schema.names, "features_column", wanted, _FEATURES
+            self.path, "column", schema.names, "features_column", columns.features, _FEATURES
         )
         if name is None:
             raise DatasetError(
@@ -90,7 +115,7 @@ class ParquetFeatures:
         return [name]
 
     def _check(self, name: str, kind: pa.DataType) -> None:
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
+        if not _is_number(kind):
             raise DatasetError(
                 f"column {name!r} of {self.path} must hold numbers or lists of numbers, got {kind}."
             )
@@ -123,6 +148,10 @@ class ParquetFeatures:
         if column is not None:
             row += int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         return DatasetError(f"row {row} of {self.path} lacks features: fill it in or remove it.")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc.features._csv_rows import opened
 from dpfc.features._tables import json_records
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.imported_rows import BLOCK_ROWS, Columns, Rows, nth_line
@@ -141,13 +142,13 @@ class _Row:
 def open_records(paths: Sequence[Path], columns: Columns) -> list[RecordFile]:
     """Open JSONL files of one service.
 
-    Which fields hold ids and labels is read off the first record that holds an embedding:
-    the first of `RECORD_IDS`, and ``label``. Fields inside others are named with dots.
+    Ids stand in the first of `RECORD_IDS` that the first record with an embedding has, labels in
+    ``label`` if any record has it. Fields inside others are named with dots.
 
     Raises
     ------
     DatasetError
-        If no record holds an embedding, or the first that does lacks a field that was named.
+        If no record holds an embedding, or no record has a field that was named.
     """
     for path in paths:
         for index, record in enumerate(json_records(path)):
@@ -155,16 +156,30 @@ def open_records(paths: Sequence[Path], columns: Columns) -> list[RecordFile]:
                 continue
             wanted = None if columns.labels_apart else columns.label
             for option, field in (("label_column", wanted), ("id_column", columns.id)):
-                if field is not None and field_of(record, field) is None:
+                if field is not None and not _any_has(paths, field):
                     raise DatasetError(
                         f"line {nth_line(path, index)} of {path} has no field {field!r} "
                         f"({option}); it has {', '.join(map(repr, record))}."
                     )
             row_id = columns.id or next((name for name in RECORD_IDS if name in record), None)
-            usual = _LABEL if _LABEL in record and not columns.labels_apart else None
-            label = wanted or usual
+            label = wanted
+            if label is None and not columns.labels_apart and _any_has(paths, _LABEL):
+                label = _LABEL
             return [RecordFile(path, columns.features, label, row_id) for path in paths]
     raise DatasetError(f"{paths[0]} holds no embedding: it is empty, or all requests have failed.")
+
+
+def _any_has(paths: Sequence[Path], field: str) -> bool:
+    """Whether any record has a field; one without a label must not hide those of the others."""
+    first = field.split(".")[0].encode() if field.isascii() else b""
+    for path in paths:
+        with opened(path, "rb") as file:
+            # Most records are sifted without being parsed, which takes far longer.
+            if not any(first in line for line in file):
+                continue
+        if any(field_of(record, field) is not None for record in json_records(path)):
+            return True
+    return False
 
 
 def field_of(record: dict[str, Any], name: str) -> Any:
@@ -189,7 +204,25 @@ def has_failed(record: dict[str, Any], features_field: str | None = None) -> boo
             return True
         node = node.get("response", node.get("body"))
     # Vertex AI leaves `status` empty where all went well.
-    return bool(record.get("status")) and vectors_in(record, features_field) is None
+    told = bool(record.get("status")) or _is_null(record, features_field)
+    return told and vectors_in(record, features_field) is None
+
+
+def _is_null(record: dict[str, Any], features_field: str | None) -> bool:
+    """Whether a record says that there is no vector: ``null`` where it would stand."""
+    if features_field is not None:
+        known = features_field in record or features_field.split(".")[0] in record
+        return known and field_of(record, features_field) is None
+    node: Any = record
+    for _ in range(_MAX_DEPTH):
+        node = node[0] if isinstance(node, list) and node else node
+        name = next((n for n in _FIELDS if isinstance(node, dict) and n in node), None)
+        if name is None:
+            return False
+        if node[name] is None:
+            return True
+        node = node[name]
+    return False
 
 
 def vectors_in(record: dict[str, Any], features_field: str | None = None) -> list[Any] | None:

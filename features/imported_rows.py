@@ -1,8 +1,8 @@
 """What an imported file gives: rows of features, their ids and labels, and where they stand."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,13 +35,14 @@ class Columns:
     """What the caller said of a file's columns, arrays or fields; None leaves it to the file.
 
     With `labels_apart`, labels come from a file of their own and those beside features are not
-    looked at.
+    looked at. Columns in `drop` are no features.
     """
 
     features: str | None = None
     label: str | None = None
     id: str | None = None
     labels_apart: bool = False
+    drop: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,11 @@ class IdDigests:
         """All digests, shape (n,), which compare and sort as ids do not need to."""
         return np.frombuffer(bytes(self._bytes), dtype=f"S{_DIGEST_BYTES}")
 
-    def first_repeated(self) -> int | None:
+    def first_repeated(self, ignored: Collection[int] = ()) -> int | None:
         """Position of the first id that stands there a second time; None if all differ."""
         digests = self.to_array()
         order = np.argsort(digests, kind="stable")
+        order = order[~np.isin(order, list(ignored))] if ignored else order
         repeated = order[1:][digests[order[1:]] == digests[order[:-1]]]
         return int(repeated.min()) if len(repeated) else None
 

@@ -32,6 +32,8 @@ class Survey:
         Length of a row.
     failed : list of int
         Positions of failed requests.
+    answered : set of int
+        Those of them that another record answers, or tells of too: they are no rows.
     """
 
     def __init__(self, sources: Sequence[Source], dtype: str, *, skip_failed: bool) -> None:
@@ -39,8 +41,9 @@ class Survey:
         self.n_rows = 0
         self.n_features = 0
         self.failed: list[int] = []
+        self.answered: set[int] = set()
         self._dtype = dtype
-        self._skip_failed = skip_failed
+        self.skip_failed = skip_failed
         self._digests = IdDigests()
 
     def blocks(self) -> Iterator[Rows]:
@@ -57,16 +60,17 @@ class Survey:
         """
         for rows in self.blocks():
             if rows.X is None:
-                self._note_failure(rows)
+                self.failed.append(self.n_rows)
             else:
                 self._check(rows, rows.X)
             for text in rows.id_texts() or ():
                 self._digests.add(text)
             self.n_rows += len(rows)
             yield from rows.labels or ()
+        self._settle_failures()
         if self.n_features == 0:
             raise DatasetError(f"{self.sources[0].path} holds no rows with features.")
-        repeated = self._digests.first_repeated()
+        repeated = self._digests.first_repeated(self.answered)
         if repeated is not None:
             raise DatasetError(
                 f"{self._place(repeated)} has an id that stands before: a row was embedded twice, "
@@ -123,7 +127,7 @@ class Survey:
         return f"row {position}"
 
     def _kept(self) -> NDArray[np.int64]:
-        return np.delete(np.arange(self.n_rows), self.failed)
+        return np.delete(np.arange(self.n_rows), np.array(self.failed, dtype=np.int64))
 
     def _match_by_id(self, file: LabelFile) -> NDArray[np.int32]:
         if not self.sources[0].has_ids:
@@ -133,7 +137,7 @@ class Survey:
             )
         codes, unused = file.by_id(self._digests.to_array())
         missing = np.flatnonzero(codes[self._kept()] < 0)
-        if len(missing):
+        if len(missing) and not self.skip_failed:
             raise DatasetError(
                 f"{self.place_of_kept(int(missing[0]))} has an id without a label in {file.path}, "
                 f"and so have {len(missing) - 1} others: add their labels."
@@ -146,13 +150,22 @@ class Survey:
             )
         return codes
 
-    def _note_failure(self, rows: Rows) -> None:
-        if not self._skip_failed:
+    def _settle_failures(self) -> None:
+        """Find the failed requests that were sent again, and refuse the others or keep them."""
+        if self.failed and self.sources[0].has_ids:
+            digests = self._digests.to_array()
+            seen = set(digests[self._kept()].tolist())
+            for position in self.failed:
+                digest = digests[position]
+                if digest in seen:
+                    self.answered.add(position)
+                seen.add(digest)
+        lost = next((place for place in self.failed if place not in self.answered), None)
+        if lost is not None and not self.skip_failed:
             raise DatasetError(
-                f"{rows.place(0)} tells of a request that the service could not answer: send it "
-                "again, or leave it out with on_error='skip' (--on-error skip)."
+                f"{self._place(lost)} tells of a request that the service could not answer: send "
+                "it again, or leave it out with on_error='skip'."
             )
-        self.failed.append(self.n_rows)
 
     def _check(self, rows: Rows, X: NDArray[np.number]) -> None:
         self.n_features = self.n_features or X.shape[1]

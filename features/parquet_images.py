@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
 
-from dpfc.features._labels import MAX_LABEL
-from dpfc.features._tables import parquet_batches, parquet_schema
-from dpfc.features.datasets import ImageDataset, ImageItem, fingerprint_of_files, row_id
+from dpfc.features._labels import read_labels
+from dpfc.features._tables import column_named, parquet_batches, parquet_schema, table_rows
+from dpfc.features.datasets import ImageDataset, ImageItem, Wanted, fingerprint_of_files, row_id
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.text_files import TEXT_COLUMNS
 
@@ -23,14 +24,13 @@ class ParquetImages(ImageDataset):
     ----------
     paths : sequence of Path
         Files with a column ``image`` (struct with a binary field ``bytes``) and, in all or in
-        none of them, a column ``label`` (integer). Class names come from the ``huggingface``
-        schema metadata of the first file.
+        none of them, a column ``label``. Class names come from the ``huggingface`` schema
+        metadata of the first file, where integers are positions in them.
     name : str
         Short name for people.
-    label_column : str, optional
-        Column of the labels in the place of ``label``.
-    class_names : list of str, optional
-        The public list of class names, where the files do not state it.
+    wanted : Wanted
+        Column of the labels in the place of ``label``; class names, where the files do not
+        state them.
 
     Raises
     ------
@@ -38,76 +38,78 @@ class ParquetImages(ImageDataset):
         If a file is not such a file, or files disagree.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        name: str,
-        label_column: str | None = None,
-        class_names: list[str] | None = None,
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], name: str, wanted: Wanted) -> None:
+        wanted.refuse("image Parquet files")
         self.name = name
         self._paths = list(paths)
-        self._label = label_column or "label"
-        inspected = [_inspect(path, self._label) for path in self._paths]
+        inspected = [_inspect(path) for path in self._paths]
         schemas = [schema for schema, _ in inspected]
         self._rows = [rows for _, rows in inspected]
-        labelled = [self._label in schema.names for schema in schemas]
-        if len(set(labelled)) > 1:
-            unlabelled = self._paths[labelled.index(False)]
-            raise DatasetError(
-                f"{unlabelled} has no column {self._label!r} but the files beside it have."
-            )
-        self.has_labels = labelled[0]
-        if not self.has_labels and (label_column or class_names):
-            raise DatasetError(
-                f"{self._paths[0]} has no column {self._label!r} for the labels; its columns are "
-                f"{', '.join(schemas[0].names)}."
-            )
-        self.class_names = stated_class_names(schemas[0], self._label) if self.has_labels else None
-        for path, schema in zip(self._paths, schemas, strict=True):
-            if self.has_labels and stated_class_names(schema, self._label) != self.class_names:
-                raise DatasetError(f"{path} names other classes than {self._paths[0]}.")
-        if class_names is not None and self.class_names not in (None, class_names):
-            raise DatasetError(f"{self._paths[0]} names its classes otherwise than class_names.")
-        self.class_names = class_names or self.class_names
+        self.columns = schemas[0].names
+        self._label_name = self._choose_label(schemas, wanted)
+        self.has_labels = self._label_name is not None
+        self.class_names: list[str] | None = None
         if len(self) == 0:
             raise DatasetError(f"{self._paths[0]} holds no rows.")
+        if self._label_name is not None:
+            self._read_labels(schemas, self._label_name, wanted)
+
+    def _choose_label(self, schemas: Sequence[pa.Schema], wanted: Wanted) -> str | None:
+        if wanted.unlabelled:
+            return None
+        name = wanted.label_column or "label"
+        found = [column_named(schema.names, name) for schema in schemas]
+        if found[0] is None and (wanted.label_column or wanted.class_names):
+            raise DatasetError(
+                f"{self._paths[0]} has no column {name!r} for the labels; its columns are "
+                f"{', '.join(schemas[0].names)}."
+            )
+        if len(set(found)) > 1:
+            odd = self._paths[found.index(None) if None in found else 0]
+            raise DatasetError(f"{odd} has no column {name!r} but the files beside it have.")
+        return found[0]
+
+    def _read_labels(self, schemas: Sequence[pa.Schema], label: str, wanted: Wanted) -> None:
+        stated = stated_class_names(schemas[0], label)
+        for path, schema in zip(self._paths, schemas, strict=True):
+            if stated_class_names(schema, label) != stated:
+                raise DatasetError(f"{path} names other classes than {self._paths[0]}.")
+        if wanted.class_names is not None and stated not in (None, wanted.class_names):
+            raise DatasetError(f"{self._paths[0]} names its classes otherwise than class_names.")
+        values = chain.from_iterable(table_rows(path, [label]) for path in self._paths)
+        labels = read_labels(
+            (value for (value,) in values),
+            self.name,
+            stated or wanted.class_names,
+            numbered=stated is not None,
+            skip_missing=wanted.skip_missing,
+        )
+        self._labels, self.class_names = labels.codes, labels.class_names
+        self.class_names_from_labels = labels.from_labels
 
     def __len__(self) -> int:
         return sum(self._rows)
 
     def items(self, start: int = 0) -> Iterator[ImageItem]:
         """Yield the rows from position `start` on; whole row groups before it are skipped."""
-        columns = ["image.bytes", self._label] if self.has_labels else ["image.bytes"]
         first = 0
         for path, rows in zip(self._paths, self._rows, strict=True):
             skipped = min(max(start - first, 0), rows)
             position = first + skipped
-            for batch in parquet_batches(path, columns, skipped) if skipped < rows else ():
-                images = batch.column("image")
-                labels = batch.column(self._label).to_pylist() if self.has_labels else None
-                for i in range(batch.num_rows):
-                    label = None if labels is None else labels[i]
-                    yield self._item(images[i].as_py(), label, row_id(position))
+            for batch in parquet_batches(path, ["image.bytes"], skipped) if skipped < rows else ():
+                for image in batch.column("image"):
+                    content = image.as_py()
+                    encoded = None if content is None else content["bytes"]
+                    yield ImageItem(encoded, self._label(position), row_id(position))
                     position += 1
             first += rows
 
-    def _item(
-        self, image: dict[str, bytes | None] | None, label: int | None, item_id: str
-    ) -> ImageItem:
-        limit = MAX_LABEL if self.class_names is None else len(self.class_names) - 1
-        if self.has_labels and (label is None or not 0 <= label <= limit):
-            raise DatasetError(
-                f"{item_id} of {self.name} has a missing label or one outside its classes: "
-                "correct it and run again."
-            )
-        return ImageItem(None if image is None else image["bytes"], label, item_id)
-
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the files' names, sizes and contents."""
+        """SHA-256 of the files' names, sizes and contents, and of another label's column."""
         names = [path.name for path in self._paths]
-        return fingerprint_of_files("image Parquet files", self._paths, names)
+        extra = [] if self._label_name in (None, "label") else [self._label_name]
+        return fingerprint_of_files("image Parquet files", self._paths, names, extra)
 
 
 def holds_texts(path: Path) -> bool:
@@ -122,7 +124,7 @@ def holds_texts(path: Path) -> bool:
     return "image" not in names and any(name in names for name in TEXT_COLUMNS)
 
 
-def _inspect(path: Path, label: str) -> tuple[pa.Schema, int]:
+def _inspect(path: Path) -> tuple[pa.Schema, int]:
     """Schema and number of rows of a file whose columns are as they should be."""
     schema, rows = parquet_schema(path)
     image = schema.field("image").type if "image" in schema.names else None
@@ -133,10 +135,6 @@ def _inspect(path: Path, label: str) -> tuple[pa.Schema, int]:
             f"{path} has no column 'image' of struct<bytes: binary, path: string>; "
             f"its columns are {', '.join(schema.names)}. Rename or convert the column; "
             "for texts name it with text_column=…"
-        )
-    if label in schema.names and not pa.types.is_integer(schema.field(label).type):
-        raise DatasetError(
-            f"column {label!r} of {path} must hold integers, got {schema.field(label).type}."
         )
     return schema, rows
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dpfc.features._labels import read_labels
+from dpfc.features._tables import column_named
 from dpfc.features._tars import Place, Shard, read_place, reopened, samples, stat_of
 from dpfc.features.datasets import (
     Dataset,
@@ -26,6 +27,7 @@ from dpfc.features.datasets import (
     ImageItem,
     TextDataset,
     TextItem,
+    Wanted,
     fingerprint_of_files,
     printable,
 )
@@ -54,8 +56,8 @@ class TarRows(Dataset):
         Where the files lie.
     content, labels : _Column
         The images or texts, and the labels.
-    class_names : list of str, optional
-        The public list of class names.
+    wanted : Wanted
+        The public list of class names, and whether missing labels are refused here.
     """
 
     def __init__(
@@ -64,27 +66,31 @@ class TarRows(Dataset):
         index: "_Index",
         content: "_Column",
         labels: "_Column",
-        class_names: list[str] | None,
+        wanted: Wanted,
     ) -> None:
         self.name = name
         self._index, self._content = index, content
         self._columns = [*content.endings, content.field, *labels.endings, labels.field]
-        self.has_labels = labels.is_found
+        self.has_labels = labels.is_found and not wanted.unlabelled
+        self.columns = index.shown_endings().split(", ")
         self.class_names: list[str] | None = None
         if self.has_labels:
             values = index.values(labels, "label_column")
-            found = read_labels(values, name, class_names, index.ids.__getitem__)
+            found = read_labels(
+                values,
+                name,
+                wanted.class_names,
+                index.ids.__getitem__,
+                skip_missing=wanted.skip_missing,
+            )
             self._labels = found.codes
             self.class_names = found.class_names
             self.class_names_from_labels = found.from_labels
-        elif class_names is not None:
+        elif wanted.class_names is not None:
             raise DatasetError(f"{name} has no labels for class_names: name the label_column.")
 
     def __len__(self) -> int:
         return len(self._index.ids)
-
-    def _label(self, position: int) -> int | None:
-        return int(self._labels[position]) if self.has_labels else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -116,13 +122,7 @@ class TarTexts(TarRows, TextDataset):
             yield TextItem(text, self._label(position), self._index.ids[position])
 
 
-def open_tars(
-    paths: Sequence[Path],
-    name: str,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    class_names: list[str] | None = None,
-) -> TarImages | TarTexts:
+def open_tars(paths: Sequence[Path], name: str, wanted: Wanted) -> TarImages | TarTexts:
     """Open WebDataset tars as images, or as texts where there are no images.
 
     Files with the same path up to the first dot of their name are one sample, and its files lie
@@ -135,15 +135,12 @@ def open_tars(
         Tars, not compressed, in the order of the rows.
     name : str
         Short name for people.
-    text_column : str, optional
-        Ending of the files that hold the texts, or field of the ``.json`` files. Given, the
-        rows are texts. By default images are, and ``txt`` where no sample has an image.
-    label_column : str, optional
-        Ending of the files that hold the labels, or field of the ``.json`` files; by default
-        ``cls``, else the field ``label`` if the first ``.json`` has it.
-    class_names : list of str, optional
-        The public list of class names. Without it, labels that are strings are named by the
-        labels themselves, which is a look at private data; see `open_dataset`.
+    wanted : Wanted
+        Ending of the files that hold the texts, or field of the ``.json`` files: given, the rows
+        are texts; by default images are, and ``txt`` where no sample has an image. Ending or field
+        of the labels: by default ``cls``, else the field ``label`` if a ``.json`` has it. Class
+        names; without them, labels that are strings are named by the labels themselves, which is
+        a look at private data; see `open_dataset`.
 
     Raises
     ------
@@ -153,14 +150,17 @@ def open_tars(
     MissingDependencyError
         If webdataset is not installed.
     """
+    wanted.refuse("tars")
+    text_column, label_column = wanted.text_column, wanted.label_column
     require("webdataset", "a WebDataset tar", "webdataset")
     images = _Column(() if text_column else _IMAGE_ENDINGS)
     texts = _Column((_ending(text_column or "txt"),), text_column)
     labels = _Column((_ending(label_column or "cls"),), label_column or "label")
     index = _Index(paths, (images, texts, labels))
-    index.settle(labels, "label_column", label_column)
+    if not wanted.unlabelled:
+        index.settle(labels, "label_column", label_column)
     if images.is_found:
-        return TarImages(name, index, images, labels, class_names)
+        return TarImages(name, index, images, labels, wanted)
     index.settle(texts, "text_column", text_column)
     if not texts.is_found:
         raise DatasetError(
@@ -168,7 +168,7 @@ def open_tars(
             f"in {index.shown_endings()}. Files must be named KEY.ENDING, with no other dot; for "
             "texts name their ending with text_column=…"
         )
-    return TarTexts(name, index, texts, labels, class_names)
+    return TarTexts(name, index, texts, labels, wanted)
 
 
 class _Column:
@@ -251,7 +251,7 @@ class _Index:
             seen.add(sample_id)
 
     def settle(self, column: _Column, option: str, wanted: str | None) -> None:
-        """Find out whether a column that is no file is a field of the first ``.json``.
+        """Find out whether a column that is no file is a field of a ``.json``.
 
         Raises
         ------
@@ -260,17 +260,20 @@ class _Index:
         """
         if column.is_found or column.field is None:
             return
-        fields: list[str] = []
-        if _JSON in column.kinds:
-            start = column.kinds.index(_JSON)
-            content = next(self.contents(column, start))
-            fields = list(_json_object(content or b"", self.ids[start]))
-        column.is_found = column.field in fields
+        fields: dict[str, None] = {}
+        # Up to the first that has it: one sample without a label must not hide those of others.
+        for position, content in enumerate(self.contents(column)):
+            if column.kinds[position] == _JSON:
+                fields.update(dict.fromkeys(_json_object(content or b"", self.ids[position])))
+            found = column_named(list(fields), column.field)
+            if found is not None:
+                column.field, column.is_found = found, True
+                break
         if wanted is not None and not column.is_found:
             raise DatasetError(
                 f"no file in {self.shards[0].path} ends in {column.endings[0]!r} ({option}), but "
-                f"in {self.shown_endings()}; fields of the first .json: "
-                f"{', '.join(fields) or 'none'}."
+                f"in {self.shown_endings()}; fields of the .json: "
+                f"{', '.join(list(fields)[:_SHOWN_ENDINGS]) or 'none'}."
             )
         if column.is_found:
             column.endings = ()

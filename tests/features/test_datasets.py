@@ -155,8 +155,8 @@ def _image_type():
         (pa.table({"image": ["a.png"]}), "no column 'image' of struct"),
         (pa.table({"image": [{"path": "a.png"}]}), "no column 'image' of struct"),
         (
-            pa.table({"image": pa.array([None], _image_type()), "label": ["cat"]}),
-            "column 'label' .* must hold integers, got string",
+            pa.table({"image": pa.array([None], _image_type()), "label": [["cat"]]}),
+            "row-000000 of x.parquet has a label that is neither text nor number",
         ),
         (pa.table({"image": pa.array([], _image_type())}), "holds no rows"),
     ],
@@ -182,10 +182,13 @@ def test_damage_inside_a_parquet_file_is_refused_when_it_is_read(parquet_path):
         [item.decode() for item in open_dataset(parquet_path)]
 
 
+_BAD_LABEL = "^row-00000[12] of x.parquet has (no label|a label outside its classes)"
+
+
 @pytest.mark.parametrize("labels", [[0, 1, 3], [0, -1, 1], [0, None, 1], [0, 2**40, 1]])
 def test_a_label_outside_the_classes_is_refused_without_being_told(write_parquet, tmp_path, labels):
     path = write_parquet(tmp_path / "x.parquet", 3, labels=pa.array(labels, pa.int64()))
-    with pytest.raises(DatasetError, match=r"^row-00000[12] of x.parquet has a missing label") as e:
+    with pytest.raises(DatasetError, match=_BAD_LABEL) as e:
         list(open_dataset(path))
     assert str(labels[1]) not in str(e.value).replace("row-000001", "")
 

@@ -144,7 +144,7 @@ def test_the_only_column_of_classes_is_the_label(tmp_path):
         ({"text": ["a"]}, {"label_column": "lable"}, "no column 'lable' .* columns are text"),
         ({"text": ["a"]}, {"text_column": "txt"}, "no column 'txt' .* columns are text"),
         ({"text": ["a"]}, {"class_names": ["a"]}, "no labels for class_names"),
-        ({"text": ["a"], "label": [0.5]}, {}, "must hold integers or strings, got float64"),
+        ({"text": ["a"], "label": [0.5]}, {}, "row-000000 .* that is no whole number"),
         ({"text": ["a"], "label": [[1]]}, {}, "must hold integers or strings"),
         ({"text": ["a", "b"], "label": [1, None]}, {}, "row-000001 of some has no label"),
         ({"text": ["a", "b"], "label": [1, -1]}, {}, "row-000001 of some has a label outside"),

@@ -70,7 +70,7 @@ BAD = [
     ("x.npz", lambda p: p.write_bytes(b"PK\x03\x04"), {}, "damaged"),
     ("x.npz", lambda p: bad_npz(p, {"X": X}), {}, "damaged|not an array"),
     ("x.npz", lambda p: np.savez(p, X=X, y=Y[:-1]), {}, r"array 'y' of \S+ has 699 rows"),
-    ("x.npz", lambda p: np.savez(p, X=X, y=Y / 2), {}, "'y' of .* integers or strings"),
+    ("x.npz", lambda p: np.savez(p, X=X, y=Y / 2), {}, "row 1 of .* no whole number"),
     ("x.npz", lambda p: np.savez(p, X=X, y=Y.astype(object)), {}, "'y' of .* Python objects"),
     ("x.npz", lambda p: np.savez(p, X=X, y=Y, labels=Y), {}, "y, labels: choose one"),
     ("x.npz", lambda p: np.savez(p, X=X, ids=[*IDS[:-1], "k5"]), {}, "row 699 of .* stands before"),
@@ -177,7 +177,7 @@ def test_bad_features_are_refused_before_anything_is_written(
 BAD_LABELS = [
     ("y.npy", lambda p: save(p, Y[:-1]), {}, "699 labels for 700 rows"),
     ("y.npy", lambda p: save(p, Y[:, None]), {}, "2 dimensions"),
-    ("y.npy", lambda p: save(p, Y + 0.5), {}, "integers or strings"),
+    ("y.npy", lambda p: save(p, Y + 0.5), {}, "row-000000 of .* no whole number"),
     ("y.npy", lambda p: save(p, Y.astype(object), allow_pickle=True), {}, "Python objects"),
     ("y.npy", lambda p: save(p, Y - 1), {}, "row-000000 of .* outside its classes"),
     ("y.npy", lambda p: save(p, Y), {"label_column": "y"}, "it is no table"),

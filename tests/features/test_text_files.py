@@ -61,7 +61,7 @@ def test_a_null_text_is_refused_when_it_is_decoded(tmp_path):
         ("a.csv", b"text,label\na,2\n", {"class_names": ["p", "q"]}, "outside its classes"),
         ("a.jsonl", b'{"text":"a"}\n{"SECRET\n', {}, "line 2 of .* is not valid JSON"),
         ("a.jsonl", b'{"text":"a"}\n[1]\n', {}, "line 2 of .* one JSON object"),
-        ("a.jsonl", b'{"text":"a","label":true}\n', {}, "no int and no string"),
+        ("a.jsonl", b'{"text":"a","label":[1]}\n', {}, "neither text nor number"),
         (
             "a.jsonl",
             b'{"text":"a","label":"SECRET"}\n{"text":"b","label":7}\n',

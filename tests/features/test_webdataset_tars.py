@@ -275,12 +275,12 @@ def test_a_damaged_tar_is_refused(tmp_path, spoil, message):
         ([("0.png", b""), ("0.cls", b"SECRET")], {"class_names": ["a"]}, "0 of a.tar has a label"),
         ([("0.png", b""), ("0.json", b"{SECRET")], {}, "the .json of '0' is not valid JSON"),
         ([("0.png", b""), ("0.json", b'["SECRET"]')], {}, "must hold one JSON object"),
-        ([("0.png", b""), ("0.json", b'{"label":0.5}')], {}, "no int and no string"),
+        ([("0.png", b""), ("0.json", b'{"label":0.5}')], {}, "that is no whole number"),
         ([("0.png", b"")], {"class_names": ["a"]}, "no labels for class_names"),
         (
             [("0.png", b""), ("0.json", b'{"hue":1}')],
             {"label_column": "huge"},
-            "ends in 'huge' .label_column., but in png, json; fields of the first .json: hue",
+            "ends in 'huge' .label_column., but in png, json; fields of the .json: hue",
         ),
     ],
 )
