@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -120,7 +121,7 @@ def sweep(
     if json:
         print_json(report)
     else:
-        print(_words(report, config))
+        print(_words(report, config, out))
     if outcome.interrupted or outcome.failed:
         raise typer.Exit(_INTERRUPTED if outcome.interrupted else _SOME_FAILED)
 
@@ -224,14 +225,15 @@ def _found(record: dict[str, Any]) -> str:
     return f"{100 * record['accuracy']:.2f}% in {record['seconds']:.1f} s"
 
 
-def _words(report: dict[str, Any], config: Path) -> str:
+def _words(report: dict[str, Any], config: Path, out: Path | None) -> str:
     lines = [f"{report['runs']} runs, {report['new']} of them new: {report['results']}"]
     if report["failed"]:
         lines.append(f"{report['failed']} failed; --retry-failed runs them again.")
     if report["interrupted"]:
         lines.append("Interrupted; the same command goes on with what is missing.")
     else:
-        lines.append(f"Next: dpfc results {config}, or dpfc report sweep {config}")
+        place = shlex.join([str(config), *([] if out is None else ["--out", str(out)])])
+        lines.append(f"Next: dpfc results {place}, or dpfc report sweep {place}")
     return "\n".join(lines)
 
 

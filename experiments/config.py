@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -25,7 +28,23 @@ from dpfc.experiments.methods import STUDY_ESTIMATORS
 __all__ = ["DataSet", "Method", "Range", "Search", "StudyConfig", "read_study"]
 
 Scalar = bool | int | float | str | None
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+# Of a folder that a name becomes: 4 bytes a character fit what file systems allow.
+_LONGEST_NAME = 60
+
+
+def _named(name: str) -> str:
+    """A name that can be a folder's, in the letters of any language."""
+    name = unicodedata.normalize("NFC", name)
+    plain = all(c.isalnum() or c in " ._-" or unicodedata.category(c)[0] == "M" for c in name)
+    if not (name[:1].isalnum() and plain and name[-1] != " " and len(name) <= _LONGEST_NAME):
+        raise ValueError(
+            "a name starts with a letter or digit, has only letters, digits, blanks, dots, hyphens "
+            f"and underscores, and at most {_LONGEST_NAME} of them"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_named)]
 
 
 class _Strict(BaseModel):
@@ -56,6 +75,18 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+def _no_text(value: Any) -> Any:
+    """Numbers come as numbers: "012" is neither twelve seeds nor three."""
+    if isinstance(value, str) or (
+        isinstance(value, list) and any(isinstance(item, str) for item in value)
+    ):
+        raise ValueError("seeds are a number, a list of numbers or null, without quotes")
+    return value
+
+
+Seeds = Annotated[PositiveInt | list[int] | None, BeforeValidator(_no_text)]
+
+
 class DataSet(_Strict):
     """Where rows come from: a pair of feature caches or of data sets to embed, or a packaged one.
 
@@ -70,7 +101,7 @@ class DataSet(_Strict):
         Train on the first so many rows of each class only.
     """
 
-    name: str = Field(pattern=_NAME)
+    name: Name
     train: str | None = None
     test: str | None = None
     builtin: str | None = None
@@ -107,7 +138,7 @@ class Method(_Strict):
     label: str | None = None
     parameters: dict[str, Values] = Field(default_factory=dict)
     epsilons: Annotated[list[PositiveFloat], BeforeValidator(_as_list)] | None = None
-    seeds: PositiveInt | list[int] | None = None
+    seeds: Seeds = None
 
     @model_validator(mode="before")
     @classmethod
@@ -147,14 +178,14 @@ class StudyConfig(_Strict):
         Fit logistic regression without privacy as well.
     """
 
-    name: str = Field(pattern=_NAME)
+    name: Name
     description: str = ""
     datasets: list[DataSet] = Field(min_length=1)
     backbones: Annotated[list[str], BeforeValidator(_as_list)] = Field(default_factory=list)
     methods: list[Method] = Field(min_length=1)
     epsilons: Annotated[list[PositiveFloat], BeforeValidator(_as_list)] = Field(min_length=1)
     delta: float = Field(default=1e-5, gt=0.0, lt=1.0)
-    seeds: PositiveInt | list[int] | None = 5
+    seeds: Seeds = 5
     parameters: dict[str, Values] = Field(default_factory=dict)
     search: Search = Search()
     ceiling: bool = True
@@ -210,6 +241,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     if root is None or not isinstance(content, dict):
         raise ValueError(f"{path}: a study is a mapping of names to values, such as name: first.")
     _refuse_repeated(root, path)
+    _refuse_controls(root, path)
     overridden = {_override(content, override) for override in overrides}
     try:
         return StudyConfig.model_validate(content)
@@ -248,6 +280,8 @@ def _explain(path: Path, root: yaml.Node, fault: Mapping[str, Any], overridden: 
     if fault["type"] == "extra_forbidden":
         return f"{where}: {_unknown('key', shown.rpartition('.')[2], _keys(place))}"
     message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "string_type":
+        message = "must be a text: put it in quotes"
     if fault["type"] == "missing":
         return f"{where}: {shown} is missing"
     got = "" if isinstance(fault["input"], dict | list) else f", got {fault['input']!r}"
@@ -306,6 +340,21 @@ def _refuse_repeated(node: yaml.Node, path: Path) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _refuse_repeated(item, path)
+
+
+def _refuse_controls(node: yaml.Node, path: Path) -> None:
+    """Keep texts that steer a terminal, or that no file can hold, out of labels and names."""
+    if isinstance(node, yaml.ScalarNode):
+        for mark in node.value:
+            if unicodedata.category(mark) in ("Cc", "Cs") and mark not in "\n\t":
+                raise ValueError(
+                    f"{path}, line {node.start_mark.line + 1}: a text holds the control character "
+                    f"U+{ord(mark):04X}: leave it out."
+                )
+        return
+    children = node.value if isinstance(node, yaml.SequenceNode) else itertools.chain(*node.value)
+    for child in children:
+        _refuse_controls(child, path)
 
 
 def _unique(what: str, values: Sequence[Any]) -> None:

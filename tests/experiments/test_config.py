@@ -96,6 +96,53 @@ def test_what_is_wrong_is_named_with_its_line(read, fault):
 
 
 @pytest.mark.parametrize(
+    "name", ["Unsere Stationen", "病棟 7", "वार्ड", "Øst-2", "a", "2026", "v1.2_b", "ü" * 60]
+)
+def test_a_name_is_written_in_any_language(read, name):
+    study = read(
+        STUDY.replace("name: first", f"name: '{name}'").replace(
+            "{name: digits", f"{{name: '{name}'"
+        )
+    )
+    assert study.name == study.datasets[0].name == name
+
+
+def test_a_name_in_two_encodings_is_one_name(read):
+    assert read(STUDY.replace("first", "A\u0308rzte")).name == "\u00c4rzte"
+
+
+@pytest.mark.parametrize(
+    "name", ["", " a", "a ", "../a", "a/b", ".a", "-a", "a\\b", "a:b", "a" * 61]
+)
+def test_a_name_that_cannot_be_a_folders_is_refused_in_words(read, name):
+    with pytest.raises(ValueError, match=r"line 1: name: a name starts with a letter or digit"):
+        read(STUDY.replace("name: first", f"name: '{name}'"))
+
+
+def test_a_number_for_a_name_is_asked_for_in_quotes(read):
+    with pytest.raises(
+        ValueError, match=r"line 1: name: must be a text: put it in quotes, got 7\."
+    ):
+        read(STUDY.replace("name: first", "name: 7"))
+
+
+@pytest.mark.parametrize("seeds", ["'012'", "'3'", "['1', '2']", "abc"])
+def test_a_text_is_no_list_of_seeds(read, seeds):
+    with pytest.raises(ValueError, match="line 7: .*seeds are a number, a list of numbers or null"):
+        read(STUDY.replace("seeds: 1", f"seeds: {seeds}"))
+
+
+@pytest.mark.parametrize("code", ["\\e[31m", "\\x07", "\\u009b2J", "\\r"])
+@pytest.mark.parametrize("place", ["fc", "description"])
+def test_a_text_that_steers_a_terminal_is_refused_with_its_line(read, code, place):
+    text = STUDY + f'description: "a{code}b"\n'
+    if place == "fc":
+        text = STUDY.replace("  - fc", f'  - {{name: fc, label: "a{code}b"}}')
+    with pytest.raises(ValueError, match=r"line (5|15): a text holds the control character U\+00"):
+        read(text)
+
+
+@pytest.mark.parametrize(
     ("override", "words"),
     [
         ("seeds", "key=value"),
