@@ -70,14 +70,14 @@ def predict(
 def _row_names(cache: FeatureCache) -> dict[str, Any]:
     """Column with the rows' ids, or their positions where the cache has none."""
     import numpy as np
-    import pyarrow.parquet as pq
+
+    from dpfc.features.parquet_reading import read_columns
 
     if not cache.description.has_ids:
         return {"row": np.arange(len(cache))}
     ids: list[str] = []
     for shard in cache.manifest["shards"]:
-        with pq.ParquetFile(cache.path / shard["file"]) as file:
-            ids += file.read(["id"]).column("id").to_pylist()
+        ids += read_columns(cache.path / shard["file"], ["id"]).column("id").to_pylist()
     return {"id": ids}
 
 

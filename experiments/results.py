@@ -56,13 +56,14 @@ def load_results(folder: Path) -> pa.Table:
         If there is none, or it is not of a sweep.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from dpfc.features.parquet_reading import read_columns
 
     path = folder / RESULTS
     if not path.exists():
         raise ValueError(f"{path} does not exist: run dpfc sweep first.")
     try:
-        table = pq.read_table(path)
+        table = read_columns(path)
         return table.select(results_schema().names).cast(results_schema())
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(f"{path} is not the table of a sweep: run dpfc sweep again.") from error

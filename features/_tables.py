@@ -166,7 +166,10 @@ def parquet_batches(path: Path, columns: Sequence[str], start: int = 0) -> Itera
                 if position + rows <= start:
                     position += rows
                     continue
-                for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+                # Without Arrow's threads, as in `parquet_reading`.
+                for batch in file.iter_batches(
+                    _BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
+                ):
                     skipped = min(max(start - position, 0), batch.num_rows)
                     position += batch.num_rows
                     if skipped < batch.num_rows:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dpfc.features._files import sha256_of_bytes, sha256_of_file
 from dpfc.features.exceptions import FeatureCacheError
 from dpfc.features.manifest import CacheDescription, Manifest, Shard
+from dpfc.features.parquet_reading import read_columns
 
 __all__ = ["FeatureCache", "cache_schema"]
 
@@ -215,9 +216,7 @@ class FeatureCache:
                     raise self._damaged(path, "does not match its checksum")
                 # The bytes that were checked are the bytes that are parsed.
                 source = pa.BufferReader(content)
-            # Not read_table: it takes folders named like `label=3` for columns.
-            with pq.ParquetFile(source) as file:
-                table = file.read(columns)
+            table = read_columns(source, columns)
         except (OSError, pa.ArrowException) as error:
             raise self._damaged(path, "cannot be read") from error
         self._verified.add(shard.file)

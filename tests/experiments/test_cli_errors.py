@@ -1,6 +1,12 @@
 """The commands on bad inputs: one clear line, a failing exit code, nothing left behind."""
 
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -185,3 +191,31 @@ def test_missing_extras_are_named(dpfc, tmp_path, monkeypatch):
 def test_main_takes_its_arguments_from_the_process(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["dpfc", "--version"])
     assert main() == 0 and capsys.readouterr().out.startswith("dpfc ")
+
+
+def run_of_its_own(line, places, folder):
+    """Run a command line as a process, in which threads may outlive the command."""
+    paths = {**places, "out": str(folder / "out"), "csv": str(folder / "out.csv")}
+    arguments = [part.format(**paths) for part in line.split()]
+    command = [Path(sys.executable).with_name("dpfc"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize(
+    "line", [FIT + "--epsilon 1 --classes a,b", "evaluate --model {model} --features {others}"]
+)
+def test_labels_that_do_not_fit_end_a_process_with_its_code_and_no_signal(line, places, tmp_path):
+    done = run_of_its_own(line, places, tmp_path)
+    assert done.returncode == 1
+    assert_one_clear_line(SimpleNamespace(out=done.stdout, err=done.stderr), "labels that")
+
+
+@pytest.mark.slow
+def test_two_hundred_wrong_command_lines_end_with_their_code_and_no_signal(places, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        runs = [
+            (line, code, pool.submit(run_of_its_own, line, places, tmp_path))
+            for line, _, code in islice(cycle(BAD), 200)
+        ]
+        ended = [(line, code, run.result().returncode) for line, code, run in runs]
+    assert [(line, got) for line, code, got in ended if got != code] == []
