@@ -13,28 +13,16 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import Tags, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
 
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
 from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.accounting.ledger import Charge
 from dpfc.assumptions import fit_assumptions
 from dpfc.centering import mean_share
-from dpfc.data import (
-    FLOAT_DTYPES,
-    ArrayRows,
-    BlockSource,
-    CacheRows,
-    cache_labels,
-    check_finite,
-    check_size,
-    encode_labels,
-    open_cache,
-    public_classes,
-    without_values,
-)
+from dpfc.data import ArrayRows, BlockSource, CacheRows, cache_labels, check_size, open_cache
+from dpfc.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
 from dpfc.model_file import save_model
@@ -64,6 +52,7 @@ _FITTED = (
     "classes_",
     "privacy_",
     "feature_names_in_",
+    "_columns_in",
 )
 _RELATIONS = ("add_or_remove_one", "replace_one")
 
@@ -276,29 +265,11 @@ class PrivateLinearClassifier(LinearPredictor):
             self.classes_ = public_classes(self.classes, labels, X.class_names)
             self.n_features_in_ = X.n_features
             return open_cache(X, self.classes_)
-        X, y = self._check_arrays(X, y)
+        X = self._check_features(X, reset=True)
         check_size(len(X))
-        self.classes_ = public_classes(self.classes, [y])
-        return ArrayRows(X, encode_labels(y, self.classes_))
-
-    def _check_arrays(self, X: Any, y: ArrayLike | None) -> tuple[Any, NDArray[Any]]:
-        """scikit-learn's checks; tensors on a GPU stay there and get the same ones."""
-        if not isinstance(X, torch.Tensor) or X.device.type == "cpu":
-            with without_values():
-                X, y = validate_data(self, X, y, dtype=FLOAT_DTYPES, ensure_all_finite=False)
-            check_finite(X)
-        else:
-            X = self._check_gpu_tensor(X, reset=True)
-            if y is None:
-                raise ValueError(f"{type(self).__name__} requires y to be passed.")
-            y = y.cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
-            if len(y) != len(X):
-                raise ValueError(f"X has {len(X)} rows and y has {len(y)} labels.")
-        with without_values():
-            if self.classes is None:  # stated classes leave nothing for private labels to decide
-                check_classification_targets(y)
-            labels: NDArray[Any] = column_or_1d(y)
-        return X, labels
+        labels = as_labels(y, len(X), type(self).__name__)
+        self.classes_ = public_classes(self.classes, [labels])
+        return ArrayRows(X, encode_labels(labels, self.classes_))
 
     def _set_model(self, weights: NDArray[np.float64], mechanism: GaussianMechanism) -> None:
         """Split the last columns off, and keep one row of weights for two classes."""

@@ -7,19 +7,17 @@ name a row's position at most, never a value.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpfc.exceptions import PrivacyWarning
+from dpfc.labels import encode_labels, public_classes
 from dpfc.memory import available_memory
-from dpfc.parameters import refuse_text
 from dpfc.queries import MAX_SAMPLES
+from dpfc.user_rows import FLOAT_DTYPES, check_finite
 
 __all__ = [
     "FLOAT_DTYPES",
@@ -29,9 +27,6 @@ __all__ = [
     "encode_labels",
     "public_classes",
 ]
-
-# What rows may come as; all else is converted to the first.
-FLOAT_DTYPES = [np.float64, np.float32, np.float16]
 
 _CHECK_ROWS = 4096
 
@@ -162,102 +157,6 @@ def cache_labels(cache: BlockSource, labels: NDArray[Any] | None) -> NDArray[Any
     return np.asarray(names[labels])
 
 
-def public_classes(
-    classes: Iterable[Any] | None, y: Iterable[NDArray[Any]], names: list[str] | None = None
-) -> NDArray[Any]:
-    """Return the sorted class labels: as stated, as a cache names them, or read from `y`.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two classes, or they are not hashable scalars.
-
-    Warns
-    -----
-    PrivacyWarning
-        If the classes are read from the private labels.
-    """
-    if classes is None:
-        classes = names
-    if classes is None:
-        warnings.warn(
-            "classes were read from the private labels: a released model then reveals which "
-            "classes occur, without privacy. Pass classes=… to state them.",
-            PrivacyWarning,
-            stacklevel=4,
-        )
-        known = _as_text(np.unique(np.concatenate([np.unique(block) for block in y])))
-        if len(known) < 2:
-            raise ValueError(
-                f"the labels have {len(known)} class(es); a classifier needs 2 or more classes. "
-                "Pass classes=… if there are more."
-            )
-        return known
-    refuse_text("classes", classes)
-    try:
-        listed = np.asarray(list(classes))
-    except (TypeError, ValueError):
-        listed = np.empty((0, 0))  # not a list, or a ragged one
-    text = listed.dtype == object and all(isinstance(label, str) for label in listed.flat)
-    if listed.ndim != 1 or not (text or listed.dtype.kind in "biufU"):
-        raise ValueError("classes must be a list of plain labels, all numbers or all strings.")
-    if listed.dtype.kind == "f" and not np.isfinite(listed).all():
-        raise ValueError("classes must not contain NaN or infinity.")
-    unique = _as_text(np.unique(listed))
-    if len(unique) < 2 or len(unique) != len(listed):
-        raise ValueError(
-            f"classes must list two or more different labels, got {len(listed)} "
-            f"label(s), {len(unique)} of them different."
-        )
-    return unique
-
-
-def _as_text(labels: NDArray[Any]) -> NDArray[Any]:
-    """Turn arrays of string objects into NumPy's own strings, which a model file can hold."""
-    if labels.dtype == object and all(isinstance(label, str) for label in labels):
-        return labels.astype(str)
-    return labels
-
-
-def encode_labels(y: NDArray[Any], classes: NDArray[Any], first_row: int = 0) -> NDArray[np.int64]:
-    """Positions of the labels in the sorted `classes`, shape (n_samples,).
-
-    Raises
-    ------
-    ValueError
-        If a label is not one of `classes`; names the first such row's position.
-    """
-    try:
-        codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
-        unknown = np.flatnonzero(classes[codes] != y)
-    except TypeError:
-        raise ValueError(
-            f"labels and classes have different types ({y.dtype} and {classes.dtype})."
-        ) from None
-    if len(unknown):
-        raise ValueError(
-            f"y has labels that are not in classes, the first in row "
-            f"{first_row + int(unknown[0])}. Add the class, or remove such rows."
-        )
-    return codes.astype(np.int64)
-
-
-def check_finite(X: Any, first_row: int = 0) -> None:
-    """Refuse NaN and infinity, naming the first row's position.
-
-    Raises
-    ------
-    ValueError
-    """
-    if isinstance(X, torch.Tensor):
-        finite = torch.isfinite(X).all(dim=1).cpu().numpy()
-    else:
-        finite = np.isfinite(X).all(axis=1)
-    if not finite.all():
-        row = first_row + int(np.argmin(finite))
-        raise ValueError(f"X contains NaN or infinity, first in row {row}.")
-
-
 def check_size(n_samples: int) -> None:
     """Refuse data sets outside the domain that rounding bounds cover.
 
@@ -267,25 +166,3 @@ def check_size(n_samples: int) -> None:
     """
     if n_samples > MAX_SAMPLES:
         raise ValueError(f"X must have at most {MAX_SAMPLES} rows.")
-
-
-@contextmanager
-def without_values() -> Iterator[None]:
-    """Keep the words of scikit-learn's checks and drop the data that some of them print.
-
-    Raises
-    ------
-    TypeError, ValueError
-        In place of whatever the checks raise.
-    """
-    try:
-        yield
-    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        text = str(error)
-        words = text.split("\n")[0].rstrip(" :.")
-        if "could not convert" in text:
-            words = "X must hold numbers only"
-        if "Reshape your data" in text:
-            words += ". Reshape your data to (n_samples, n_features)"
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{words}.") from None

@@ -6,6 +6,7 @@ Loading reads numbers and JSON and runs no code from the file.
 from __future__ import annotations
 
 import json
+import numbers
 import os
 from importlib import import_module
 from pathlib import Path
@@ -72,9 +73,7 @@ def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> 
         "classes": json.dumps(model.classes_.tolist()),
         "privacy": model.privacy_.to_json(),
     }
-    feature_names = getattr(model, "feature_names_in_", None)
-    if feature_names is not None:
-        header["feature_names"] = json.dumps([str(name) for name in feature_names])
+    header |= columns_header(model)
     tensors = {"coef": model.coef_, "intercept": model.intercept_}
     for name in _OPTIONAL:
         if (value := getattr(model, f"{name}_")) is not None:
@@ -131,6 +130,36 @@ def load_model(
     return model
 
 
+def columns_header(model: Any) -> dict[str, str]:
+    """The columns of the data frame that a model was fitted on, for a file's header."""
+    names = {"feature_names": "feature_names_in_", "columns": "_columns_in"}
+    return {
+        key: json.dumps([str(name) for name in getattr(model, attribute)])
+        for key, attribute in names.items()
+        if hasattr(model, attribute)
+    }
+
+
+def set_columns(model: Any, header: dict[str, str]) -> None:
+    """Give a model the columns of a file's header.
+
+    Raises
+    ------
+    ValueError
+        If they are no list of names.
+    """
+    for key in ("feature_names", "columns"):
+        if key not in header:
+            continue
+        names = json.loads(header[key])
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"its {key} are no list of names")
+        if key == "columns":
+            model._columns_in = names
+        else:
+            model.feature_names_in_ = np.asarray(names, dtype=object)
+
+
 def _load_network(
     path: Path, header: dict[str, str], module: torch.nn.Module | None
 ) -> DPSGDClassifier:
@@ -162,8 +191,7 @@ def _rebuild(
     model.classes_ = np.asarray(json.loads(header["classes"]))
     model.n_features_in_ = model.coef_.shape[1]
     model.privacy_ = PrivacyStatement.from_json(header["privacy"])
-    if "feature_names" in header:
-        model.feature_names_in_ = np.asarray(json.loads(header["feature_names"]), dtype=object)
+    set_columns(model, header)
     _check_parts(model, tensors)
     model._check_parameters()
     return model
@@ -196,9 +224,17 @@ def _check_parts(model: PrivateLinearClassifier, tensors: dict[str, NDArray[Any]
 
 def _plain(value: Any) -> Any:
     """JSON has no infinity and no NumPy numbers."""
+    value = plain_number(value)
+    return "inf" if value == float("inf") else value
+
+
+def plain_number(value: Any) -> Any:
+    """A number of any type as one that JSON has; all else as it is."""
     if isinstance(value, np.generic):
         value = value.item()
-    return "inf" if value == float("inf") else value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def _from_plain(value: Any) -> Any:

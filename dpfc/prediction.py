@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from dpfc.data import FLOAT_DTYPES, BlockSource, cache_labels, check_finite, without_values
+from dpfc.data import BlockSource, cache_labels
+from dpfc.labels import accuracy
 from dpfc.row_map import RowMap
+from dpfc.user_rows import as_matrix, check_columns
 
 __all__ = ["LinearPredictor"]
 
@@ -76,54 +77,44 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         if y is None and isinstance(X, BlockSource):
             y = np.concatenate([cache_labels(X, block_y) for _, block_y in X.blocks()])
-        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+        return accuracy(y, self.predict(X), sample_weight, type(self).__name__)
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Linear scores, block by block, shape (n_samples, n_outputs or 1)."""
         check_is_fitted(self, "coef_")
         row_map, coef = self._fitted_row_map(), torch.from_numpy(self._row_coef()).T
-        X = self._check_features(X)
+        X = self._check_features(X, reset=False)
         if isinstance(X, BlockSource):
             blocks = (np.asarray(block, dtype=np.float64) for block, _ in X.blocks(_PREDICT_ROWS))
         else:
             blocks = (
-                X[start : start + _PREDICT_ROWS].astype(np.float64)
+                _on_cpu(X[start : start + _PREDICT_ROWS])
                 for start in range(0, len(X), _PREDICT_ROWS)
             )
         scores = [(row_map(torch.from_numpy(block)) @ coef).numpy() for block in blocks]
         return np.concatenate(scores) + self.intercept_
 
-    def _check_features(self, X: Any) -> Any:
-        """Check rows, or a cache's width, against what the model was fitted on."""
-        if isinstance(X, BlockSource):
-            if X.n_features != self.n_features_in_:
-                raise ValueError(
-                    f"the feature cache has {X.n_features} features, but {type(self).__name__} "
-                    f"is expecting {self.n_features_in_} features as input."
-                )
-            return X
-        if isinstance(X, torch.Tensor) and X.device.type != "cpu":
-            X = self._check_gpu_tensor(X, reset=False).cpu()
-        with without_values():
-            X = validate_data(self, X, reset=False, dtype=FLOAT_DTYPES, ensure_all_finite=False)
-        check_finite(X)
-        return X
+    def _check_features(self, X: Any, *, reset: bool) -> Any:
+        """Check rows, or a cache's width; a fit remembers their columns, the rest keeps to them.
 
-    def _check_gpu_tensor(self, X: torch.Tensor, reset: bool) -> torch.Tensor:
-        if X.ndim != 2 or not X.is_floating_point() or 0 in X.shape:
-            raise ValueError(
-                "X must be a non-empty floating-point tensor of shape (n_samples, n_features), "
-                f"got {X.dtype} with {X.ndim} dimension(s)."
-            )
+        Tensors on a GPU stay there.
+        """
+        if isinstance(X, BlockSource):
+            self._check_width(X.n_features, "the feature cache")
+            return X
+        rows = as_matrix(X)
         if reset:
-            self.n_features_in_ = X.shape[1]
-        elif X.shape[1] != self.n_features_in_:
+            self.n_features_in_ = rows.shape[1]
+        check_columns(self, X, reset=reset)
+        self._check_width(rows.shape[1], "X")
+        return rows
+
+    def _check_width(self, n_features: int, what: str) -> None:
+        if n_features != self.n_features_in_:
             raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{what} has {n_features} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input."
             )
-        check_finite(X)
-        return X
 
     def _row_map(self) -> RowMap:
         """How rows are bounded before anything is released."""
@@ -151,3 +142,9 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if self.length_coef_ is None:
             return self.coef_
         return np.hstack([self.coef_, self.length_coef_])
+
+
+def _on_cpu(rows: NDArray[Any] | torch.Tensor) -> NDArray[np.float64]:
+    if isinstance(rows, torch.Tensor):
+        rows = rows.cpu().numpy()
+    return rows.astype(np.float64)

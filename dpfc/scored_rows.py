@@ -15,18 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
-from sklearn.utils import column_or_1d
 
-from dpfc.data import (
-    ArrayRows,
-    BlockSource,
-    CacheRows,
-    check_size,
-    encode_labels,
-    open_cache,
-    without_values,
-)
+from dpfc.data import ArrayRows, BlockSource, CacheRows, check_size, open_cache
 from dpfc.exact_scores import exact_scores
+from dpfc.labels import as_labels, encode_labels
 from dpfc.prediction import LinearPredictor
 from dpfc.row_map import RowMap
 from dpfc.statistics import LabeledRows
@@ -110,14 +102,9 @@ def open_test_rows(model: LinearPredictor, X: Any, y: ArrayLike | None) -> Array
     """
     if isinstance(X, BlockSource) and y is not None:
         raise ValueError("y must be left out when X is a feature cache; it has labels.")
-    X = model._check_features(X)
+    X = model._check_features(X, reset=False)
     if isinstance(X, BlockSource):
         return open_cache(X, model.classes_)
     check_size(len(X))
-    if y is None:
-        raise ValueError("y must be given: the test rows' true labels.")
-    with without_values():
-        labels: NDArray[Any] = column_or_1d(y.cpu() if isinstance(y, torch.Tensor) else y)
-    if len(labels) != len(X):
-        raise ValueError(f"X has {len(X)} rows and y has {len(labels)} labels.")
+    labels = as_labels(y, len(X), "evaluate_privately")
     return ArrayRows(X, encode_labels(labels, model.classes_))

@@ -9,26 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array, column_or_1d
 
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
 from dpfc.accounting.ledger import Charge
 from dpfc.assumptions import summary_assumptions
 from dpfc.base import PrivateLinearClassifier
-from dpfc.data import (
-    FLOAT_DTYPES,
-    ArrayRows,
-    BlockSource,
-    CacheRows,
-    check_finite,
-    check_size,
-    encode_labels,
-    open_cache,
-    public_classes,
-    without_values,
-)
+from dpfc.data import ArrayRows, BlockSource, CacheRows, check_size, open_cache
+from dpfc.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
 from dpfc.noise import NoiseSource, noise_source
@@ -36,6 +24,7 @@ from dpfc.parameters import Interval, check_parameters, check_words
 from dpfc.queries import ClassCounts, Count, FeatureSum, Query
 from dpfc.row_map import RowMap
 from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
+from dpfc.user_rows import as_matrix
 
 __all__ = ["STATISTICS", "PrivateSummary", "summarize_privately"]
 
@@ -211,22 +200,11 @@ def _open_rows(
             raise ValueError("y must be left out when X is a feature cache; it has labels.")
         known = _stated_classes(X.class_names if classes is None else classes) if labelled else None
         return open_cache(X, known), known
-    with without_values():
-        X = check_array(
-            np.asarray(X) if isinstance(X, torch.Tensor) else X,
-            dtype=FLOAT_DTYPES,
-            ensure_all_finite=False,
-        )
-    check_finite(X)
+    X = as_matrix(X)
     check_size(len(X))
     if not labelled:
         return ArrayRows(X, np.zeros(len(X), dtype=np.int64)), None
-    if y is None:
-        raise ValueError('"class_counts" counts labels: pass y.')
-    with without_values():
-        labels = column_or_1d(y)
-    if len(labels) != len(X):
-        raise ValueError(f"X has {len(X)} rows and y has {len(labels)} labels.")
+    labels = as_labels(y, len(X), '"class_counts"')
     known = _stated_classes(classes)
     return ArrayRows(X, encode_labels(labels, known)), known
 

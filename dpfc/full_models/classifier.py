@@ -20,12 +20,12 @@ from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calib
 from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.accounting.ledger import Charge
 from dpfc.assumptions import training_assumptions
-from dpfc.data import BlockSource, public_classes
+from dpfc.data import BlockSource
 from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
 from dpfc.full_models.averaging import WeightAverage
 from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
 from dpfc.full_models.model_file import save_network
-from dpfc.full_models.module_rows import ModuleRows, check_labels, check_rows
+from dpfc.full_models.module_rows import ModuleRows, check_labels, check_rows, row_kind
 from dpfc.full_models.module_state import published
 from dpfc.full_models.network_prediction import NetworkPredictor
 from dpfc.full_models.optimizers import OptimizerSettings, StepRule, make_optimizer
@@ -33,16 +33,27 @@ from dpfc.full_models.private_gradients import COUNT, GRADIENT, GradientMechanis
 from dpfc.full_models.starting import run_digest, start_module
 from dpfc.full_models.trainable import TRAINABLE
 from dpfc.full_models.training import CheckpointPlan, TrainingRun
+from dpfc.labels import public_classes
 from dpfc.model_selection import warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
 from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, Text, check_parameters
 from dpfc.progress import step_progress
 from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
+from dpfc.user_rows import check_columns
 
 __all__ = ["DPSGDClassifier"]
 
 _COUNT_SHARE = 0.005
-_FITTED = ("module_", "classes_", "privacy_", "input_shape_", "gradient_norms_")
+_FITTED = (
+    "module_",
+    "classes_",
+    "privacy_",
+    "input_shape_",
+    "row_kind_",
+    "gradient_norms_",
+    "feature_names_in_",
+    "_columns_in",
+)
 
 
 class DPSGDClassifier(NetworkPredictor):
@@ -128,6 +139,11 @@ class DPSGDClassifier(NetworkPredictor):
     classes_ : ndarray of shape (n_classes,)
     input_shape_ : tuple of int
         Of a row.
+    row_kind_ : {"floats", "bytes", "tokens"}
+        What rows have to be. Whole numbers are tokens to a module of your own and to "dlr", and
+        floats to the other networks.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Of a data frame with names for columns.
     gradient_norms_ : list of float
         Of the noisy gradients, a step each; released.
     privacy_ : PrivacyStatement
@@ -323,9 +339,14 @@ class DPSGDClassifier(NetworkPredictor):
     def _open_rows(self, X: Any, y: ArrayLike | None) -> ModuleRows:
         """Check the data, and set the public attributes."""
         rows = check_rows(X, y)
+        check_columns(self, X, reset=True)
+        # Whole numbers are tokens to networks that take such, and numbers to all others.
+        takes_tokens = not isinstance(self.module, str) or self.module == "dlr"
+        tensor = rows.X if takes_tokens or row_kind(rows.X) == "bytes" else rows.X.float()
+        self.row_kind_ = row_kind(tensor)
         self.classes_ = public_classes(self.classes, [rows.labels], rows.class_names)
-        self.input_shape_ = tuple(rows.X.shape[1:])
-        return ModuleRows(rows.X, check_labels(rows.labels, self.classes_))
+        self.input_shape_ = tuple(tensor.shape[1:])
+        return ModuleRows(tensor, check_labels(rows.labels, self.classes_))
 
     def _train(
         self,

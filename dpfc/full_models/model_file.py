@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ from safetensors.torch import save
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
 from dpfc.file_writing import write_model
+from dpfc.full_models.module_rows import ROW_KINDS
 from dpfc.full_models.networks import make_network
 from dpfc.full_models.trainable import freeze
-from dpfc.model_file import NETWORK_FORMAT
+from dpfc.model_file import NETWORK_FORMAT, columns_header, plain_number, set_columns
 
 if TYPE_CHECKING:
     from dpfc.full_models.classifier import DPSGDClassifier
@@ -50,6 +52,8 @@ def save_network(model: DPSGDClassifier, path: str | os.PathLike[str]) -> None:
         "input_shape": json.dumps(list(model.input_shape_)),
         "gradient_norms": json.dumps(model.gradient_norms_),
         "privacy": model.privacy_.to_json(),
+        "row_kind": model.row_kind_ or "",
+        **columns_header(model),
     }
     tensors = {
         name: tensor.detach().cpu().contiguous().clone()
@@ -101,6 +105,13 @@ def rebuild_network(
         raise ValueError("its weights are not finite")
     model.module_ = network.eval()
     model.classes_, model.input_shape_ = classes, shape
+    kind = header.get("row_kind") or None
+    if kind not in (None, *ROW_KINDS.values()):
+        raise ValueError(f"its rows are of no known kind: {kind!r}")
+    model.row_kind_ = kind
+    set_columns(model, header)
+    if math.prod(shape) != len(getattr(model, "feature_names_in_", range(math.prod(shape)))):
+        raise ValueError("its columns do not fit its rows")
     model.gradient_norms_ = [float(norm) for norm in json.loads(header["gradient_norms"])]
     model.privacy_ = PrivacyStatement.from_json(header["privacy"])
     return model
@@ -108,6 +119,5 @@ def rebuild_network(
 
 def _plain(value: Any) -> Any:
     """JSON knows no NumPy numbers and no other sequences than lists."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return list(value)
+    value = plain_number(value)
+    return value if isinstance(value, int | float) else list(value)

@@ -9,12 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from dpfc.data import BlockSource, cache_labels, encode_labels, without_values
+from dpfc.data import BlockSource, cache_labels
+from dpfc.labels import as_labels, encode_labels
+from dpfc.user_rows import as_numbers, check_finite
 
-__all__ = ["MAX_ROWS", "ModuleRows", "UserRows", "as_input", "check_labels", "check_rows"]
+__all__ = [
+    "MAX_ROWS",
+    "ROW_KINDS",
+    "ModuleRows",
+    "UserRows",
+    "as_input",
+    "check_labels",
+    "check_rows",
+    "row_kind",
+]
 
 # Of the data domain: the rounding of gradient sums is proven up to it.
 MAX_ROWS = 2**21
+# What rows of a tensor's type are to a network; all other whole numbers are int64 by then.
+ROW_KINDS = {torch.float32: "floats", torch.uint8: "bytes", torch.int64: "tokens"}
 _NO_LABELS = np.empty(0, dtype=np.int64)
 
 
@@ -48,29 +61,37 @@ def as_input(X: torch.Tensor, device: torch.device) -> torch.Tensor:
     return X.float() / 255.0 if X.dtype == torch.uint8 else X
 
 
-def check_rows(X: Any, y: ArrayLike | None, *, labelled: bool = True) -> UserRows:
+def check_rows(
+    X: Any, y: ArrayLike | None, *, labelled: bool = True, kind: str | None = None
+) -> UserRows:
     """Turn what a user brings into a tensor and labels.
+
+    Parameters
+    ----------
+    X, y
+        As `DPSGDClassifier.fit` takes them.
+    labelled : bool, default=True
+        Whether labels are needed.
+    kind : {"floats", "bytes", "tokens"} or None, default=None
+        What the rows have to be. Whole numbers become floats where those are needed.
 
     Raises
     ------
-    ValueError
-        If rows are not numbers, not finite, too many or none, or do not fit the labels. Names
-        a row's place at most, never a value.
+    TypeError, ValueError
+        If rows are not numbers, not finite, too many or none, do not fit the labels, or are of
+        another kind. Names a row's place at most, never a value.
     """
     if isinstance(X, BlockSource):
         return _cache_rows(X, y, labelled)
-    if labelled and y is None:
-        raise ValueError("DPSGDClassifier requires y to be passed.")
-    tensor = _tensor(X)
+    tensor = _tensor(X, kind)
     if not labelled:
         return UserRows(tensor, _NO_LABELS)
-    labels = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
-    if labels.ndim != 1 or len(labels) != len(tensor):
-        raise ValueError(
-            f"y must have one label a row: X has {len(tensor)} rows, y has the shape "
-            f"{labels.shape}."
-        )
-    return UserRows(tensor, labels)
+    return UserRows(tensor, as_labels(y, len(tensor), "DPSGDClassifier"))
+
+
+def row_kind(rows: torch.Tensor) -> str:
+    """What checked rows are to a network: "floats", "bytes" or "tokens"."""
+    return ROW_KINDS[rows.dtype]
 
 
 def check_labels(labels: NDArray[Any], classes: NDArray[Any]) -> torch.Tensor:
@@ -89,38 +110,55 @@ def _cache_rows(cache: BlockSource, y: ArrayLike | None, labelled: bool) -> User
         raise ValueError("y must be left out when X is a feature cache; it has labels.")
     blocks, labels = [], []
     for block, own in cache.blocks():
-        blocks.append(np.asarray(block, dtype=np.float32))
+        blocks.append(np.asarray(block))
         if labelled:
             labels.append(cache_labels(cache, own))
     found = np.concatenate(labels) if labelled else _NO_LABELS
-    return UserRows(_tensor(np.concatenate(blocks)), found, cache.class_names)
+    return UserRows(_tensor(np.concatenate(blocks), "floats"), found, cache.class_names)
 
 
-def _tensor(X: Any) -> torch.Tensor:
-    if isinstance(X, torch.Tensor):
-        tensor = X.detach().cpu()
+def _tensor(X: Any, kind: str | None) -> torch.Tensor:
+    rows = as_numbers(X)
+    if isinstance(rows, torch.Tensor):
+        tensor = rows.cpu()
     else:
-        with without_values():
-            array = np.asarray(X)
-        if array.dtype.kind not in "fiu":
-            raise ValueError(f"X must hold numbers only, got {array.dtype}.")
-        if array.dtype.kind in "iu" and array.dtype != np.uint8:
-            array = array.astype(np.int64)
-        # A copy where it is read-only, which torch does not accept.
-        tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))
-    if tensor.ndim < 2 or 0 in tensor.shape:
-        raise ValueError(
-            f"X must have one row or more, each an array, got the shape {tuple(tensor.shape)}."
-        )
+        # Of the unsigned numbers torch knows bytes best. A copy where rows are read-only.
+        wide = rows.astype(np.int64) if rows.dtype.kind in "iu" and rows.dtype != np.uint8 else rows
+        tensor = torch.from_numpy(np.require(wide, requirements=["C", "W"]))
     if len(tensor) > MAX_ROWS:
         raise ValueError(f"X must have at most {MAX_ROWS} rows.")
-    if tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"X must hold real numbers, got {tensor.dtype}.")
-    if not tensor.is_floating_point():
-        return tensor if tensor.dtype == torch.uint8 else tensor.long()
-    tensor = tensor.float()
-    finite = torch.isfinite(tensor).flatten(1).all(dim=1)
+    if tensor.is_floating_point():
+        tensor = _single(tensor)
+    elif tensor.dtype != torch.uint8:
+        tensor = tensor.long()
+    return tensor if kind is None else _of_kind(tensor, kind)
+
+
+def _single(rows: torch.Tensor) -> torch.Tensor:
+    """Finite float32 rows; says where a number is too large to be one."""
+    check_finite(rows)
+    narrow = rows.float()
+    finite = torch.isfinite(narrow).flatten(1).all(dim=1)
     if not bool(finite.all()):
         place = int(torch.argmin(finite.to(torch.int8)))
-        raise ValueError(f"X contains NaN or infinity, first in row {place}.")
-    return tensor
+        raise ValueError(
+            "X has numbers above 3.4e38, which in float32, what networks compute in, are NaN or "
+            f"infinity, first in row {place}. Scale or clip the rows."
+        )
+    return narrow
+
+
+def _of_kind(rows: torch.Tensor, kind: str) -> torch.Tensor:
+    """Rows of the kind that a network was fitted on, or none."""
+    found = row_kind(rows)
+    if found == kind:
+        return rows
+    if kind == "floats" and found == "tokens":
+        return rows.float()
+    if kind == "tokens" and found == "bytes":
+        return rows.long()
+    words = {"floats": "floats", "bytes": "bytes (uint8)", "tokens": "whole numbers (tokens)"}
+    raise ValueError(
+        f"X holds {words[found]}, and the network was fitted on {words[kind]}: bring X as it was "
+        "for the fit."
+    )

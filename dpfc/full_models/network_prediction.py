@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
-from dpfc.full_models.module_rows import as_input, check_rows
+from dpfc.full_models.module_rows import UserRows, as_input, check_rows
+from dpfc.labels import accuracy
+from dpfc.user_rows import check_columns
 
 __all__ = ["NetworkPredictor"]
 
@@ -29,11 +30,14 @@ class NetworkPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : ndarray of shape (n_classes,)
     input_shape_ : tuple of int
         Of a row.
+    row_kind_ : {"floats", "bytes", "tokens"} or None
+        What rows were at the fit, and have to be; None in older model files.
     """
 
     module_: torch.nn.Module
     classes_: NDArray[Any]
     input_shape_: tuple[int, ...]
+    row_kind_: str | None
 
     @property
     def n_features_in_(self) -> int:
@@ -58,25 +62,28 @@ class NetworkPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Accuracy on rows with labels; exact, and covered by no guarantee."""
         if y is None:
             y = check_rows(X, None).labels
-        return float(accuracy_score(y, self.predict(X), sample_weight=sample_weight))
+        return accuracy(y, self.predict(X), sample_weight, type(self).__name__)
 
-    def check_shape(self, rows: torch.Tensor) -> None:
-        """Refuse rows of another shape than the network was trained on.
+    def check_rows(self, X: Any, y: ArrayLike | None, *, labelled: bool = True) -> UserRows:
+        """Check rows against those that the network was trained on.
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
+            If they are no rows of numbers, or of another shape, kind, or with other columns.
         """
-        if tuple(rows.shape[1:]) != self.input_shape_:
+        rows = check_rows(X, y, labelled=labelled, kind=self.row_kind_)
+        check_columns(self, X, reset=False)
+        if tuple(rows.X.shape[1:]) != self.input_shape_:
             raise ValueError(
-                f"X has rows of shape {tuple(rows.shape[1:])}, but {type(self).__name__} is "
+                f"X has rows of shape {tuple(rows.X.shape[1:])}, but {type(self).__name__} is "
                 f"expecting {self.input_shape_}."
             )
+        return rows
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "module_")
-        rows = check_rows(X, None, labelled=False).X
-        self.check_shape(rows)
+        rows = self.check_rows(X, None, labelled=False).X
         device = next(self.module_.parameters()).device
         with torch.no_grad():
             parts = [

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from dpfc.full_models.dry_run import check_evaluation, failed_on_row
-from dpfc.full_models.module_rows import as_input, check_labels, check_rows
+from dpfc.full_models.module_rows import as_input, check_labels
 
 if TYPE_CHECKING:
     from dpfc.full_models.classifier import DPSGDClassifier
@@ -52,8 +52,7 @@ class ScoredNetworkRows:
     device = torch.device("cpu")
 
     def __init__(self, model: DPSGDClassifier, X: Any, y: ArrayLike | None):
-        rows = check_rows(X, y)
-        model.check_shape(rows.X)
+        rows = model.check_rows(X, y)
         self.codes = check_labels(rows.labels, model.classes_)
         self.n_samples = len(self.codes)
         self.n_features = 1 + len(model.classes_)

@@ -189,7 +189,7 @@ def with_value(X, value):
         (lambda X, y: (with_value(X, np.inf), y), "NaN or infinity, first in row 7"),
         (lambda X, y: (with_value(X.astype(float), 1e300), y), "NaN or infinity, first in row 7"),
         (lambda X, y: (X, y[:-1]), "one label a row"),
-        (lambda X, y: (X, y[:, None]), "one label a row"),
+        (lambda X, y: (X, np.c_[y, y]), "y should be a 1d array"),
         (lambda X, y: (X, None), "requires y"),
         (lambda X, y: (X, y + 1), "not in classes, the first in row 2"),
         (lambda X, y: (X, y.astype(str)), "different types|not in classes"),
@@ -197,7 +197,6 @@ def with_value(X, value):
         (lambda X, y: (X[:, 0], y), "one row or more, each an array"),
         (lambda X, y: (X.astype(str), y), "numbers only"),
         (lambda X, y: (X.astype(complex), y), "numbers only"),
-        (lambda X, y: (X > 0, y), "numbers only"),
         (lambda X, y: ([[1, 2], [3]], y), "X|numbers|sequence"),
     ],
 )

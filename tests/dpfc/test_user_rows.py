@@ -1,0 +1,216 @@
+"""One check of X: whatever rows come in, all estimators take or refuse it in the same words."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+
+from dpfc import (
+    DPFCClassifier,
+    DPGradientClassifier,
+    DPLeastSquaresClassifier,
+    DPNewtonClassifier,
+    DPSGDClassifier,
+    evaluate_privately,
+    load_model,
+    summarize_privately,
+)
+
+N = 30
+CODES = np.arange(N) % 2
+ROWS = np.random.default_rng(0).normal(size=(N, 4))
+WHOLE = np.round(ROWS * 10)
+FRAME = pd.DataFrame(ROWS, columns=list("abcd"))
+MAKERS = [
+    lambda: DPFCClassifier(classes=[0, 1], n_steps=1),
+    lambda: DPGradientClassifier(classes=[0, 1], n_steps=1),
+    lambda: DPLeastSquaresClassifier(classes=[0, 1]),
+    lambda: DPNewtonClassifier(classes=[0, 1], n_steps=1),
+    lambda: DPSGDClassifier("linear", classes=[0, 1], n_steps=1),
+]
+pytestmark = pytest.mark.filterwarnings("ignore:the budget is too small")
+
+
+def with_value(value, dtype=object):
+    X = ROWS.astype(dtype)
+    X[7, 2] = value
+    return X
+
+
+def read_only(X):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+TAKEN = {
+    "float64": ROWS,
+    "float32": ROWS.astype(np.float32),
+    "float16": ROWS.astype(np.float16),
+    "long double": ROWS.astype(np.longdouble),
+    "big-endian": ROWS.astype(">f8"),
+    "big-endian integers": WHOLE.astype(">i4"),
+    "integers": WHOLE.astype(np.int64),
+    "bytes": np.abs(WHOLE).astype(np.uint8),
+    "bool": ROWS > 0,
+    "Fortran order": np.asfortranarray(ROWS),
+    "read-only": read_only(ROWS),
+    "a matrix": ROWS.view(np.matrix),
+    "a list": ROWS.tolist(),
+    "a list of integers": WHOLE.astype(int).tolist(),
+    "a list of tensors": list(torch.from_numpy(ROWS)),
+    "objects that are numbers": ROWS.astype(object),
+    "masked without a mask": np.ma.masked_array(ROWS),
+    "a tensor": torch.from_numpy(ROWS),
+    "a bfloat16 tensor": torch.from_numpy(ROWS).bfloat16(),
+    "a float16 tensor": torch.from_numpy(ROWS).half(),
+    "a bool tensor": torch.from_numpy(ROWS) > 0,
+    "a frame": FRAME,
+    "a frame without names": pd.DataFrame(ROWS),
+    "a frame of Float32": FRAME.astype("Float32"),
+    "a frame of pyarrow": FRAME.convert_dtypes(dtype_backend="pyarrow"),
+    "a frame of floats and bool": FRAME.assign(a=FRAME.a > 0),
+    "a frame of nullable bool": (FRAME > 0).astype("boolean"),
+    "a frame of integers and floats": FRAME.assign(a=range(N)),
+    "a frame with a category of numbers": FRAME.assign(a=pd.Categorical([1, 2] * (N // 2))),
+}
+REFUSED = {
+    "NaN": (with_value(np.nan, float), "NaN or infinity, first in row 7"),
+    "infinity": (with_value(np.inf, float), "NaN or infinity, first in row 7"),
+    "None among objects": (with_value(None), "NaN or infinity, first in row 7"),
+    "NA among objects": (with_value(pd.NA), "NaN or infinity, first in row 7"),
+    "NA in a frame": (
+        pd.DataFrame(with_value(pd.NA)).astype("Float64"),
+        "NaN or infinity, first in row 7",
+    ),
+    "a huge integer": (with_value(10**400), "NaN or infinity, first in row 7"),
+    "masked": (np.ma.masked_array(ROWS, np.eye(N, 4) > 0), "masked entries, first in row 0"),
+    "strings": (ROWS.astype(str), "numbers only, got strings"),
+    "strings among objects": (with_value("1.5"), "numbers only, got strings"),
+    "bytes strings": (ROWS.astype("S"), "numbers only, got strings"),
+    "a category": (FRAME.assign(a=pd.Categorical(["x", "y"] * (N // 2))), "got strings"),
+    "dates": (ROWS.astype("M8[s]"), "numbers only, got datetime64"),
+    "a date in a frame": (FRAME.assign(a=pd.Timestamp("2020-01-01")), "got datetime64"),
+    "spans": (ROWS.astype("m8[s]"), "numbers only, got timedelta64"),
+    "records": (np.zeros(N, dtype=[("a", float), ("b", float)]), "numbers only, got records"),
+    "complex": (ROWS * 1j, "real numbers only"),
+    "a complex tensor": (torch.from_numpy(ROWS * 1j), "real numbers only"),
+    "sparse": (sparse.csr_array(ROWS), "Sparse data"),
+    "a sparse tensor": (torch.from_numpy(ROWS).to_sparse(), "Sparse data"),
+    "a sparse frame": (FRAME.astype(pd.SparseDtype(float)), "Sparse data"),
+    "a tensor with a gradient": (torch.from_numpy(ROWS).requires_grad_(), "X.detach"),
+    "a tensor without data": (torch.empty(N, 4, device="meta"), "numbers only"),
+    "one dimension": (ROWS[:, 0], "one row or more"),
+    "a series": (FRAME.a, "one row or more"),
+    "a number": (3.0, "one row or more"),
+    "no rows": (ROWS[:0], "one row or more"),
+    "no columns": (ROWS[:, :0], "one row or more"),
+    "ragged": ([[1, 2], [3]] * (N // 2), "inhomogeneous|cannot be read"),
+    "None": (None, "must be an array of numbers"),
+    "a dictionary": ({"a": 1.0}, "must be an array of numbers"),
+    "an object": (object(), "must be an array of numbers"),
+    "names twice": (FRAME.set_axis(list("aabc"), axis=1), "same name, at 0 and 1"),
+    "names of two types": (FRAME.set_axis(["a", 1, 2, 3], axis=1), "all be strings"),
+}
+
+
+@pytest.mark.parametrize("X", TAKEN.values(), ids=TAKEN)
+def test_rows_of_every_kind_are_taken_by_all_estimators_at_fit_and_at_predict(X):
+    for make in MAKERS:
+        model = make().fit(X, CODES)
+        assert model.predict(X).shape == (N,)
+        assert 0.0 <= model.score(X, CODES) <= 1.0
+        evaluate_privately(model, X, CODES, epsilon=9.0, metrics=["accuracy"])
+    summarize_privately(X, epsilon=9.0)
+
+
+@pytest.mark.parametrize("X, words", REFUSED.values(), ids=REFUSED)
+def test_all_estimators_refuse_the_same_rows_in_the_same_words(X, words):
+    said = set()
+    for make in MAKERS:
+        with pytest.raises((TypeError, ValueError), match=words) as at_fit:
+            make().fit(X, CODES)
+        said.add((type(at_fit.value), str(at_fit.value)))
+    assert len(said) == 1
+    assert said.pop()[0] in (TypeError, ValueError)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_is_refused_at_fit_is_refused_at_predict_and_evaluation(make):
+    model = make().fit(ROWS, CODES)
+    for X, words in REFUSED.values():
+        for call in (
+            model.predict,
+            model.predict_proba,
+            lambda X: evaluate_privately(model, X, CODES, epsilon=1.0),
+        ):
+            with pytest.raises((TypeError, ValueError), match=words):
+                call(X)
+    for X, words in REFUSED.values():
+        if "name" not in words and "strings" not in words:
+            with pytest.raises((TypeError, ValueError), match=words):
+                summarize_privately(X, epsilon=1.0)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_whole_numbers_are_predicted_after_a_fit_on_floats(make):
+    model = make().fit(WHOLE, CODES)
+    expected = model.predict_proba(WHOLE)
+    for X in (WHOLE.astype(np.int64), WHOLE.astype(np.int16), WHOLE.astype(int).tolist()):
+        np.testing.assert_allclose(model.predict_proba(X), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("names", [list("abcd"), range(4)], ids=["strings", "numbers"])
+def test_columns_in_another_order_or_of_other_names_are_refused(make, names, tmp_path):
+    frame = FRAME.set_axis(names, axis=1)
+    model = make().fit(frame, CODES)
+    model.save(tmp_path / "m.safetensors")
+    for known in (model, load_model(tmp_path / "m.safetensors"), pickle.loads(pickle.dumps(model))):
+        known.predict(frame)
+        for other in (frame[frame.columns[::-1]], frame.rename(columns={frame.columns[0]: "z"})):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with pytest.raises((TypeError, ValueError), match=r"should match|all be strings"):
+                    known.predict(other)
+    assert hasattr(model, "feature_names_in_") == isinstance(names, list)
+    refitted = model.fit(ROWS, CODES)
+    assert not hasattr(refitted, "feature_names_in_")
+    refitted.predict(pd.DataFrame(ROWS))
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_names_at_only_one_of_fit_and_predict_are_warned_about(make):
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        make().fit(FRAME, CODES).predict(ROWS)
+    with pytest.warns(UserWarning, match="was fitted without feature names"):
+        make().fit(ROWS, CODES).predict(FRAME)
+
+
+def test_a_number_that_float32_cannot_hold_is_named_as_such_by_networks():
+    with pytest.raises(ValueError, match=r"above 3.4e38.*first in row 7"):
+        DPSGDClassifier("linear", classes=[0, 1]).fit(with_value(1e300, float), CODES)
+
+
+def test_a_network_takes_bytes_and_tokens_as_it_was_fitted():
+    of_bytes = DPSGDClassifier("linear", classes=[0, 1], n_steps=1)
+    of_bytes.fit(np.abs(WHOLE).astype(np.uint8), CODES)
+    with pytest.raises(ValueError, match="fitted on bytes"):
+        of_bytes.predict(np.abs(WHOLE))
+    of_floats = DPSGDClassifier("linear", classes=[0, 1], n_steps=1).fit(WHOLE, CODES)
+    with pytest.raises(ValueError, match="X holds bytes"):
+        of_floats.predict(np.abs(WHOLE).astype(np.uint8))
+    of_tokens = DPSGDClassifier("dlr", classes=[0, 1], n_steps=1, vocabulary_size=5)
+    tokens = np.arange(4 * N).reshape(N, 4) % 5
+    of_tokens.fit(tokens, CODES)
+    np.testing.assert_array_equal(
+        of_tokens.predict(tokens.astype(np.uint8)), of_tokens.predict(tokens)
+    )
+    with pytest.raises(ValueError, match="fitted on whole numbers"):
+        of_tokens.predict(tokens.astype(float))
