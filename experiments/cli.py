@@ -76,7 +76,7 @@ def _dpfc(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see `dpfc.experiments.console.run_guarded` for exit codes."""
     code = run_guarded(
-        lambda arguments: app(arguments, prog_name="dpfc", standalone_mode=False), argv
+        lambda arguments: app(arguments, prog_name="dpfc", standalone_mode=False), argv, app
     )
     if argv is None:  # the process ends with this: a late Ctrl-C changes nothing any more
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dpfc.experiments.console import print_json
-from dpfc.experiments.options import Json
+from dpfc.experiments.options import Json, NoHeader, Unlabelled
+from dpfc.experiments.skipped import print_skipped
+
+if TYPE_CHECKING:
+    from dpfc.features import Dataset
 
 __all__ = ["extract"]
 
@@ -19,11 +23,10 @@ def extract(
         str,
         typer.Option(
             metavar="SPEC",
-            help="Folder with one sub-folder of images a class; image Parquet (Hugging Face "
-            "layout) or a folder of it; a table of texts (CSV, TSV, JSONL, Parquet); WebDataset "
-            "tars ('shards-{000..012}.tar' or a folder of them); 'hf:NAME#CONFIG:SPLIT' of the "
-            "library datasets; 'bigbench:PATH/task.json', 'mnist5k' or 'digits', these three "
-            "also with ':train' or ':test'.",
+            help="Folder with one sub-folder of images a class, or of images; image Parquet; table "
+            "of texts (CSV, TSV, JSONL, Parquet); WebDataset tars (s-{000..012}.tar), or a folder "
+            "of these; 'hf:NAME#CONFIG:SPLIT' of the library datasets; 'bigbench:PATH/task.json', "
+            "'mnist5k' or 'digits', these three also with ':train' or ':test'.",
         ),
     ],
     out: Annotated[
@@ -40,10 +43,7 @@ def extract(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(
-            help="Side of the square that images are resized to, in pixels; the backbone's own "
-            "by default (efficientnet-lite0: 128)."
-        ),
+        typer.Option(help="Side of the images in pixels; by default the backbone's."),
     ] = None,
     pooling: Annotated[
         Literal["auto", "class_token", "mean", "pooler", "last_token"],
@@ -59,8 +59,8 @@ def extract(
     compute_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(
-            help="What the network computes in; auto: bfloat16 on CUDA (float16 where the GPU "
-            "has no bfloat16), float32 on a CPU, which does nothing else."
+            help="What the network computes in; auto: on CUDA bfloat16 or, without it, float16; "
+            "float32 on a CPU, which does nothing else."
         ),
     ] = "auto",
     batch_size: Annotated[
@@ -79,16 +79,16 @@ def extract(
         int | None,
         typer.Option(
             metavar="N",
-            help="On a CPU, threads that decode and embed; on CUDA, processes that decode. The "
-            "available cores by default.",
+            help="CPU: threads that decode and embed; CUDA: processes that decode. By default, all "
+            "cores.",
             min=1,
         ),
     ] = None,
     on_error: Annotated[
         Literal["stop", "skip"],
         typer.Option(
-            help="At a row that cannot be read: stop and name it, or leave it out and list "
-            "it in the cache's manifest."
+            help="At a row that is unreadable or unlabelled: stop, or leave it out and list it in "
+            "the manifest."
         ),
     ] = "stop",
     overwrite: Annotated[
@@ -108,10 +108,12 @@ def extract(
         str | None,
         typer.Option(
             metavar="A,B,C",
-            help="Of a table or tars: the public list of classes. Give the same one for training "
-            "and test rows; without it, names collected from private labels are not kept.",
+            help="The public list of classes, the same for training and test rows; without it, "
+            "names collected from private labels are not kept.",
         ),
     ] = None,
+    unlabelled: Unlabelled = False,
+    no_header: NoHeader = False,
     json: Json = False,
 ) -> None:
     """Turn images or texts into a feature cache, with a frozen public network.
@@ -135,7 +137,12 @@ def extract(
         text_column=text_column,
         label_column=label_column,
         class_names=None if class_names is None else class_names.split(","),
+        header=not no_header,
+        unlabelled=unlabelled,
+        on_error=on_error,
     )
+    if not (dataset.has_labels or unlabelled):
+        raise ValueError(_ask_for_labels(dataset))
     network = load_backbone(
         backbone or DEFAULT_BACKBONES[dataset.modality],
         image_size=image_size,
@@ -161,6 +168,7 @@ def extract(
         "rows": len(cache),
         "skipped": skipped,
         "n_features": cache.n_features,
+        "has_labels": cache.description.has_labels,
         "class_names": cache.class_names,
         "seconds": round(seconds, 3),
         "rows_per_second": round(len(cache) / seconds, 1),
@@ -168,9 +176,23 @@ def extract(
     if json:
         print_json(report)
         return
+    labels = "with labels" if cache.description.has_labels else "without labels"
     print(
-        f"{len(cache):,} rows × {cache.n_features:,} features in {seconds:.1f} s "
+        f"{len(cache):,} rows × {cache.n_features:,} features, {labels}, in {seconds:.1f} s "
         f"({len(cache) / seconds:,.0f} rows/s): {out}"
     )
     if skipped:
-        print(f"{skipped:,} rows could not be read; their ids stand in {out / 'manifest.json'}.")
+        print_skipped(cache, f"{skipped:,} rows could not be read")
+
+
+def _ask_for_labels(dataset: Dataset) -> str:
+    """What to say of a data set in which no labels were found."""
+    where = f"its columns are {', '.join(dataset.columns)}. " if dataset.columns else ""
+    if dataset.columns:
+        remedy = "Name the column that holds them with --label-column, or go"
+    else:
+        remedy = "Move each image into the folder of its class, or go"
+    return (
+        f"{dataset.name} has no labels that were found, so the cache would hold none: {where}"
+        f"{remedy} on without labels with --unlabelled."
+    )

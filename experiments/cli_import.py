@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from dpfc.experiments.console import print_json
+from dpfc.experiments.console import print_json, shown
 from dpfc.experiments.options import Json
+from dpfc.experiments.skipped import print_skipped
 
 __all__ = ["import_features"]
 
@@ -46,8 +47,13 @@ def import_features(
         typer.Option(
             metavar="NAME",
             help="Column, array or field with the features, where it has no usual name; in "
-            "Parquet, 'f*' takes all columns of numbers that start with f.",
+            "Parquet, 'f*' takes all columns of numbers that start with f, '*' all: but not the "
+            "label, the id or an index.",
         ),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Column that a * must not take; may be repeated."),
     ] = None,
     id_column: Annotated[
         str | None,
@@ -70,8 +76,8 @@ def import_features(
     on_error: Annotated[
         Literal["stop", "skip"],
         typer.Option(
-            help="At a request that the service answered with an error: stop and name it, or "
-            "leave it out and list it in the cache's manifest."
+            help="At a request that the service answered with an error, or a row without its "
+            "label: stop and name it, or leave it out and list it in the cache's manifest."
         ),
     ] = "stop",
     overwrite: Annotated[
@@ -100,6 +106,7 @@ def import_features(
         features_column=features_column,
         id_column=id_column,
         class_names=None if class_names is None else class_names.split(","),
+        drop=drop or (),
         dtype=dtype,
         on_error=on_error,
         overwrite=overwrite,
@@ -107,6 +114,7 @@ def import_features(
     seconds = time.perf_counter() - began
     skipped = len(cache.manifest["skipped"])
     labelled = cache.description.has_labels
+    columns = cache.manifest["preprocessing"].get("columns")
     if json:
         print_json(
             {
@@ -116,6 +124,7 @@ def import_features(
                 "skipped": skipped,
                 "n_features": cache.n_features,
                 "has_labels": labelled,
+                "columns": columns,
                 "class_names": cache.class_names,
                 "seconds": round(seconds, 3),
             }
@@ -125,5 +134,7 @@ def import_features(
         f"{len(cache):,} rows × {cache.n_features:,} features, "
         f"{'with' if labelled else 'without'} labels, in {seconds:.1f} s: {out}"
     )
+    if columns is not None:
+        print(f"features are the columns {shown(', '.join(columns))}")
     if skipped:
-        print(f"{skipped:,} requests had failed; their ids stand in {out / 'manifest.json'}.")
+        print_skipped(cache, f"{skipped:,} requests had failed, or rows had no label")

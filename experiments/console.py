@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import typer
 
+from dpfc.experiments.spelling import flags_of, in_flags
+
 __all__ = [
     "print_json",
     "print_table",
@@ -30,7 +32,11 @@ _INTERRUPTED = 130  # what shells use for Ctrl-C
 _WIDEST = 2000
 
 
-def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None = None) -> int:
+def run_guarded(
+    run: Callable[[list[str]], object],
+    argv: Sequence[str] | None = None,
+    program: typer.Typer | None = None,
+) -> int:
     """Run a command line, and turn what goes wrong into one line on standard error.
 
     Parameters
@@ -41,6 +47,8 @@ def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None =
     argv : sequence of str, optional
         `sys.argv` without the program's name by default. ``--debug``, anywhere in it, or the
         environment's ``DPFC_DEBUG=1`` lets a traceback through.
+    program : typer.Typer, optional
+        What is run: its options take the place of Python's parameters in messages.
 
     Returns
     -------
@@ -53,7 +61,13 @@ def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None =
     # OpenMP threads that spin while they wait make small matrix products on a busy machine
     # ten times slower. It is read when PyTorch is loaded, which is later than here.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    with _clean_warnings():
+
+    def spelled(message: str) -> str:
+        if program is None:
+            return message
+        return in_flags(message, flags_of(typer.main.get_command(program), arguments))
+
+    with _clean_warnings(spelled):
         try:
             code = run(arguments)
             if code == _INTERRUPTED:  # Typer swallows the exception
@@ -68,7 +82,7 @@ def run_guarded(run: Callable[[list[str]], object], argv: Sequence[str] | None =
             if debug:
                 traceback.print_exc()
             message, code = _explain(error)
-            _print_line("Error", message)
+            _print_line("Error", spelled(message))
     return code if isinstance(code, int) else 0
 
 
@@ -76,7 +90,7 @@ def run_command(command: Callable[..., object], argv: Sequence[str] | None = Non
     """Run a function with Typer's annotations as a command line of its own, by `run_guarded`."""
     app = typer.Typer(rich_markup_mode="markdown", add_completion=False)
     app.command()(command)
-    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv)
+    return run_guarded(lambda arguments: app(arguments, standalone_mode=False), argv, app)
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
@@ -135,11 +149,11 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words
 
 
 @contextmanager
-def _clean_warnings() -> Iterator[None]:
+def _clean_warnings(spelled: Callable[[str], str]) -> Iterator[None]:
     """Show warnings that are meant for users, one line each, and no others."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        _print_line("Warning", str(message))
+        _print_line("Warning", spelled(str(message)))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -22,11 +22,13 @@ __all__ = [
     "MethodName",
     "ModelOut",
     "ModelPath",
+    "NoHeader",
     "PublicFeatures",
     "PublicSize",
     "Relation",
     "Seed",
     "Settings",
+    "Unlabelled",
     "parse_numbers",
 ]
 
@@ -98,6 +100,13 @@ Seed = Annotated[
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON object on standard output, nothing else there."),
+]
+Unlabelled = Annotated[
+    bool, typer.Option("--unlabelled", help="Write no labels, whether there are any or not.")
+]
+NoHeader = Annotated[
+    bool,
+    typer.Option("--no-header", help="Of a CSV: its first line is a row; columns are 1, 2, …."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output file.")]
 Relation = Annotated[

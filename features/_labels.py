@@ -249,6 +249,6 @@ def _without_names(labels: Sequence[_Label]) -> tuple[list[int], list[str] | Non
 
 def _no_classes(source: str, what: str) -> DatasetError:
     return DatasetError(
-        f"{source} has {what}: name the column that holds the classes with label_column, or state "
-        "them with class_names."
+        f"{source} has {what}: name the column of the classes, label_column=…, or state them all, "
+        "class_names=…"
     )

@@ -241,7 +241,7 @@ class FeatureCacheWriter:
             raise FeatureCacheError(
                 f"{self.path} holds a feature cache of something else; it differs (there, here) "
                 f"in {'; '.join(differences)}. Choose another folder, or start afresh with "
-                "overwrite=True (--overwrite)."
+                "overwrite=True."
             )
         whole = [self._is_whole(shard) for shard in found.shards]
         if found.complete and all(whole):

@@ -283,7 +283,7 @@ def open_dataset(
         raise ValueError(f"on_error must be one of stop, skip, got {on_error!r}.")
     if unlabelled and (label_column is not None or class_names is not None):
         raise DatasetError(
-            "unlabelled rows have no label_column and no class_names: leave it away."
+            "unlabelled rows have no label_column and no class_names: leave these away."
         )
     stated = None if class_names is None else checked_names(class_names)
     wanted = Wanted(text_column, label_column, stated, header, unlabelled, on_error == "skip")

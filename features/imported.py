@@ -291,7 +291,7 @@ def _checked_drop(drop: Sequence[str], sources: Sequence[str | PathLike[str]]) -
     if isinstance(drop, str) or not all(isinstance(name, str) for name in drop):
         raise ValueError("drop must be a list of names of columns.")
     if drop and any(Path(path).suffix.lower() != ".parquet" for path in sources):
-        raise ValueError("drop is for .parquet with features_column='*': leave it away.")
+        raise ValueError("drop=[…] is for .parquet with features_column='*': leave it away.")
     return tuple(drop)
 
 

@@ -49,7 +49,7 @@ def refuse_suspects(path: object, taken: Sequence[str], *, labelled: bool) -> No
             remedy = "" if labelled and what == "a label" else f" name it with {option}, or"
             raise DatasetError(
                 f"column {name!r} of {path} has the name of {what}, which would be a feature:"
-                f"{remedy} leave it out with drop. If it is a feature, give it another name."
+                f"{remedy} leave it out with drop=[…]. If it is a feature, give it another name."
             )
 
 
@@ -95,5 +95,5 @@ def refuse_label_columns(
     if len(leaks):
         raise DatasetError(
             f"column {names[leaks[0]]!r} of {path} equals the label: a classifier would read the "
-            "answer from it. Leave it out with drop."
+            "answer from it. Leave it out with drop=[…]."
         )

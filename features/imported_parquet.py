@@ -100,7 +100,7 @@ class ParquetFeatures:
 
     def _choose_features(self, schema: pa.Schema, columns: Columns) -> list[str]:
         if columns.drop:
-            raise DatasetError("drop needs features_column='*': leave it away.")
+            raise DatasetError("drop=[…] needs features_column='*': leave it away.")
         name = chosen_column(
             self.path, "column", schema.names, "features_column", columns.features, _FEATURES
         )

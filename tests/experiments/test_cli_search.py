@@ -121,8 +121,8 @@ def test_a_seed_is_called_not_private_in_the_first_line(search):
         (["--try", "dampling=1"], "has no parameter 'dampling'; did you mean 'damping'?"),
         (["--try", "damping=-1,1"], "damping must be a float in [0, inf)"),
         (["--try", "damping=1", "--strategy", "bayes"], "Invalid value for '--strategy'"),
-        (["--try", "damping=1", "--refit-share", "1"], "refit_share must be"),
-        (["--try", "damping=1", "--validation-fraction", "0"], "validation_fraction must be"),
+        (["--try", "damping=1", "--refit-share", "1"], "--refit-share must be"),
+        (["--try", "damping=1", "--validation-fraction", "0"], "--validation-fraction must be"),
         ([], "Missing option '--try'"),
     ],
 )
