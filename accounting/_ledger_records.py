@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import hmac
 import json
 import math
-import re
 import sqlite3
 import unicodedata
 from collections.abc import Sequence
@@ -21,6 +19,7 @@ import dp_accounting
 from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_float
 from dpfc.accounting._events import UnsupportedEventError
 from dpfc.accounting._ledger_file import LedgerError, damage_named
+from dpfc.accounting._ledger_names import dataset_key, easily_taken_for, similar_names
 from dpfc.accounting.filters import Cost, PrivacyFilter, filter_from_json, make_filter
 from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
 
@@ -33,10 +32,6 @@ _DIGITS = 6
 # filter that allows less keeps the promise, but no ledger makes one that allows much less.
 _FILTER_TOLERANCE = 1e-6
 _FILTER_SLACK = 1e-2
-# Code points that are printable and yet not seen: joiners, fillers and variation selectors.
-_UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
-)
 
 
 class BudgetExceeded(LedgerError):  # noqa: N818
@@ -175,6 +170,15 @@ class LedgerCheck:
     added_since: int | None
 
 
+def reasons_not_private(spends: Sequence[Spend]) -> list[str]:
+    """Why the claim of a budget is void, spend by spend; empty when it is not."""
+    return [
+        f"spend {spend.id} ({spend.purpose}): {reason}"
+        for spend in spends
+        for reason in spend.reasons_not_private
+    ]
+
+
 def check_text(name: str, value: object) -> str:
     """Return a short text for people, trimmed and in one encoding of its letters.
 
@@ -191,28 +195,6 @@ def check_text(name: str, value: object) -> str:
     raise ValueError(
         f"{name} must be a text of 1 to {_MAX_TEXT} printable characters, got {value!r}."
     )
-
-
-def dataset_key(dataset: str) -> str:
-    """What two names share that people would take for one.
-
-    References
-    ----------
-    The Unicode Standard, Section 3.13, definition D146 (compatibility caseless match), and
-    Section 5.21 (default ignorable code points).
-    """
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", dataset).casefold())
-    folded = _UNSEEN.sub("", folded)
-    return " ".join(unicodedata.normalize("NFKC", folded.casefold()).split())
-
-
-def similar_names(dataset: str, names: Sequence[str]) -> str:
-    """Offer the nearest of `names`, as a sentence; empty if none is near."""
-    by_key = {dataset_key(name): name for name in names}
-    close = difflib.get_close_matches(dataset_key(dataset), by_key, n=3)
-    if not close:
-        return ""
-    return " Did you mean " + " or ".join(repr(by_key[key]) for key in close) + "?"
 
 
 def now() -> str:
@@ -241,8 +223,13 @@ _SELECT_BUDGETS = (
 )
 
 
-def insert_budget(connection: sqlite3.Connection, path: Path, budget: Budget) -> None:
-    """Add a budget, unless its data set has one under this name or a twin of it."""
+def insert_budget(
+    connection: sqlite3.Connection, path: Path, budget: Budget, *, another: bool
+) -> None:
+    """Add a budget, unless its data set has one under this name or a twin of it.
+
+    A name that is one slip away from another's is refused too, unless `another` is meant.
+    """
     key = dataset_key(budget.dataset)
     query = "SELECT dataset FROM budgets WHERE dataset_key = ?"
     found = connection.execute(query, (key,)).fetchone()
@@ -250,6 +237,14 @@ def insert_budget(connection: sqlite3.Connection, path: Path, budget: Budget) ->
         raise LedgerError(
             f"ledger {path} has a budget for {found[0]!r}, and a budget is fixed when it is "
             "created. Another name for the same data would void its claim."
+        )
+    names = [name for (name,) in connection.execute("SELECT dataset FROM budgets ORDER BY id")]
+    near = next((name for name in names if easily_taken_for(budget.dataset, name)), None)
+    if near is not None and not another:
+        raise LedgerError(
+            f"ledger {path} has a budget for {near!r}: did you mean that, instead of "
+            f"{budget.dataset!r}? A second name for the same rows would void the claim of both. "
+            "For other rows, say --another-budget (another_budget=True)."
         )
     connection.execute(
         "INSERT INTO budgets (dataset, dataset_key, epsilon, delta, neighboring_relation, "
@@ -274,8 +269,8 @@ def find_budget(connection: sqlite3.Connection, path: Path, dataset: str) -> tup
     if row is None:
         names = [name for (name,) in connection.execute("SELECT dataset FROM budgets")]
         raise LedgerError(
-            f"ledger {path} has no budget for {dataset!r}.{similar_names(dataset, names)} "
-            "Make one with: dpfc budget create"
+            f"ledger {path} has no budget for {dataset!r}."
+            + (similar_names(dataset, names) or " Make one with: dpfc budget create")
         )
     return row[0], _budget_of(path, row)
 

@@ -8,10 +8,12 @@ The guarantee is the budget: all releases of a data set together are (ε, δ)-pr
 chose them and however they depend on one another (see `dpfc.accounting.filters`). What was
 "spent so far" is bookkeeping; the number that a reader may rely on is the budget's ε.
 
-The name is all that identifies a data set. The ledger never reads or hashes data: a hash of
-private rows is itself a release. So it rests on people: two names for one data set are two
-budgets, and void the claim; so does restoring an old copy of the file, or a release that was
-made without the ledger. Records hold no private information, and no row counts.
+The name identifies a data set. The ledger never reads data; a fingerprint that the caller has
+of it is kept as a keyed hash, so that the same rows under another name are asked about. That
+hash comes from private rows: the file itself is not for publishing, statements made of it are.
+So it rests on people: two names for one data set are two budgets, and void the claim; so does a
+release that was made without the ledger, or an older copy of the file that was put back, unless
+a head that was kept elsewhere tells. Records hold no rows and no row counts.
 
 Keep the file on a local disk: SQLite's locks are not reliable on network file systems.
 """
@@ -52,6 +54,7 @@ from dpfc.accounting._ledger_records import (
     now,
     other_names,
     read_budgets,
+    reasons_not_private,
     remaining_of,
 )
 from dpfc.accounting._ledger_spends import (
@@ -77,6 +80,7 @@ __all__ = [
     "PrivacyLedger",
     "Remaining",
     "Spend",
+    "reasons_not_private",
 ]
 
 
@@ -135,6 +139,12 @@ class PrivacyLedger:
         """Return `ledger` itself where it is one, or the one at that path."""
         return ledger if isinstance(ledger, cls) else cls(ledger)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PrivacyLedger) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
     def __fspath__(self) -> str:
         return str(self.path)
 
@@ -156,6 +166,7 @@ class PrivacyLedger:
         neighboring_relation: str = "add_or_remove_one",
         unit_of_privacy: str = "one row",
         filter: str = "gdp",  # noqa: A002
+        another_budget: bool = False,
     ) -> Budget:
         """Fix the budget of a data set, for good.
 
@@ -171,12 +182,15 @@ class PrivacyLedger:
         filter : {"gdp", "renyi"}, default="gdp"
             "gdp" takes full-batch Gaussian releases and loses nothing; "renyi" also takes
             Poisson sampling (under "add_or_remove_one") and private search.
+        another_budget : bool, default=False
+            Allow a name that is easily taken for one that has a budget: these are other rows.
 
         Raises
         ------
         LedgerError
             When the data set has a budget, also under a name that differs only in case,
-            spaces or the encoding of a letter.
+            spaces or the encoding of a letter; and, without `another_budget`, in punctuation
+            or by a slip of one letter.
         ValueError
             When a parameter is outside its interval.
         """
@@ -196,7 +210,7 @@ class PrivacyLedger:
             rule,
         )
         with writing(self.path, create=True) as connection:
-            insert_budget(connection, self.path, budget)
+            insert_budget(connection, self.path, budget, another=another_budget)
         return budget
 
     def budgets(self) -> list[Budget]:
@@ -228,6 +242,17 @@ class PrivacyLedger:
             costs = read_costs(connection, self.path, number, budget)
             reasons = read_reasons(connection, self.path, number)
         return remaining_of(budget, costs, reasons)
+
+    def other_names(self, dataset: str) -> list[str]:
+        """Names of other budgets that rows of this ledger's `fingerprint` have spent from.
+
+        Empty without a fingerprint, and where the rows are known to spend from `dataset`.
+        """
+        if self.fingerprint is None:
+            return []
+        with reading(self.path) as connection:
+            number, _ = find_budget(connection, self.path, dataset)
+            return other_names(connection, number, self.fingerprint)
 
     def find_spend(self, dataset: str, token: str) -> Spend | None:
         """Look up the spend on `dataset` that was made under `token`; None if there is none."""

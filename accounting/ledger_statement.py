@@ -5,7 +5,7 @@ from __future__ import annotations
 import dp_accounting
 
 from dpfc.accounting._events import event_mu
-from dpfc.accounting._ledger_records import remaining_of
+from dpfc.accounting._ledger_records import reasons_not_private, remaining_of
 from dpfc.accounting.accountants import ACCOUNTANTS, epsilon_by_accountant
 from dpfc.accounting.event_json import event_to_json
 from dpfc.accounting.ledger import Budget, PrivacyLedger, Spend
@@ -49,7 +49,7 @@ def make_ledger_statement(ledger: PrivacyLedger, dataset: str) -> PrivacyStateme
     remaining = remaining_of(budget, [budget.filter.cost(spend.event) for spend in spends])
     event = dp_accounting.ComposedDpEvent([spend.event for spend in spends])
     profile = budget.filter.profile()
-    reasons = _reasons_not_private(spends)
+    reasons = reasons_not_private(spends)
     return PrivacyStatement.model_validate(
         {
             "kind": "ledger",
@@ -97,15 +97,6 @@ def _spend(spend: Spend) -> dict[str, object]:
     }
 
 
-def _reasons_not_private(spends: list[Spend]) -> list[str]:
-    return [
-        f"spend {spend.id} ({spend.purpose}): {reason}"
-        for spend in spends
-        if spend.statement is not None
-        for reason in spend.statement.reasons_not_private
-    ]
-
-
 def _rests_on(budget: Budget, spends: list[Spend]) -> list[str]:
     """What no ledger can know, then the gaps that the runs themselves name."""
     sentences = [
@@ -115,7 +106,11 @@ def _rests_on(budget: Budget, spends: list[Spend]) -> list[str]:
         "file was put back",
         "what each run rests on; it is listed with the spend",
     ]
-    unknown = [str(spend.id) for spend in spends if spend.statement is None]
+    unknown = [
+        str(spend.id)
+        for spend in spends
+        if spend.statement is None and not spend.reasons_not_private
+    ]
     if unknown:
         sentences.append(
             f"runs that kept no record (spend {', '.join(unknown)}) drew their noise from a "

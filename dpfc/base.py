@@ -192,7 +192,9 @@ class PrivateLinearClassifier(LinearPredictor):
             self.__dict__.pop(name, None)
         warn_under_model_selection()
         plan = self.privacy_plan()
-        charge = open_charge(self.ledger, self.dataset, plan, f"fit {type(self).__name__}")
+        charge = open_charge(
+            self.ledger, self.dataset, plan, f"fit {type(self).__name__}", seeded=noise.reproducible
+        )
         rows = self._open_rows(X, y)
         row_map = self._row_map()
         self._check_size(row_map.n_columns(rows.n_features), len(self.classes_), rows.device)

@@ -136,7 +136,9 @@ def evaluate_privately(
     noise = noise_source(random_state)
     asked = check_words("metrics", metrics, METRICS)
     plan = _plan(asked, len(model.classes_), parameters)
-    charge = open_charge(ledger, dataset, plan, f"evaluate {type(model).__name__}")
+    charge = open_charge(
+        ledger, dataset, plan, f"evaluate {type(model).__name__}", seeded=noise.reproducible
+    )
     rows = _score(model, X, y)
     warn_if_seeded(noise)
     check_memory(

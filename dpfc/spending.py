@@ -32,11 +32,14 @@ def open_charge(
     dataset: str | None,
     plan: PrivacyPlan | SearchPlan,
     purpose: str,
+    *,
+    seeded: bool,
     paid: int | None = None,
 ) -> Charge | None:
     """Open the ledger, if there is one, and check that the plan fits what remains.
 
-    `paid` names the spend of a stopped process that this one goes on for.
+    A `seeded` run spends only where the ledger allows it; see `PrivacyLedger`. `paid` names the
+    spend of a stopped process that this one goes on for.
 
     Raises
     ------
@@ -51,6 +54,7 @@ def open_charge(
         plan.event,
         neighboring_relation=plan.neighboring_relation,
         purpose=purpose,
+        seeded=seeded,
         paid=paid,
     )
 

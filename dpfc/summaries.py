@@ -149,7 +149,9 @@ def summarize_privately(
         neighboring_relation=neighboring_relation,
         accountant=accountant,
     )
-    charge = open_charge(ledger, dataset, plan, f"summarize: {', '.join(asked)}")
+    charge = open_charge(
+        ledger, dataset, plan, f"summarize: {', '.join(asked)}", seeded=noise.reproducible
+    )
     rows, known = _open_rows(X, y, classes, labelled="class_counts" in asked)
     warn_if_seeded(noise)
     n_classes = 1 if known is None else len(known)

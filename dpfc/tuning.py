@@ -276,7 +276,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
         candidates = list_candidates(self.param_grid)
         plan = self._plan(candidates)
         purpose = f"search {type(self.estimator).__name__}"
-        charge = open_charge(self.ledger, self.dataset, plan, purpose)
+        charge = open_charge(self.ledger, self.dataset, plan, purpose, seeded=noise.reproducible)
         rows, public = open_rows(self.estimator, candidates, X, y)
         warn_if_seeded(noise)
         if self.verbose:

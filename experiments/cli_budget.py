@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,6 +22,11 @@ __all__ = ["budget_app"]
 _NOTE = (
     "The guarantee is the budget, however it is spent. What is spent so far is bookkeeping, not a "
     "claim."
+)
+_GDP_ONLY = (
+    "This budget cannot pay for training on samples of the rows (`dpfc train`, unless\n"
+    "--sampling-probability is 1), nor for a search with random stopping. If you will need those,\n"
+    "make another ledger in its place, before anything is spent:"
 )
 _NO_HEAD = "none yet: an earlier version wrote this file, and the next write adds it"
 
@@ -70,6 +77,10 @@ def create(
             "exact. renyi: also Poisson sampling and private search, at some loss."
         ),
     ] = "gdp",
+    another_budget: Annotated[
+        bool,
+        typer.Option("--another-budget", help="The name is near another's, and other rows'."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Fix the budget of a data set, before its first release. It cannot be changed later.
@@ -88,12 +99,15 @@ def create(
         neighboring_relation=neighboring_relation,
         unit_of_privacy=unit,
         filter=filter,
+        another_budget=another_budget,
     )
     if json:
         print_json({"command": "budget create", "ledger": str(ledger), **_budget_report(budget)})
         return
     print(f"{_sentence(budget)}\nKept in {ledger}. Spend from it with:")
     print(f"  {_fit_command(ledger, budget, '…')}")
+    if budget.filter.kind == "gdp":
+        print(f"\n{_GDP_ONLY}\n  {_create_command(ledger, budget)}")
 
 
 @budget_app.command()
@@ -116,7 +130,7 @@ def show(
     if json:
         reports = [{**_budget_report(budget), **_left_report(left)} for budget, left in pairs]
         report = {"command": "budget show", "ledger": str(ledger), "budgets": reports}
-        print_json({**report, "note": _NOTE})
+        print_json({**report, "head": book.head(), "note": _NOTE})
         return
     print_table(
         ("data set", "ε", "δ", "protects", "filter", "spent"),
@@ -133,7 +147,9 @@ def show(
         ],
         words=5,
     )
-    print(f"\n{_NOTE}")
+    for budget, left in pairs:
+        _print_void(budget, left.reasons_not_private)
+    print(f"\nHead: {book.head() or _NO_HEAD}\n\n{_NOTE}")
 
 
 @budget_app.command()
@@ -145,31 +161,36 @@ def history(ledger: _Ledger, dataset: _Dataset, json: Json = False) -> None:
 
     Example: dpfc budget history ledger.db --dataset ward-7
     """
-    from dpfc.accounting.ledger import PrivacyLedger
+    from dpfc.accounting.ledger import PrivacyLedger, reasons_not_private
 
-    spends = PrivacyLedger(ledger).history(dataset)
+    book = PrivacyLedger(ledger)
+    budget, spends = book.budget(dataset), book.history(dataset)
+    reasons = reasons_not_private(spends)
     if json:
         reports = [_spend_report(spend) for spend in spends]
         report = {"command": "budget history", "ledger": str(ledger), "dataset": dataset}
-        print_json({**report, "spends": reports, "note": _NOTE})
+        void = {"private": not reasons, "reasons_not_private": reasons}
+        print_json({**report, "spends": reports, **void, "note": _NOTE})
         return
     if not spends:
         print(f"Nothing is spent from the budget of {dataset}.")
         return
     print_table(
-        ("spend", "when (UTC)", "purpose", "statement", "share"),
+        ("spend", "when (UTC)", "purpose", "by", "statement", "share"),
         [
             (
                 str(spend.id),
                 spend.made_at.removesuffix("+00:00"),
-                spend.purpose,
-                "none" if spend.statement is None else "kept",
+                _what_for(spend),
+                spend.made_by or "",
+                _kept(spend),
                 f"{spend.share_of_budget:.2%}",
             )
             for spend in spends
         ],
-        words=4,
+        words=5,
     )
+    _print_void(budget, reasons)
     print(f"\n{_NOTE}")
 
 
@@ -194,8 +215,10 @@ def remaining(ledger: _Ledger, dataset: _Dataset, json: Json = False) -> None:
         raise BudgetExceeded(
             f"the budget of {budget.dataset} is exhausted: ε = {budget.epsilon:g} at δ = "
             f"{budget.delta:g}, {left.spent_share:.1%} spent."
+            + "".join(f" NOT PRIVATE: {reason}." for reason in left.reasons_not_private)
         )
     print(f"{_sentence(budget)} Spent: {left.spent_share:.1%}.")
+    _print_void(budget, left.reasons_not_private)
     print(f"One more full-batch fit may have ε = {left.epsilon_text}:")
     print(f"  {_fit_command(ledger, budget, left.epsilon_text)}")
     print(f"\n{_NOTE}")
@@ -270,6 +293,18 @@ def _fit_command(ledger: Path, budget: Budget, epsilon: str) -> str:
     return f"dpfc fit {' '.join(options)} --features … --out …"
 
 
+def _create_command(ledger: Path, budget: Budget) -> str:
+    """Write the command for the same budget with a filter that takes more."""
+    options = [f"--epsilon {budget.epsilon!r}", f"--delta {budget.delta!r}"]
+    if budget.neighboring_relation != "add_or_remove_one":
+        options.append(f"--neighboring-relation {budget.neighboring_relation}")
+    if budget.unit_of_privacy != "one row":
+        options.append(f"--unit {shlex.quote(budget.unit_of_privacy)}")
+    other = ledger.with_name(f"{ledger.stem}-renyi{ledger.suffix}")
+    where = f"{shlex.quote(str(other))} --dataset {shlex.quote(budget.dataset)}"
+    return f"dpfc budget create {where} {' '.join(options)} --filter renyi"
+
+
 def _budget_report(budget: Budget) -> dict[str, Any]:
     return {
         "dataset": budget.dataset,
@@ -282,8 +317,34 @@ def _budget_report(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _left_report(left: Remaining) -> dict[str, float]:
-    return {"spent_share": left.spent_share, "mu": left.mu, "epsilon": left.epsilon}
+def _left_report(left: Remaining) -> dict[str, Any]:
+    return {
+        "spent_share": left.spent_share,
+        "mu": left.mu,
+        "epsilon": left.epsilon,
+        "private": not left.reasons_not_private,
+        "reasons_not_private": list(left.reasons_not_private),
+    }
+
+
+def _what_for(spend: Spend) -> str:
+    return spend.purpose + (f": {spend.stated_purpose}" if spend.stated_purpose else "")
+
+
+def _kept(spend: Spend) -> str:
+    """What is known of a run: whether it is private, and what it left."""
+    if spend.reasons_not_private:
+        return "NOT PRIVATE"
+    kept = "none" if spend.statement is None else "kept"
+    return kept + (f", {spend.model.name}" if spend.model else "")
+
+
+def _print_void(budget: Budget, reasons: Sequence[str]) -> None:
+    """Say that a budget's claim is void, in the words of its page; nothing if it is not."""
+    if reasons:
+        print(f"\nNOT PRIVATE: the claim of {budget.dataset} does not hold.")
+        for reason in reasons:
+            print(f"- {reason}")
 
 
 def _spend_report(spend: Spend) -> dict[str, Any]:
@@ -293,6 +354,10 @@ def _spend_report(spend: Spend) -> dict[str, Any]:
         "id": spend.id,
         "made_at": spend.made_at,
         "purpose": spend.purpose,
+        "stated_purpose": spend.stated_purpose,
+        "made_by": spend.made_by,
+        "model": None if spend.model is None else asdict(spend.model),
+        "reasons_not_private": spend.reasons_not_private,
         "share_of_budget": spend.share_of_budget,
         "event": event_to_json(spend.event),
         "statement": None if spend.statement is None else spend.statement.model_dump(mode="json"),

@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpfc.experiments.console import print_json, print_table
+from dpfc.experiments.ledger_options import (
+    AllowNotPrivate,
+    AnotherBudget,
+    MadeBy,
+    Purpose,
+    Said,
+    open_ledger,
+)
 from dpfc.experiments.options import (
     AccountantName,
     DatasetName,
@@ -79,6 +87,10 @@ def evaluate(
     ] = None,
     ledger: LedgerPath = None,
     dataset: DatasetName = None,
+    purpose: Purpose = None,
+    by: MadeBy = None,
+    allow_not_private: AllowNotPrivate = False,
+    another_budget: AnotherBudget = False,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -111,16 +123,19 @@ def evaluate(
         "dataset": dataset,
         "random_state": seed,
     }
+    said = Said(purpose, by, allow_not_private, another_budget)
     given = {name: value for name, value in options.items() if value is not None}
-    if epsilon is None and given:
-        name = "seed" if "random_state" in given else next(iter(given)).replace("_", "-")
-        raise ValueError(f"--{name} needs --epsilon: without it nothing is private or spent.")
+    words = {"random_state": "--seed"}
+    for name in [words.get(name, f"--{name.replace('_', '-')}") for name in given] + said.options:
+        if epsilon is None:
+            raise ValueError(f"{name} needs --epsilon: without it nothing is private or spent.")
     classifier = load_model(model)
     cache = FeatureCache.open(features)
     origin = {"command": "evaluate", "model": str(model), "features": str(features)}
     if epsilon is None:
         _show_own_look(origin, classifier, cache, json)
     else:
+        given["ledger"] = open_ledger(ledger, dataset, cache, seed, said)
         _show_private(origin, _evaluate_privately(classifier, cache, epsilon, given), json)
 
 

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from dpfc.experiments.console import print_json
 from dpfc.experiments.files import check_writable
+from dpfc.experiments.ledger_options import (
+    AllowNotPrivate,
+    AnotherBudget,
+    MadeBy,
+    Purpose,
+    Said,
+    open_ledger,
+    record_model,
+)
 from dpfc.experiments.methods import fitted_report, make_estimator, parse_classes
 from dpfc.experiments.options import (
     Accountant,
@@ -49,6 +58,10 @@ def fit(
     accountant: Accountant = "auto",
     ledger: LedgerPath = None,
     dataset: DatasetName = None,
+    purpose: Purpose = None,
+    by: MadeBy = None,
+    allow_not_private: AllowNotPrivate = False,
+    another_budget: AnotherBudget = False,
     settings: Settings = None,
     force: Force = False,
     json: Json = False,
@@ -70,6 +83,8 @@ def fit(
 
     check_writable(out, force=force)
     cache = FeatureCache.open(features)
+    said = Said(purpose, by, allow_not_private, another_budget)
+    book = open_ledger(ledger, dataset, cache, seed, said)
     own = {} if public_features is None else _open_public(public_features, method, cache)
     model = make_estimator(
         method,
@@ -80,7 +95,7 @@ def fit(
         neighboring_relation=neighboring_relation,
         n_samples=n_samples,
         accountant=accountant,
-        ledger=ledger,
+        ledger=book,
         dataset=dataset,
         classes=parse_classes(classes, cache),
         random_state=seed,
@@ -91,6 +106,7 @@ def fit(
     seconds = time.perf_counter() - began
     # Whether a terminal watched is no part of the model.
     model.set_params(verbose=False).save(out)
+    record_model(book, dataset, model.privacy_, out)
     if json:
         print_json(fitted_report("fit", model, out, method=method))
         return

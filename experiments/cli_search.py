@@ -12,6 +12,15 @@ import typer
 
 from dpfc.experiments.console import print_json
 from dpfc.experiments.files import check_writable
+from dpfc.experiments.ledger_options import (
+    AllowNotPrivate,
+    AnotherBudget,
+    MadeBy,
+    Purpose,
+    Said,
+    open_ledger,
+    record_model,
+)
 from dpfc.experiments.methods import make_estimator, make_grid, parse_classes
 from dpfc.experiments.options import (
     Accountant,
@@ -42,7 +51,7 @@ Try = Annotated[
     typer.Option(
         "--try",
         metavar="NAME=A,B,C",
-        help="A parameter and values to try; if repeated, every combination is a candidate.",
+        help="A parameter and values; if repeated, all combinations.",
     ),
 ]
 Strategy = Annotated[
@@ -97,6 +106,10 @@ def search(
     accountant: Accountant = "auto",
     ledger: LedgerPath = None,
     dataset: DatasetName = None,
+    purpose: Purpose = None,
+    by: MadeBy = None,
+    allow_not_private: AllowNotPrivate = False,
+    another_budget: AnotherBudget = False,
     settings: Settings = None,
     force: Force = False,
     json: Json = False,
@@ -105,8 +118,7 @@ def search(
 
     Says first what each candidate gets of the budget, and what one fit without a search would
     have had. Losers cost as much as the winner: try few, chosen without looking at the data.
-    Scores are noisy, on rows that were not trained on. Under random stopping, do not publish how
-    long the search took.
+    Scores are noisy. Under random stopping, do not publish how long the search took.
 
     Example: dpfc search --features features/train --try logit_noise=0.35,0.7 --epsilon 2 --out best
     """
@@ -115,6 +127,8 @@ def search(
 
     check_writable(out, force=force)
     cache = FeatureCache.open(features)
+    said = Said(purpose, by, allow_not_private, another_budget)
+    book = open_ledger(ledger, dataset, cache, seed, said)
     estimator = make_estimator(
         method,
         settings or (),
@@ -134,7 +148,7 @@ def search(
         mean_runs="auto" if mean_runs is None else mean_runs,
         distribution=distribution,
         shape=shape,
-        ledger=ledger,
+        ledger=book,
         dataset=dataset,
         random_state=seed,
         verbose=False,
@@ -143,6 +157,7 @@ def search(
     print(cost, file=sys.stderr)
     searcher.fit(cache)
     searcher.best_estimator_.save(out)
+    record_model(book, dataset, searcher.privacy_, out)
     if json:
         print_json(_report(searcher, cost, method, out))
     else:

@@ -7,6 +7,14 @@ from typing import Annotated, Any
 import typer
 
 from dpfc.experiments.console import print_json, shown
+from dpfc.experiments.ledger_options import (
+    AllowNotPrivate,
+    AnotherBudget,
+    MadeBy,
+    Purpose,
+    Said,
+    open_ledger,
+)
 from dpfc.experiments.options import (
     Accountant,
     Classes,
@@ -48,6 +56,10 @@ def summarize(
     accountant: Accountant = "auto",
     ledger: LedgerPath = None,
     dataset: DatasetName = None,
+    purpose: Purpose = None,
+    by: MadeBy = None,
+    allow_not_private: AllowNotPrivate = False,
+    another_budget: AnotherBudget = False,
     seed: Seed = None,
     json: Json = False,
 ) -> None:
@@ -62,6 +74,8 @@ def summarize(
     from dpfc.features import FeatureCache
 
     cache = FeatureCache.open(features)
+    said = Said(purpose, by, allow_not_private, another_budget)
+    book = open_ledger(ledger, dataset, cache, seed, said)
     summary = summarize_privately(
         cache,
         epsilon=epsilon,
@@ -71,7 +85,7 @@ def summarize(
         l2_clip_norm=l2_clip_norm,
         neighboring_relation=neighboring_relation,
         accountant=accountant,
-        ledger=ledger,
+        ledger=book,
         dataset=dataset,
         random_state=seed,
     )

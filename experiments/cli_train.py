@@ -11,6 +11,15 @@ import typer
 
 from dpfc.experiments.console import print_json
 from dpfc.experiments.files import check_writable
+from dpfc.experiments.ledger_options import (
+    AllowNotPrivate,
+    AnotherBudget,
+    MadeBy,
+    Purpose,
+    Said,
+    open_ledger,
+    record_model,
+)
 from dpfc.experiments.methods import fitted_report, make_network_classifier, parse_classes
 from dpfc.experiments.options import (
     AccountantName,
@@ -107,7 +116,7 @@ def train(
     ] = "auto",
     neighboring_relation: Annotated[
         RelationName,
-        typer.Option(metavar="NAME", help="add_or_remove_one, or replace_one (see dpfc fit)."),
+        typer.Option(metavar="NAME", help="add_or_remove_one, replace_one."),
     ] = "add_or_remove_one",
     n_samples: PublicSize = None,
     classes: Classes = None,
@@ -116,10 +125,14 @@ def train(
     ] = None,
     accountant: Annotated[
         AccountantName,
-        typer.Option(metavar="NAME", help="auto, pld, rdp; exact if every step takes all rows."),
+        typer.Option(metavar="NAME", help="pld, rdp; exact if steps take all rows."),
     ] = "auto",
     ledger: LedgerPath = None,
     dataset: DatasetName = None,
+    purpose: Purpose = None,
+    by: MadeBy = None,
+    allow_not_private: AllowNotPrivate = False,
+    another_budget: AnotherBudget = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,6 +158,8 @@ def train(
     if checkpoint is not None:
         _check_checkpoint(checkpoint, out)
     cache = FeatureCache.open(features)
+    said = Said(purpose, by, allow_not_private, another_budget)
+    book = open_ledger(ledger, dataset, cache, seed, said)
     if augmentation is not None:
         _check_images(cache)
     classifier = make_network_classifier(
@@ -172,13 +187,14 @@ def train(
         classes=parse_classes(classes, cache),
         random_state=seed,
         accountant=accountant,
-        ledger=ledger,
+        ledger=book,
         dataset=dataset,
         verbose=sys.stderr.isatty(),
     )
     seconds = _fit(classifier, cache, checkpoint)
     # Whether a terminal watched is no part of the model.
     classifier.set_params(verbose=False).save(out)
+    record_model(book, dataset, classifier.privacy_, out)
     if json:
         print_json(fitted_report("train", classifier, out, network=model))
         return

@@ -38,9 +38,7 @@ AccountantName = Literal["auto", "exact", "pld", "rdp"]
 
 Epsilon = Annotated[
     float,
-    typer.Option(
-        help="ε of the guarantee, > 0; smaller is more private. 'inf': no noise, no privacy."
-    ),
+    typer.Option(help="ε, > 0; smaller is more private; 'inf': no noise at all."),
 ]
 Delta = Annotated[
     float,
@@ -70,7 +68,7 @@ PublicSize = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Number of rows, if public knowledge; otherwise treated as private.",
+        help="Number of rows, if it is public; private by default.",
     ),
 ]
 PublicFeatures = Annotated[
@@ -93,8 +91,7 @@ Seed = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Make the run repeatable, and NOT private: who knows the seed can subtract the "
-        "noise. By default noise comes from the system's secure source.",
+        help="Make the run repeatable, and NOT private: who knows the seed can subtract the noise.",
     ),
 ]
 Json = Annotated[
@@ -113,16 +110,16 @@ Relation = Annotated[
     RelationName,
     typer.Option(
         metavar="NAME",
-        help="What is hidden: add_or_remove_one (one row more or less), or replace_one (one row "
-        "replaced: up to twice the noise, number of rows public).",
+        help="What is hidden: add_or_remove_one row, or replace_one (up to twice the noise, number "
+        "of rows public).",
     ),
 ]
 Accountant = Annotated[
     AccountantName,
     typer.Option(
         metavar="NAME",
-        help="How releases are added up. auto: exact where all are full batch, pld where rows "
-        "are sampled. Or exact, pld, rdp (more noise), where it applies.",
+        help="How releases add up: auto (exact, or pld where rows are sampled), exact, pld, or "
+        "rdp (more noise).",
     ),
 ]
 LedgerPath = Annotated[

@@ -324,7 +324,12 @@ class DPSGDClassifier(NetworkPredictor):
         checkpoints = self._open_checkpoint(module)
         paid = None if checkpoints is None else checkpoints.paid
         charge = open_charge(
-            self.ledger, self.dataset, plan, f"fit {type(self).__name__}", paid=paid
+            self.ledger,
+            self.dataset,
+            plan,
+            f"fit {type(self).__name__}",
+            seeded=noise.reproducible,
+            paid=paid,
         )
         warn_if_seeded(noise)
         with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as on_release:

@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 import unicodedata
+from functools import partial
 
 import dp_accounting
 import joblib
@@ -15,10 +16,19 @@ from dp_accounting.dp_event import RepeatAndSelectDpEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpfc.accounting._ledger_records import Remaining, cost_of, dataset_key
+from dpfc.accounting._checks import SEEDED
+from dpfc.accounting._ledger_names import dataset_key
+from dpfc.accounting._ledger_records import Remaining, cost_of
 from dpfc.accounting.calibration import calibrate
 from dpfc.accounting.gaussian import gaussian_mu
-from dpfc.accounting.ledger import BudgetExceeded, Charge, LedgerError, PrivacyLedger
+from dpfc.accounting.ledger import (
+    BudgetExceeded,
+    Charge,
+    LedgerError,
+    PrivacyLedger,
+    reasons_not_private,
+)
+from dpfc.accounting.ledger_statement import make_ledger_statement
 from dpfc.accounting.plans import ReleaseRequest
 
 ADD_REMOVE, REPLACE = "add_or_remove_one", "replace_one"
@@ -39,7 +49,7 @@ def plan(epsilon, **changes):
 def charge(ledger, noise_multiplier=20.0, **changes):
     event = dp_accounting.GaussianDpEvent(noise_multiplier)
     arguments = {"neighboring_relation": ADD_REMOVE, "purpose": "fit"} | changes
-    return Charge(ledger.path, "ward", event, **arguments)
+    return Charge(ledger, "ward", event, **arguments)
 
 
 def count_of(ledger, dataset="ward"):
@@ -83,6 +93,89 @@ def test_a_name_that_people_would_take_for_another_is_refused(tmp_path, twin):
     with pytest.raises(LedgerError, match="has a budget for 'St Mary Café'"):
         ledger.create_budget(twin, epsilon=9, delta=1e-5)
     assert [budget.epsilon for budget in ledger.budgets()] == [1.0]
+
+
+@pytest.mark.parametrize(
+    "slip",
+    ["Station7", "station_7", "Station 7.", "Staton-7", "Sttation-7", "Staiton-7", "Stetion-7"],
+)
+def test_a_mistyped_name_is_asked_about_before_it_becomes_a_second_budget(tmp_path, slip):
+    ledger = PrivacyLedger(tmp_path / "ledger.db")
+    ledger.create_budget("Station-7", epsilon=1, delta=1e-5)
+    with pytest.raises(LedgerError, match="has a budget for 'Station-7': did you mean that"):
+        ledger.create_budget(slip, epsilon=9, delta=1e-5)
+    with pytest.raises(LedgerError, match=r"Did you mean 'Station-7'\? A second name for the same"):
+        ledger.budget(slip)
+    assert len(ledger.budgets()) == 1
+    ledger.create_budget(slip, epsilon=9, delta=1e-5, another_budget=True)
+    assert len(ledger.budgets()) == 2
+
+
+@pytest.mark.parametrize("other", ["Station-8", "Station-71", "Station-7 test", "Clinic-7", "S-7"])
+def test_a_number_or_another_word_is_another_data_set(tmp_path, other):
+    ledger = PrivacyLedger(tmp_path / "ledger.db")
+    ledger.create_budget("Station-7", epsilon=1, delta=1e-5)
+    ledger.create_budget(other, epsilon=1, delta=1e-5)
+    assert len(ledger.budgets()) == 2
+
+
+def test_rows_that_the_ledger_knows_are_asked_about_under_another_name(ledger):
+    ledger.create_budget("texts", epsilon=1, delta=1e-5)
+    known = PrivacyLedger(ledger.path, fingerprint="f" * 64)
+    charge(known).commit()
+    event = dp_accounting.GaussianDpEvent(50.0)
+    arguments = {"neighboring_relation": ADD_REMOVE, "purpose": "fit"}
+    for use in (known.spend, known.check_spend, partial(Charge, known)):
+        with pytest.raises(LedgerError, match=r"spent from the budget of 'ward' .* did you mean"):
+            use("texts", event, **arguments)
+    assert known.other_names("texts") == ["ward"] and count_of(ledger, "texts") == 0
+    PrivacyLedger(ledger.path, fingerprint="0" * 64).spend("texts", event, **arguments)
+    meant = PrivacyLedger(ledger.path, fingerprint="f" * 64, another_budget=True)
+    meant.spend("texts", event, **arguments)
+    known.spend("texts", event, **arguments)  # decided once
+    charge(known).commit()
+    assert (count_of(ledger, "texts"), count_of(ledger)) == (3, 2)
+    assert b"f" * 64 not in ledger.path.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["check_spend", "spend", "Charge"])
+def test_a_seeded_spend_is_refused_unless_it_is_allowed_by_its_own_word(ledger, what):
+    event = dp_accounting.GaussianDpEvent(50.0)
+    arguments = {"neighboring_relation": ADD_REMOVE, "purpose": "fit", "seeded": True}
+    use = partial(Charge, ledger) if what == "Charge" else getattr(ledger, what)
+    with pytest.raises(LedgerError, match=r"allow_not_private=True\)\. Nothing was spent"):
+        use("ward", event, **arguments)
+    assert count_of(ledger) == 0
+
+
+def test_a_seeded_spend_is_said_wherever_the_budget_is_shown(ledger, spend):
+    spend(ledger)
+    allowed = PrivacyLedger(ledger.path, allow_not_private=True)
+    spent = charge(allowed, seeded=True)
+    spent.commit()
+    reasons = [f"spend 2 (fit): {SEEDED}"]
+    assert list(ledger.remaining("ward").reasons_not_private) == reasons
+    assert reasons_not_private(ledger.history("ward")) == reasons
+    assert [record.reasons_not_private for record in ledger.history("ward")] == [[], [SEEDED]]
+    statement = make_ledger_statement(ledger, "ward")
+    assert not statement.private and statement.reasons_not_private == reasons
+
+
+def test_a_seeded_spend_of_before_is_said_as_well(from_before):
+    assert "spend 2 (mean): random_state" in from_before.remaining("ward").reasons_not_private[0]
+    assert from_before.remaining("Station 7").reasons_not_private == ()
+
+
+def test_a_ledger_is_a_path_that_says_more(ledger):
+    said = PrivacyLedger(ledger.path, purpose="study", made_by="team A", allow_not_private=True)
+    assert os.fspath(said) == str(ledger.path) and PrivacyLedger.of(said) is said
+    assert PrivacyLedger.of(str(ledger.path)) == ledger != said
+    assert pickle.loads(pickle.dumps(said)) == copy.deepcopy(said) == said
+    assert repr(said).endswith("purpose='study', made_by='team A', allow_not_private=True)")
+    with pytest.raises(ValueError, match="allow_not_private must be True or False"):
+        PrivacyLedger(ledger.path, allow_not_private=1)
+    with pytest.raises(ValueError, match="purpose must be a text"):
+        PrivacyLedger(ledger.path, purpose="a\nb")
 
 
 @given(st.text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import signal
 import subprocess
@@ -55,6 +56,51 @@ def test_a_fit_files_one_spend_with_its_statement(ledger, digits, estimator):
     assert model.privacy_.dataset == "digits"
     assert model.privacy_.unit_of_privacy == "one patient"
     assert "each patient contributes one row" in model.privacy_.rests_on
+
+
+def seeded_runs(digits):
+    """Everything that spends, as a function of `ledger=`."""
+    X, y = digits
+    common = {"epsilon": 1.0, "dataset": "digits", "random_state": 0}
+    model = dpfc.DPLeastSquaresClassifier(epsilon=math.inf, classes=range(10)).fit(X, y)
+    runs = {
+        estimator.__name__: lambda ledger, estimator=estimator: estimator(
+            ledger=ledger, classes=range(10), **common
+        ).fit(X, y)
+        for estimator in ESTIMATORS
+    }
+    return runs | {
+        "DPSGDClassifier": lambda ledger: dpfc.DPSGDClassifier(
+            "linear", n_steps=1, sampling_probability=1.0, classes=range(10), ledger=ledger,
+            **common,
+        ).fit(X, y),
+        "DPSearchCV": lambda ledger: dpfc.DPSearchCV(
+            dpfc.DPLeastSquaresClassifier(classes=range(10)), {"l2_clip_norm": [1.0, 2.0]},
+            ledger=ledger, **common,
+        ).fit(X, y),
+        "evaluate": lambda ledger: dpfc.evaluate_privately(model, X, y, ledger=ledger, **common),
+        "summarize": lambda ledger: dpfc.summarize_privately(X, ledger=ledger, **common),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        *(estimator.__name__ for estimator in ESTIMATORS),
+        *("DPSGDClassifier", "DPSearchCV", "evaluate", "summarize"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::dpfc.PrivacyWarning")
+def test_a_seeded_run_spends_only_where_the_ledger_allows_it(ledger, digits, run):
+    run = seeded_runs(digits)[run]
+    with pytest.raises(LedgerError, match="allow_not_private=True"):
+        run(ledger.path)
+    assert ledger.history("digits") == []
+    run(PrivacyLedger(ledger.path, allow_not_private=True, purpose="a trial"))
+    (spend,) = ledger.history("digits")
+    assert "random_state" in spend.not_private and spend.stated_purpose == "a trial"
+    assert not spend.statement.private
+    assert len(ledger.remaining("digits").reasons_not_private) == 1
 
 
 def test_the_spend_is_recorded_before_any_noise_is_drawn(ledger, digits, monkeypatch):

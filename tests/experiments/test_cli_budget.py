@@ -1,5 +1,6 @@
 """`dpfc budget create`, `show`, `history` and `remaining`, with fits that spend in between."""
 
+import hashlib
 import re
 import shlex
 from pathlib import Path
@@ -27,7 +28,8 @@ def fit(dpfc, cache_path, tmp_path, ledger_path):
     """Fit with options, spending from the ledger."""
 
     def fit(*options):
-        options = [*options, "--ledger", ledger_path, "--dataset", "ward 7", "--method", "ls"]
+        named = [] if "--dataset" in options else ["--dataset", "ward 7"]
+        options = [*options, "--ledger", ledger_path, *named, "--method", "ls"]
         out = tmp_path / "model.safetensors"
         return dpfc("fit", "--features", cache_path, "--out", out, "--force", *options)
 
@@ -108,7 +110,10 @@ def test_history_lists_every_spend_with_its_statement(dpfc, ledger_path, fit, st
     assert (done.code, done.err) == (0, "")
     (spend,) = PrivacyLedger(ledger_path).history("ward 7")
     when = spend.made_at.removesuffix("+00:00")
-    row = f"1 {when} fit DPLeastSquaresClassifier kept {spend.share_of_budget:.2%}"
+    assert spend.model.name == "model.safetensors"
+    row = (
+        f"1 {when} fit DPLeastSquaresClassifier kept, model.safetensors {spend.share_of_budget:.2%}"
+    )
     assert done.out.splitlines()[1].split() == row.split()
     assert NOTE in done.out
     report = strict_json(dpfc(*history, "--json").out)
@@ -248,6 +253,71 @@ def test_what_the_documentation_shows_runs_in_order(dpfc, write_cache, tmp_path,
     assert purposes == ["fit DPFCClassifier", "count of stays"]
 
 
+def test_who_what_for_and_the_model_file_are_kept(dpfc, fit, ledger_path, tmp_path, strict_json):
+    done = fit("--epsilon", 1, "--purpose", "readmission study", "--by", "team A")
+    assert (done.code, done.err) == (0, "")
+    (spend,) = PrivacyLedger(ledger_path).history("ward 7")
+    assert (spend.stated_purpose, spend.made_by) == ("readmission study", "team A")
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert spend.model.sha256 == hashlib.sha256(content).hexdigest()
+    history = ["budget", "history", ledger_path, "--dataset", "ward 7"]
+    assert "fit DPLeastSquaresClassifier: readmission study team A kept" in plain(
+        dpfc(*history).out
+    )
+    (listed,) = strict_json(dpfc(*history, "--json").out)["spends"]
+    assert (listed["stated_purpose"], listed["made_by"]) == ("readmission study", "team A")
+    assert listed["model"] == {"name": "model.safetensors", "sha256": spend.model.sha256}
+    done = dpfc("fit", "--features", tmp_path, "--epsilon", 1, "--out", "x", "--by", "team A")
+    assert done.code == 1
+
+
+def test_a_seeded_fit_is_refused_and_once_allowed_it_is_said_everywhere(
+    dpfc, fit, ledger_path, strict_json
+):
+    done = fit("--epsilon", 1, "--seed", 0)
+    assert done.code == 1 and "--allow-not-private" in plain(done.err)
+    assert "allow_not_private" not in done.err
+    assert PrivacyLedger(ledger_path).history("ward 7") == []
+    assert fit("--epsilon", 1, "--seed", 0, "--allow-not-private").code == 0
+    reason = "spend 1 (fit DPLeastSquaresClassifier): random_state was given: anyone who knows"
+    of_ward = ("--dataset", "ward 7")
+    later = [(command, ledger_path, *of_ward) for command in ("history", "remaining")]
+    for words in (("show", ledger_path), *later):
+        out = plain(dpfc("budget", *words).out)
+        assert "NOT PRIVATE: the claim of ward 7 does not hold." in out and reason in out
+        report = strict_json(dpfc("budget", *words, "--json").out)
+        found = report["budgets"][0] if words[0] == "show" else report.get("remaining", report)
+        assert found["private"] is False and found["reasons_not_private"][0].startswith(reason)
+    page = plain(dpfc("report", "privacy", ledger_path).out)
+    assert page.startswith("NOT PRIVATE") and reason in page
+
+
+def test_the_same_cache_under_another_name_is_asked_about(dpfc, fit, ledger_path):
+    assert fit("--epsilon", 1).code == 0
+    done = dpfc("budget", "create", ledger_path, "--dataset", "wadr 7", "--epsilon", 3)
+    assert done.code == 1 and "has a budget for 'ward 7': did you mean that" in plain(done.err)
+    options = ("--dataset", "clinic", "--epsilon", 3)
+    assert dpfc("budget", "create", ledger_path, *options).code == 0
+    done = fit("--epsilon", 1, "--dataset", "clinic")
+    assert done.code == 1
+    assert "did you mean --dataset 'ward 7', instead of 'clinic'?" in plain(done.err)
+    assert "--another-budget" in plain(done.err)
+    assert PrivacyLedger(ledger_path).history("clinic") == []
+    assert fit("--epsilon", 1, "--dataset", "clinic", "--another-budget").code == 0
+
+
+def test_the_default_filter_says_what_it_cannot_pay_for_and_the_command_that_can(
+    dpfc, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    done = dpfc("budget", "create", "a.db", "--dataset", "it's", "--epsilon", 3, "--unit", "one x")
+    assert "cannot pay for training on samples" in plain(done.out)
+    (command,) = [line for line in done.out.splitlines() if "--filter renyi" in line]
+    assert dpfc(*shlex.split(command)[1:]).code == 0
+    budget = PrivacyLedger("a-renyi.db").budget("it's")
+    assert (budget.filter.kind, budget.epsilon, budget.unit_of_privacy) == ("renyi", 3.0, "one x")
+
+
 def test_a_head_that_the_owner_kept_is_compared(dpfc, fit, ledger_path):
     kept = dpfc("budget", "head", ledger_path).out.strip()
     assert re.fullmatch("[0-9a-f]{64}", kept)
@@ -255,7 +325,7 @@ def test_a_head_that_the_owner_kept_is_compared(dpfc, fit, ledger_path):
     done = dpfc("budget", "verify", ledger_path, "--head", kept)
     assert (done.code, done.err) == (0, "")
     assert "as it was written: 1 budgets, 1 spends." in plain(done.out)
-    assert "Records added since the head that you gave: 2." in plain(done.out)
+    assert "Records added since the head that you gave: 4." in plain(done.out)
     done = dpfc("budget", "verify", ledger_path, "--head", "0" * 64)
     assert done.code == 1 and "never had the head" in plain(done.err)
 

@@ -1,0 +1,76 @@
+"""When two names of data sets are one, or are easily taken for one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+__all__ = ["dataset_key", "easily_taken_for", "similar_names"]
+
+# Code points that are printable and yet not seen: joiners, fillers and variation selectors.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
+# Words shorter than this are labels, as in "site A" and "site B".
+_SHORTEST_WORD = 4
+
+
+def dataset_key(dataset: str) -> str:
+    """What two names share that people would take for one.
+
+    References
+    ----------
+    The Unicode Standard, Section 3.13, definition D146 (compatibility caseless match), and
+    Section 5.21 (default ignorable code points).
+    """
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFD", dataset).casefold())
+    folded = _UNSEEN.sub("", folded)
+    return " ".join(unicodedata.normalize("NFKC", folded.casefold()).split())
+
+
+def similar_names(dataset: str, names: Sequence[str]) -> str:
+    """Offer the nearest of `names`, as a sentence; empty if none is near."""
+    by_key = {dataset_key(name): name for name in names}
+    close = difflib.get_close_matches(dataset_key(dataset), by_key, n=3)
+    if not close:
+        return ""
+    named = " or ".join(repr(by_key[key]) for key in close)
+    return (
+        f" Did you mean {named}? A second name for the same rows would be a second budget, and "
+        "void the claim of both. For other rows, make one with: dpfc budget create"
+    )
+
+
+def easily_taken_for(first: str, second: str) -> bool:
+    """Whether two names differ only in punctuation, or by a slip of one letter in a word.
+
+    "Station-7" and "station 7", or "Staton-7"; not "Station-8", "site B" or another word.
+    """
+    ours, theirs = _words(first), _words(second)
+    if "".join(ours) == "".join(theirs):
+        return True
+    different = [pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]]
+    if len(ours) != len(theirs) or len(different) != 1:
+        return False
+    (one, other) = different[0]
+    long = min(len(one), len(other)) >= _SHORTEST_WORD
+    return long and not (one + other).isdigit() and _is_one_slip(one, other)
+
+
+def _words(name: str) -> list[str]:
+    """Runs of letters and runs of digits."""
+    return re.findall(r"[^\W\d_]+|\d+", dataset_key(name))
+
+
+def _is_one_slip(one: str, other: str) -> bool:
+    """Whether one letter was added, left out, replaced, or changed places with the next."""
+    short, long = sorted((one, other), key=len)
+    if len(long) - len(short) > 1:
+        return False
+    start = next((i for i, letter in enumerate(short) if letter != long[i]), len(short))
+    if len(short) < len(long):
+        return short[start:] == long[start + 1 :]
+    swapped = long[:start] + long[start : start + 2][::-1] + long[start + 2 :]
+    return short == swapped or short[start + 1 :] == long[start + 1 :]

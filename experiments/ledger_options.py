@@ -1,0 +1,144 @@
+"""What commands that spend from a ledger share: whose budget, and what is kept with the spend."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from dpfc.accounting import PrivacyLedger, PrivacyStatement
+    from dpfc.features import FeatureCache
+
+__all__ = [
+    "AllowNotPrivate",
+    "AnotherBudget",
+    "MadeBy",
+    "Purpose",
+    "Said",
+    "open_ledger",
+    "record_model",
+]
+
+Purpose = Annotated[
+    str | None,
+    typer.Option("--purpose", metavar="TEXT", help="What for; kept in the ledger, for readers."),
+]
+MadeBy = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who spends; kept in the ledger too.")
+]
+AllowNotPrivate = Annotated[
+    bool,
+    typer.Option("--allow-not-private", help="Let --seed spend: it voids the budget's claim."),
+]
+AnotherBudget = Annotated[
+    bool,
+    typer.Option("--another-budget", help="These rows have spent from another: a second claim."),
+]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command line says of its spend."""
+
+    purpose: str | None
+    made_by: str | None
+    allow_not_private: bool
+    another_budget: bool
+
+    @property
+    def options(self) -> list[str]:
+        """The options that were given."""
+        pairs = {"purpose": "--purpose", "made_by": "--by"}
+        flags = {"allow_not_private": "--allow-not-private", "another_budget": "--another-budget"}
+        return [option for name, option in (pairs | flags).items() if getattr(self, name)]
+
+
+def open_ledger(
+    path: Path | None,
+    dataset: str | None,
+    cache: FeatureCache,
+    seed: int | None,
+    said: Said,
+) -> PrivacyLedger | None:
+    """Return what `ledger=` takes, or None without --ledger.
+
+    Raises
+    ------
+    ValueError
+        If an option makes no sense without a ledger, or a seeded run would spend; in the
+        words of the command line.
+    """
+    from dpfc.accounting import PrivacyLedger
+
+    if path is None:
+        for option in said.options:
+            raise ValueError(f"{option} is for a spend in a ledger: give --ledger too.")
+        return None
+    if seed is not None and not said.allow_not_private:
+        raise ValueError(
+            "--seed makes a spend that is not private: it would void the claim of all that is "
+            f"released under the budget of {dataset!r}. Leave --seed out, or say "
+            "--allow-not-private. Nothing was spent."
+        )
+    ledger = PrivacyLedger(
+        path,
+        purpose=said.purpose,
+        made_by=said.made_by,
+        allow_not_private=said.allow_not_private,
+        fingerprint=fingerprint_of(cache),
+        another_budget=said.another_budget,
+    )
+    if dataset is not None:
+        _refuse_other_name(ledger, dataset)
+    return ledger
+
+
+def fingerprint_of(cache: FeatureCache) -> str:
+    """What tells a cache's rows from others: that of its data set, or else of its shards."""
+    source: Any = cache.manifest.get("dataset")
+    fingerprint = source.get("fingerprint") if isinstance(source, dict) else None
+    if isinstance(fingerprint, str) and fingerprint:
+        return fingerprint
+    shards = [shard["sha256"] for shard in cache.manifest["shards"]]
+    return hashlib.sha256(repr(shards).encode()).hexdigest()
+
+
+def _refuse_other_name(ledger: PrivacyLedger, dataset: str) -> None:
+    """Ask in the words of the command line, before anything else is read."""
+    others = ledger.other_names(dataset)
+    if others and not ledger.another_budget:
+        raise ValueError(
+            f"these rows have spent from the budget of {' and '.join(map(repr, others))}: did you "
+            f"mean --dataset {others[0]!r}, instead of {dataset!r}? A second budget for the same "
+            "rows voids the claim of both. If that is meant, say --another-budget. Nothing was "
+            "spent."
+        )
+
+
+def record_model(
+    ledger: PrivacyLedger | None, dataset: str | None, statement: PrivacyStatement, path: Path
+) -> None:
+    """Keep name and SHA-256 of a model file beside the spend that paid for it.
+
+    The model is written and paid for: a ledger that cannot be written now is a warning.
+    """
+    from dpfc.accounting import LedgerError
+
+    if ledger is None or dataset is None:
+        return
+    try:
+        for spend in reversed(ledger.history(dataset)):
+            if spend.model is None and spend.statement == statement:
+                with path.open("rb") as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                ledger.attach_model(spend.id, path.name, sha256)
+                return
+    except (LedgerError, OSError, ValueError) as error:
+        print(
+            f"warning: {path} is written, and the ledger does not name it: {error}", file=sys.stderr
+        )
