@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from dpfc.experiments.plot_fonts import dressed
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -133,6 +135,6 @@ def render(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
     sink = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "dpfc"}):
+    with dressed(figure), matplotlib.rc_context({"svg.hashsalt": "dpfc"}):
         figure.savefig(sink, format=kind, dpi=200, metadata=metadata)
     return sink.getvalue()

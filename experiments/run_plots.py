@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from dpfc.experiments.plot_fonts import drawable
 from dpfc.experiments.plots import COLOURS, GRAY, add_legend, line_style
 from dpfc.experiments.study_views import budget_shares, class_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["budget_figure", "class_figure", "confusion_figure", "plain"]
+__all__ = ["budget_figure", "class_figure", "confusion_figure", "plain", "wrapped"]
 
 # With more classes their names, or their counts, would run into each other.
 _MOST_NAMES, _MOST_COUNTS = 40, 12
 _BAR_STEP = 0.55
+# Letters of a line that the width of a picture, or a name beside a bar, leaves room for.
+_TITLE, _BAR_NAME = 42, 40
 
 
 def confusion_figure(run: Mapping[str, Any]) -> Figure:
@@ -50,7 +54,7 @@ def confusion_figure(run: Mapping[str, Any]) -> Figure:
     figure.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
     axes.set_xlabel("predicted class", fontsize=9)
     axes.set_ylabel("true class", fontsize=9)
-    axes.set_title(_run_words(run), fontsize=10, loc="left")
+    axes.set_title(wrapped(_run_words(run), _TITLE), fontsize=10, loc="left")
     return figure
 
 
@@ -81,7 +85,7 @@ def class_figure(run: Mapping[str, Any]) -> Figure:
     axes.set_xlim(0, 100)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("test accuracy on the class (%); dashed: on all rows", fontsize=9)
-    axes.set_title(_run_words(run), fontsize=10, loc="left")
+    axes.set_title(wrapped(_run_words(run), _TITLE), fontsize=10, loc="left")
     return figure
 
 
@@ -109,7 +113,9 @@ def budget_figure(runs: Iterable[Mapping[str, Any]]) -> Figure:
         colour = line_style(index)[0]
         axes.barh(range(len(paid)), widths, left=left, color=colour, label=plain(name))
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.set_yticks(range(len(paid)), [_run_words(run) for run, _ in paid], fontsize=8)
+    axes.set_yticks(
+        range(len(paid)), [wrapped(_run_words(run), _BAR_NAME) for run, _ in paid], fontsize=8
+    )
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.spines[["top", "right"]].set_visible(False)
@@ -125,10 +131,18 @@ def _share(shares: Iterable[Any], name: str) -> float:
 def _run_words(run: Mapping[str, Any]) -> str:
     place = run["dataset"] if run["backbone"] is None else f"{run['dataset']} ({run['backbone']})"
     seed = "" if run["seed"] is None else f", seed {run['seed']}"
-    return plain(f"{place}: {run['label']}, ε = {run['epsilon']:g}{seed}")
+    return f"{place}: {run['label']}, ε = {run['epsilon']:g}{seed}"
 
 
 def plain(text: str) -> str:
-    """Keep matplotlib from reading mathematics, or a line to leave out, into a name."""
-    escaped = text.replace("$", r"\$")
+    """Keep matplotlib from reading mathematics, or a line to leave out, into a name.
+
+    Letters that no font here has become numbers, not boxes.
+    """
+    escaped = drawable(text).replace("$", r"\$")
     return f"\u200b{escaped}" if escaped.startswith("_") else escaped
+
+
+def wrapped(text: str, width: int) -> str:
+    """Bring a name into lines of so many letters, none of them left out."""
+    return plain("\n".join(textwrap.wrap(text, width)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dpfc.experiments.plot_fonts import warn_of_letters
 from dpfc.experiments.plots import GRAY, add_legend, dress_budgets, line_style, open_frame
 from dpfc.experiments.results import Group
 from dpfc.experiments.run_plots import (
@@ -14,12 +16,14 @@ from dpfc.experiments.run_plots import (
     class_figure,
     confusion_figure,
     plain,
+    wrapped,
 )
 from dpfc.experiments.study_views import (
     Panel,
     budget_shares,
     curves,
     is_wide,
+    label_sides,
     spaced,
     study_panels,
     swept_parameters,
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["study_figures"]
 
 _COLUMNS = 3
+# Letters of a panel's title in one line.
+_TITLE = 36
 
 Draw = Callable[["Axes"], None]
 
@@ -56,6 +62,8 @@ def study_figures(table: pa.Table) -> dict[str, Figure]:
     """
     panels = [panel for panel in study_panels(table) if panel.epsilons()]
     labels = list(dict.fromkeys(group.label for panel in panels for group in panel.groups))
+    classes = [run["class_names"] or () for panel in panels for run in panel.examples.values()]
+    warn_of_letters([*(panel.name for panel in panels), *labels, *itertools.chain(*classes)])
     delta = _delta_words(table)
     figures: dict[str, Figure | None] = {}
     if panels:
@@ -125,20 +133,26 @@ def _seconds_figure(panels: Sequence[Panel], labels: Sequence[str]) -> Figure | 
 
 
 def _draw_seconds(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
+    points: list[tuple[float, Group]] = []
     for index, label in enumerate(labels):
         cells = [(group.seconds, group) for group in _finite(panel.best, label) if group.seconds]
         _line(axes, index, label, cells, joined=False)
-        for seconds, group in cells:
+        points += [(seconds, group) for seconds, group in cells]
+    places = [(seconds, group.accuracy) for seconds, group in points]
+    for side, (seconds, group) in zip(label_sides(places), points, strict=True):
+        if side:
             axes.annotate(
                 f"ε = {group.epsilon:g}",
                 (seconds, 100 * group.accuracy),
-                xytext=(5, 4),
+                xytext=(6 if side == "right" else -6, 0),
                 textcoords="offset points",
+                ha="left" if side == "right" else "right",
+                va="center",
                 color=GRAY,
                 fontsize=7,
             )
     _draw_ceiling(axes, panel)
-    _dress(axes, [group.seconds for group in panel.best if group.seconds])
+    _dress(axes, [seconds for seconds, _ in points])
     axes.margins(x=0.15)
     axes.set_xlabel("seconds to fit, mean over runs", fontsize=9)
 
@@ -218,7 +232,7 @@ def _grid(drawings: Sequence[tuple[str, Draw]]) -> Figure:
     places = figure.subplots(n_rows, columns, squeeze=False).ravel()
     for axes, (title, draw) in zip(places, drawings, strict=False):
         draw(axes)
-        axes.set_title(plain(title), fontsize=11, loc="left")
+        axes.set_title(wrapped(title, _TITLE), fontsize=11, loc="left")
     for axes in places[len(drawings) :]:
         axes.remove()
     for axes in places[: len(drawings) : columns]:
@@ -245,6 +259,6 @@ def _delta_words(table: pa.Table) -> str:
 
 def _stem(taken: Mapping[str, Any], name: str) -> str:
     """Make a file name of a name, other than those that are taken."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.")
     numbers = (f"{stem}-{n}" for n in range(2, len(taken) + 3))
     return next(each for each in (stem, *numbers) if each not in taken)

@@ -23,6 +23,7 @@ __all__ = [
     "class_names",
     "curves",
     "is_wide",
+    "label_sides",
     "light_rows",
     "setting_words",
     "spaced",
@@ -35,6 +36,8 @@ _HEAVY = ("class_names", "per_class_accuracy", "confusion")
 # More ticks than this on an axis run into each other.
 _TICKS = 9
 _LOG_SPAN = 20.0
+# A label beside a point and the point itself, as parts of a small chart's width and height.
+_LABEL_WIDTH, _LABEL_HEIGHT, _POINT = 0.32, 0.09, 0.035
 
 
 class Panel(NamedTuple):
@@ -244,3 +247,51 @@ def spaced(epsilons: Sequence[float]) -> list[float]:
 def is_wide(values: Sequence[float]) -> bool:
     """Whether values want a logarithmic axis."""
     return min(values) > 0 and max(values) / min(values) >= _LOG_SPAN
+
+
+def label_sides(points: Sequence[tuple[float, float]]) -> list[str]:
+    """Say on which side of each point a short label covers no other point and no other label.
+
+    Parameters
+    ----------
+    points : sequence of (float, float)
+        Of one chart, whose x axis is logarithmic where `is_wide` says so.
+
+    Returns
+    -------
+    list of str
+        "right", "left", or "" where there is room on neither side.
+    """
+    places = _places(points)
+    taken = [(x - _POINT, y - _POINT, x + _POINT, y + _POINT) for x, y in places]
+    sides = []
+    for own, (x, y) in enumerate(places):
+        low, high = y - _LABEL_HEIGHT / 2, y + _LABEL_HEIGHT / 2
+        boxes = {
+            "right": (x + _POINT, low, x + _POINT + _LABEL_WIDTH, high),
+            "left": (x - _POINT - _LABEL_WIDTH, low, x - _POINT, high),
+        }
+        others = [box for place, box in enumerate(taken) if place != own]
+        free = [
+            side
+            for side, box in boxes.items()
+            if box[0] >= -_POINT
+            and box[2] <= 1 + _LABEL_WIDTH
+            and not any(_overlap(box, other) for other in others)
+        ]
+        sides.append(free[0] if free else "")
+        taken += [boxes[side] for side in free[:1]]
+    return sides
+
+
+def _places(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Bring points into the unit square, as a chart does."""
+    columns = [[x for x, _ in points], [y for _, y in points]]
+    if points and is_wide(columns[0]):
+        columns[0] = [math.log(x) for x in columns[0]]
+    scaled = [[(v - min(c)) / ((max(c) - min(c)) or 1.0) for v in c] for c in columns]
+    return list(zip(*scaled, strict=True))
+
+
+def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

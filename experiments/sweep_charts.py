@@ -7,7 +7,9 @@ a few HTML tags in texts.
 from __future__ import annotations
 
 import html
+import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from dpfc.experiments.study_views import (
     class_names,
     curves,
     is_wide,
+    label_sides,
     setting_words,
     spaced,
     swept_parameters,
@@ -50,8 +53,8 @@ _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cros
 _HOVER = "%{hovertext}<extra></extra>"
 # Room on the right for text that stands beside the last point, or below it.
 _MARGIN = {"l": 12, "r": 48, "t": 28, "b": 12}
-# Letters of a name in a legend, and of a class on an axis: what a phone has room for.
-_LONGEST, _LONGEST_CLASS = 24, 14
+# Letters of a line of a legend, what a phone has room for, and lines of a name in it.
+_LINE, _MOST_LINES = 26, 4
 _MUTED, _SCALE = "muted", "scale"
 # More cells would make a page of many megabytes.
 _MOST_CLASSES, _MOST_COUNTS = 200, 12
@@ -95,7 +98,7 @@ def _budgets(panel: Panel, labels: Sequence[str]) -> Chart | None:
     traces = []
     for label, cells in _by_label(panel).items():
         chosen = panel.settings[label]
-        words = _short(label) if chosen == 1 else f"{_short(label)} (best of {chosen})"
+        words = _wrapped(label if chosen == 1 else f"{label} (best of {chosen})")
         points = [(group.epsilon, group) for group in cells]
         traces.append(_trace(words, labels.index(label), points))
     if panel.ceiling is not None:
@@ -111,16 +114,25 @@ def _budgets(panel: Panel, labels: Sequence[str]) -> Chart | None:
 
 
 def _seconds(panel: Panel, labels: Sequence[str]) -> Chart | None:
-    traces = []
-    for label, cells in _by_label(panel).items():
-        points = [(group.seconds, group) for group in cells if group.seconds]
-        if points:
-            trace = _trace(_short(label), labels.index(label), points) | {"mode": "markers+text"}
-            trace["text"] = [f" ε {group.epsilon:g}" for _, group in points]
-            traces.append(trace | {"textposition": "middle right", "cliponaxis": False})
-    if not traces:
+    timed = {
+        label: [(group.seconds, group) for group in cells if group.seconds]
+        for label, cells in _by_label(panel).items()
+    }
+    points = [point for cells in timed.values() for point in cells]
+    if not points:
         return None
-    axis = _value_axis("seconds to fit, mean over runs", [x for t in traces for x in t["x"]])
+    beside = iter(label_sides([(seconds, group.accuracy) for seconds, group in points]))
+    traces = []
+    for label, cells in timed.items():
+        sides = list(itertools.islice(beside, len(cells)))
+        trace = _trace(_wrapped(label), labels.index(label), cells) | {"mode": "markers+text"}
+        trace["text"] = [
+            f"\u2002ε {group.epsilon:g}\u2002" if side else ""
+            for side, (_, group) in zip(sides, cells, strict=True)
+        ]
+        trace["textposition"] = [f"middle {side or 'right'}" for side in sides]
+        traces.append(trace | {"cliponaxis": False})
+    axis = _value_axis("seconds to fit, mean over runs", [seconds for seconds, _ in points])
     return {"data": traces, "layout": {"xaxis": axis, "yaxis": _accuracy_axis(), "margin": _MARGIN}}
 
 
@@ -135,7 +147,7 @@ def _parameter(panel: Panel, name: str, epsilon: float, labels: Sequence[str]) -
 
 
 def _parameter_trace(curve: Curve, index: int) -> dict[str, Any]:
-    trace = _trace(_short(curve.label), index, curve.points)
+    trace = _trace(_wrapped(curve.label), index, curve.points)
     return trace if curve.joined else trace | {"mode": "markers"}
 
 
@@ -177,7 +189,7 @@ def _ceiling(group: Group, epsilons: Sequence[float]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": _short(group.label),
+        "name": _wrapped(group.label),
         "meta": _MUTED,
         # A little wider than the curves, and a line where there is one budget only.
         "x": [min(epsilons) / 1.3, max(epsilons) * 1.3],
@@ -218,12 +230,12 @@ def _confusion(run: Mapping[str, Any]) -> Chart | None:
     counts = run["confusion"]
     if not counts or len(counts) > _MOST_CLASSES:
         return None
-    names = _class_labels(run, len(counts))
+    codes = list(range(len(counts)))
     trace = {
         "type": "heatmap",
         "meta": _SCALE,
-        "x": names,
-        "y": names,
+        "x": codes,
+        "y": codes,
         "z": [[round(100 * n / max(sum(row), 1), 2) for n in row] for row in counts],
         "text": counts,
         "zmin": 0,
@@ -233,33 +245,31 @@ def _confusion(run: Mapping[str, Any]) -> Chart | None:
         "colorbar": {"title": {"text": "%"}, "thickness": 10, "outlinewidth": 0},
         # Counts in the cells while there is room for them.
         "texttemplate": "%{text}" if len(counts) <= _MOST_COUNTS else "",
-        "hovertemplate": "true %{y}, predicted %{x}<br>%{text} rows, %{z:.1f}% of the class"
-        "<extra></extra>",
+        "hovertemplate": "true %{customdata[0]}, predicted %{customdata[1]}<br>"
+        "%{text} rows, %{z:.1f}% of the class<extra></extra>",
     }
     # As a category, a class named 7 is no number.
     x = {"title": {"text": "predicted class"}, "type": "category", "constrain": "domain"}
     y = {"title": {"text": "true class"}, "type": "category", "autorange": "reversed"}
-    return {"data": [trace], "layout": {"xaxis": x, "yaxis": y | {"constrain": "domain"}}}
+    layout = {"xaxis": x, "yaxis": y | {"constrain": "domain"}}
+    return {"data": [trace], "layout": layout, "classes": _class_labels(run, len(counts))}
 
 
 def _classes(run: Mapping[str, Any]) -> Chart | None:
     values = run["per_class_accuracy"]
     if not values:
         return None
-    names = _class_labels(run, len(values))
     order = sorted(range(len(values)), key=lambda code: values[code])
     trace = {
         "type": "bar",
         "meta": 0,
-        "x": [names[code] for code in order],
+        "x": order,
         "y": [_percent(values[code]) for code in order],
-        "hovertemplate": "%{x}: %{y:.2f}%<extra></extra>",
+        "hovertemplate": "%{customdata}: %{y:.2f}%<extra></extra>",
     }
     axis = {"type": "category", "title": {"text": "class, lowest accuracy first"}}
-    return {
-        "data": [trace],
-        "layout": {"xaxis": axis, "yaxis": _accuracy_axis() | {"range": [0, 100]}},
-    }
+    layout = {"xaxis": axis, "yaxis": _accuracy_axis() | {"range": [0, 100]}}
+    return {"data": [trace], "layout": layout, "classes": _class_labels(run, len(values))}
 
 
 def _budget(run: Mapping[str, Any]) -> Chart | None:
@@ -280,7 +290,7 @@ def _share(release: ReleaseRecord, index: int) -> dict[str, Any]:
     return {
         "type": "bar",
         "orientation": "h",
-        "name": _short(release.name),
+        "name": _wrapped(release.name),
         "meta": index % len(COLOURS),
         "x": [share],
         "y": [""],
@@ -297,18 +307,15 @@ def _accuracy_axis() -> dict[str, Any]:
 
 
 def _value_axis(name: str, values: Sequence[float]) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": _short(name)}}
+    axis: dict[str, Any] = {"title": {"text": _text(name)}}
     if is_wide(values):
         axis |= {"type": "log", "dtick": 1}
     return axis
 
 
 def _class_labels(run: Mapping[str, Any], n_classes: int) -> list[str]:
-    """Short names for axes that are still different from each other."""
-    names = [_short(name, _LONGEST_CLASS) for name in class_names(run, n_classes)]
-    if len(set(names)) < n_classes:
-        names = [f"{code}: {name}" for code, name in enumerate(names)]
-    return names
+    """Names of the classes by code, in full; the page numbers them where they do not fit."""
+    return [clean(name) for name in class_names(run, n_classes)]
 
 
 def _percent(share: float) -> float:
@@ -319,7 +326,9 @@ def _text(name: str) -> str:
     return html.escape(clean(name), quote=False)
 
 
-def _short(name: str, longest: int = _LONGEST) -> str:
-    """Leave room for the chart beside, or above, a name."""
-    words = clean(name)
-    return html.escape(words if len(words) <= longest else f"{words[: longest - 1]}…", quote=False)
+def _wrapped(name: str) -> str:
+    """Bring a name into lines that leave room for the chart above it."""
+    lines = textwrap.wrap(clean(name), _LINE) or [""]
+    if len(lines) > _MOST_LINES:
+        lines[_MOST_LINES - 1] = f"{lines[_MOST_LINES - 1][: _LINE - 1]}…"
+    return "<br>".join(html.escape(line, quote=False) for line in lines[:_MOST_LINES])

@@ -10,7 +10,7 @@ import pytest
 from dpfc.experiments.plots import line_style, render
 from dpfc.experiments.run_plots import budget_figure, class_figure, confusion_figure
 from dpfc.experiments.study_plots import study_figures
-from dpfc.experiments.study_views import curves, spaced, study_panels
+from dpfc.experiments.study_views import curves, label_sides, spaced, study_panels
 
 STUDY = runpy.run_path(str(Path(__file__).with_name("study_tables.py")))
 row, ceiling, failed, table = (STUDY[name] for name in ("row", "ceiling", "failed", "table"))
@@ -91,6 +91,20 @@ def test_seconds_are_means_and_points_name_their_budget(figures):
     x, y, _ = curve(axes, "DP-LS")
     assert x == pytest.approx([0.1] * 3) and y == pytest.approx([58, 68, 78])
     assert [text.get_text() for text in axes.texts].count("ε = 0.1") == 2
+
+
+def test_labels_beside_points_cover_neither_points_nor_each_other():
+    assert label_sides([(0.1, 0.5), (10.0, 0.5)]) == ["right", "left"]
+    # Three points in a heap: one label on either side of it, and none for the third.
+    heap = label_sides([(0.10, 0.1), (0.5, 0.5), (0.5, 0.501), (0.5, 0.502), (1.0, 0.9)])
+    assert sorted(heap[1:4]) == ["", "left", "right"]
+    assert label_sides([(1.0, 0.5)]) == ["right"] and label_sides([]) == []
+
+
+def test_a_long_name_is_wrapped_and_not_cut():
+    name = "Kardiologie Nord, Station A und B, erster Stock, mit Ambulanz"
+    title = study_figures(table(row(dataset=name)))["accuracy-vs-epsilon"].axes[0].get_title("left")
+    assert title.count("\n") >= 1 and title.replace("\n", " ") == name
 
 
 def test_a_parameter_has_a_panel_a_data_set_and_budget(figures):

@@ -10,12 +10,15 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from dpfc.experiments import sweep as sweeping
+from dpfc.experiments import sweep_worker
 from dpfc.experiments.config import StudyConfig
 from dpfc.experiments.sweep import process_pool, run_sweep
 from dpfc.experiments.sweep_plan import plan_sweep, study_sources
@@ -222,6 +225,29 @@ def test_ctrl_c_waits_for_what_runs_and_keeps_it(tmp_path):
     assert outcome.interrupted and outcome.new == 1
     outcome = go(config(), tmp_path)
     assert not outcome.interrupted and outcome.new == 6
+
+
+def test_no_runs_time_has_the_loading_of_libraries_in_it(monkeypatch):
+    class Model:
+        """Its first fit in a process is slow."""
+
+        privacy_ = SimpleNamespace(private=False, model_dump=lambda mode: {})
+        fits: ClassVar[list[int]] = []
+
+        def fit(self, X, y):
+            time.sleep(0.0 if Model.fits else 0.5)
+            Model.fits.append(len(X))
+
+        def predict(self, X):
+            return np.zeros(len(X))
+
+    runs = runs_of(config(ceiling=False))[:2]
+    monkeypatch.setattr("dpfc.experiments.methods.make_study_estimator", lambda *_, **__: Model())
+    sweep_worker._warm_up.cache_clear()
+    records = [sweep_worker.run_one("small", run) for run in runs]
+    sweep_worker._warm_up.cache_clear()
+    assert all(record["seconds"] < 0.4 for record in records)
+    assert len(Model.fits) == 3  # once for made-up rows, then the runs
 
 
 def sleep_for_long(spec):

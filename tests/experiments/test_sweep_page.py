@@ -24,6 +24,7 @@ WORDS = {
     "command": "dpfc sweep first.yaml seeds=3",
     "config_text": "name: first\nmethods: [fc, ls]  # both\n",
 }
+LABEL = "DP-GD, a label that somebody wrote in full"
 # Drawn lines of a chart, and points with errors, by the colour that is seen.
 STROKES = """figure => [...figure.querySelectorAll(".scatterlayer .js-line")].map(
   line => getComputedStyle(line).stroke)"""
@@ -64,7 +65,18 @@ def hostile_rows():
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
     many = [row(0.5, seed=seed, label="late" if seed == 119 else "DP-FC") for seed in range(120)]
+    at = {
+        "class_names": LONG,
+        "dataset": "Unsere Stationen",
+        "backbone": "timm/vit_base_patch16_224",
+    }
+    long = [
+        row(0.6 + e / 100, epsilon=e, seed=0, label=label, seconds=time, **at)
+        for label, time in ((LABEL, 0.5), ("DP-LS", 0.55))
+        for e in (0.5, 1.0, 8.0)
+    ]
     studies = {
+        "long": (long, WORDS),
         "study": (STUDY["study"](), WORDS),
         "hostile": (hostile_rows(), dict.fromkeys(WORDS, INTRUDER)),
         "many": (many, WORDS),
@@ -130,9 +142,11 @@ def test_texts_of_users_are_shown_and_do_not_run(open_page):
     assert page.locator("img, b:not(.main-svg b)").count() == 0
     assert INTRUDER in page.locator("#failed").inner_text()
     assert page.locator("#command").inner_text() == INTRUDER
-    # An axis and a legend show the tags as text as well.
-    assert "<script>docum…" in open_page("hostile").chart("confusion").text_content()
-    assert "<script>document" in open_page("hostile").chart("budgets").text_content()
+    # A legend and the key of an axis show the tags as text as well.
+    shown = open_page("hostile")
+    assert INTRUDER in shown.chart("confusion").locator(".key").text_content()
+    legend = "".join(shown.chart("budgets").locator(".legendtext").all_text_contents())
+    assert "".join(INTRUDER.split()) in "".join(legend.split())
 
 
 def test_a_script_that_got_into_the_page_would_not_run(browser, pages, tmp_path):
@@ -221,6 +235,69 @@ def test_there_is_no_choice_of_one_and_no_chart_of_nothing(open_page):
     assert page.locator("#charts figure:visible").count() == 5
     assert not page.locator("#parameters").is_visible()
     assert not open_page("ceiling").page.locator("#charts").is_visible()
+
+
+LONG = ["Kardiologie Nord, Station A", "Kardiologie Nord, Station B", "病棟 七"]
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+def test_names_and_titles_are_never_cut(open_page, size):
+    shown = open_page("long", size)
+    page = shown.page
+    assert (
+        shown.chart("seconds").locator(".xtitle").text_content() == "seconds to fit, mean over runs"
+    )
+    assert "…" not in page.locator("main").inner_text()
+    assert "…" not in "".join(page.locator(".main-svg").all_text_contents())
+    # By number on the axes, in full below them and under the mouse.
+    for name in ("confusion", "classes"):
+        chart = shown.chart(name)
+        assert chart.locator(".key li").all_inner_texts() == LONG
+        assert set(chart.locator(".xtick text").all_text_contents()) == {"0", "1", "2"}
+    legend = " ".join(shown.chart("budgets").locator(".legendtext tspan").all_text_contents())
+    assert LABEL in legend
+    # An element is cut where it is narrower than what it holds and nothing scrolls it.
+    cut = page.evaluate("""() => [...document.querySelectorAll("td, th, button, select, dd")]
+      .filter(e => e.offsetParent && e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML)""")
+    assert cut == []
+
+
+def test_names_that_fit_stand_on_the_axes(open_page):
+    shown = open_page()
+    assert shown.chart("confusion").locator(".xtick text").all_text_contents() == [
+        "ant",
+        "bee",
+        "cow",
+    ]
+    assert not shown.chart("confusion").locator(".key").is_visible()
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP])
+def test_labels_beside_points_do_not_overlap(open_page, size):
+    shown = open_page("long", size)
+    boxes = [
+        text.bounding_box()
+        for text in shown.chart("seconds").locator(".textpoint").all()
+        if text.text_content().strip()
+    ]
+    assert len(boxes) >= 3
+    for place, one in enumerate(boxes):
+        for other in boxes[place + 1 :]:
+            apart = max(
+                max(one[at], other[at]) - min(one[at] + one[side], other[at] + other[side])
+                for at, side in (("x", "width"), ("y", "height"))
+            )
+            assert apart >= -4  # the line height has room above the letters
+
+
+def test_a_phone_shows_every_mean_beside_its_budget(open_page):
+    shown = open_page("long", PHONE)
+    cells = shown.page.locator(".means td[data-label]").all()
+    assert len(cells) == 6
+    for cell in cells:
+        box = cell.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE[0]
+        assert cell.evaluate("e => getComputedStyle(e, '::before').content").startswith('"ε = ')
 
 
 # -- the table of runs ---------------------------------------------------------------
