@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc.features.exceptions import UnreadableImageError
+from dpfc.features.png_chunks import without_texts
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -73,17 +74,18 @@ def decode_image(
         raise UnreadableImageError(
             f"image {image_id!r} has no bytes in its file: embed the images' bytes."
         )
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        if isinstance(file, Image.Image):
-            file.load()
-            return _to_rgb(_upright(file), image_id)
-        with Image.open(file, formats=_FORMATS) as image:
-            _refuse_bomb(image, image_id)
-            if at_least is not None and image.format in ("JPEG", "MPO"):
-                image.draft(None, (_JPEG_MARGIN * at_least, _JPEG_MARGIN * at_least))
-            image.load()
-            return _to_rgb(_upright(image), image_id)
+        if isinstance(source, Image.Image):
+            source.load()
+            return _to_rgb(_upright(source), image_id)
+        try:
+            return _decoded(source, image_id, at_least)
+        except ValueError:  # Pillow's, where a PNG's texts are longer than it holds in memory
+            data = source if isinstance(source, bytes) else source.read_bytes()
+            bare = without_texts(data)
+            if bare == data:
+                raise
+            return _decoded(bare, image_id, at_least)
     except (MemoryError, UnreadableImageError):
         raise
     # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, EOFError and more
@@ -97,6 +99,18 @@ def decode_image(
         raise UnreadableImageError(
             f"image {image_id!r} {reason}: repair or remove it and run again."
         ) from None
+
+
+def _decoded(source: bytes | Path, image_id: str, at_least: int | None) -> "Image.Image":
+    from PIL import Image
+
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with Image.open(file, formats=_FORMATS) as image:
+        _refuse_bomb(image, image_id)
+        if at_least is not None and image.format in ("JPEG", "MPO"):
+            image.draft(None, (_JPEG_MARGIN * at_least, _JPEG_MARGIN * at_least))
+        image.load()
+        return _to_rgb(_upright(image), image_id)
 
 
 def _refuse_bomb(image: "Image.Image", image_id: str) -> None:
