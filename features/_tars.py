@@ -8,15 +8,25 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from dpfc.features.datasets import printable
 from dpfc.features.devices import require
 from dpfc.features.exceptions import DatasetError
 
 __all__ = ["Place", "Shard", "expand_braces", "read_place", "reopened", "samples", "stat_of"]
 
 # webdataset skips these as notes of its own.
-_NOTES = re.compile(r"__[^/]*__(/|$)")
+_NOTES = re.compile(r"__[^/]*__(/|$)|__MACOSX/")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _BLOCK = tarfile.BLOCKSIZE
+# A longer header holds no name; Python takes a time for it that grows with its square.
+_MAX_HEADER_BYTES = 64 << 10
+# Kinds of headers that belong to the file behind them, or to all.
+_LONG_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+# Two empty blocks end a tar; most programs then fill the last record of 20 blocks.
+_END_BYTES = 2 * _BLOCK
 _MAX_SHARDS = 100_000
 _BUFFER_BYTES = 1 << 20
 
@@ -103,8 +113,21 @@ def samples(path: Path) -> Iterator[dict[str, Any]]:
     except DatasetError:
         raise
     except ValueError as error:
-        name = str(error.args[0]).partition(": duplicate")[0]
+        name = printable(str(error.args[0]).partition(": duplicate")[0])
         raise DatasetError(f"{path} holds {name!r} twice, in capitals or not.") from None
+
+
+class _BoundedHeader(tarfile.TarInfo):
+    """A header whose extensions are refused unread where they are long."""
+
+    @classmethod
+    def frombuf(cls, *args: Any, **options: Any) -> "_BoundedHeader":
+        header = super().frombuf(*args, **options)
+        if header.type in _LONG_HEADERS and header.size > _MAX_HEADER_BYTES:
+            raise DatasetError(
+                f"has a header of {header.size:,} bytes, where {_MAX_HEADER_BYTES:,} are the most"
+            )
+        return header
 
 
 def _files(path: Path) -> Iterator[dict[str, Any]]:
@@ -112,7 +135,7 @@ def _files(path: Path) -> Iterator[dict[str, Any]]:
     last = -1
     _refuse_compressed(path)
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(path, "r:", tarinfo=_BoundedHeader) as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                 # A header with a negative size would lead round in circles.
@@ -124,7 +147,9 @@ def _files(path: Path) -> Iterator[dict[str, Any]]:
                     place = Place(member.offset_data, member.size)
                     yield {"fname": name, "data": place, "__url__": ""}
             _check_end(path, tar.offset)
-    except DatasetError:
+    except DatasetError as error:
+        if str(error).startswith("has a header"):
+            raise DatasetError(f"{path} {error}: pack its files again.") from None
         raise
     except Exception as error:  # a damaged header raises whatever it likes
         where = "is not a readable tar" if last < 0 else f"is damaged or cut off after byte {last}"
@@ -141,13 +166,16 @@ def _checked_name(path: Path, member: tarfile.TarInfo) -> str | None:
     """Name of a regular file; None for what is left out: folders, hidden files and notes."""
     name = member.name
     if name.startswith("/") or ".." in name.split("/"):
-        raise DatasetError(f"{path} holds {name!r}, a name that leads out of it: remove that file.")
+        shown = printable(name)
+        raise DatasetError(
+            f"{path} holds {shown!r}, a name that leads out of it: remove that file."
+        )
     if member.isdir():
         return None
     if not member.isreg() or member.issparse():
         raise DatasetError(
-            f"{path} holds {name!r}, which is a link, a device or a sparse file: only plain files "
-            "are read. Pack the files again (tar --dereference --hard-dereference)."
+            f"{path} holds {printable(name)!r}, which is a link, a device or a sparse file: only "
+            "plain files are read. Pack the files again (tar --dereference --hard-dereference)."
         )
     parts = [part for part in name.split("/") if part not in ("", ".")]
     hidden = any(part.startswith(".") for part in parts)
@@ -158,9 +186,14 @@ def _checked_name(path: Path, member: tarfile.TarInfo) -> str | None:
 def _check_end(path: Path, offset: int) -> None:
     """Refuse what `tarfile` takes for the end: a damaged header, a cut, a second tar behind."""
     with _opened(path) as file:
+        size = file.seek(0, os.SEEK_END)
         file.seek(offset)
-        if file.read(_BLOCK) != bytes(_BLOCK):
+        if file.read(_END_BYTES) != bytes(_END_BYTES):
             raise tarfile.ReadError
+        if size - offset > _END_BYTES and size % tarfile.RECORDSIZE:
+            raise DatasetError(
+                f"{path} is cut off in its last record, after byte {size}: fetch or write it again."
+            )
         while chunk := file.read(_BUFFER_BYTES):
             if chunk.strip(b"\0"):
                 raise DatasetError(

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -220,11 +221,11 @@ def test_every_cut_of_a_tar_is_refused(tmp_path, pictures):
     path = write_tar(tmp_path / "a.tar", [*rows, ("1.cls", b"0")])
     content = path.read_bytes().rstrip(b"\0")
     whole = -(-len(content) // 512) * 512  # up to the end mark
-    path.write_bytes(content.ljust(whole + 512, b"\0"))
+    path.write_bytes(content.ljust(whole + 1024, b"\0"))
     with pytest.raises(DatasetError, match="no label"):
         open_dataset(path)  # whole as a tar
-    for size in {*range(0, whole, 512), *range(100, whole, 700), whole}:
-        path.write_bytes(content.ljust(whole, b"\0")[:size])
+    for size in {*range(0, whole, 512), *range(100, whole, 700), whole, whole + 512}:
+        path.write_bytes(content.ljust(whole + 512, b"\0")[:size])
         with pytest.raises(DatasetError, match=r"a.tar is (not a readable tar|damaged or cut off)"):
             open_dataset(path)
 
@@ -258,6 +259,46 @@ def test_a_damaged_tar_is_refused(tmp_path, spoil, message):
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(DatasetError, match=message):
         open_dataset(path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.75, 0.8, 0.9, 0.99])
+def test_a_tar_cut_in_what_fills_its_last_record_is_refused(tmp_path, share):
+    path = write_tar(tmp_path / "a.tar", [(f"{i}.txt", b"a" * 700) for i in range(9)])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DatasetError, match=r"a.tar is (damaged or cut off|cut off in its last)"):
+        open_dataset(path)
+
+
+def test_a_tar_that_ends_with_its_end_mark_is_whole(tmp_path):
+    path = write_tar(tmp_path / "a.tar", [("0.txt", b"a")])
+    path.write_bytes(path.read_bytes()[: 2 * 512 + 1024])
+    assert len(open_dataset(path)) == 1
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_long_header_is_refused_unread(tmp_path, kind):
+    body = b"12 abcd=xyz\n" * 100_000
+    header = tarfile.TarInfo("header")
+    header.type, header.size = kind, len(body)
+    path = write_tar(tmp_path / "a.tar", [("0.txt", b"a")])
+    body += bytes(-len(body) % 512)
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + body + path.read_bytes())
+    began = time.process_time()
+    with pytest.raises(DatasetError, match=r"a.tar has a header of 1,200,000 bytes, where 65,536"):
+        open_dataset(path)
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("mark", ["\x1b[31m", "\x07", "\x9b2J", "\u202e"])
+def test_marks_that_steer_a_terminal_do_not_get_into_ids_and_classes(tmp_path, pictures, mark):
+    path = write_tar(tmp_path / "a.tar", [(f"{mark}0.png", pictures[0]), (f"{mark}0.cls", b"1")])
+    (item,) = open_dataset(path)
+    assert item.id.isprintable() and mark not in item.id
+    (tmp_path / "f" / f"cat{mark}").mkdir(parents=True)
+    (tmp_path / "f" / f"cat{mark}" / "0.png").write_bytes(pictures[0])
+    dataset = open_dataset(tmp_path / "f")
+    assert all(text.isprintable() for text in [*dataset.class_names, next(iter(dataset)).id])
 
 
 @pytest.mark.parametrize(
