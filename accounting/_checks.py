@@ -7,6 +7,9 @@ from numbers import Integral, Real
 from typing import Final, Literal
 
 ACCOUNTANTS: Final = ("exact", "pld", "rdp")
+# Above it the δ of a Gaussian release is a difference that float64 does not resolve. It is no
+# guarantee in any sense of the word either: "inf" says so.
+LARGEST_EPSILON: Final = 1e15
 NEIGHBORING_RELATIONS: Final = ("add_or_remove_one", "replace_one")
 # Why a run is not private whose noise comes from a seed.
 SEEDED: Final = (
@@ -74,10 +77,21 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     return value
 
 
+def check_epsilon(name: str, value: object) -> float:
+    """Return a finite epsilon that figures can be computed for, or raise."""
+    epsilon = check_float(name, value, 0, math.inf)
+    if epsilon > LARGEST_EPSILON:
+        raise ValueError(
+            f"{name} must be at most {LARGEST_EPSILON:g}, got {value!r}: that much protects "
+            "nothing. An infinite epsilon asks for no noise, where that is meant."
+        )
+    return epsilon
+
+
 def check_target(target_epsilon: object, target_delta: object) -> tuple[float, float]:
     """Return a checked (epsilon, delta); delta may be 0 only when epsilon is infinite."""
     # The interval is half open, yet infinity is allowed: it means "no noise".
     if isinstance(target_epsilon, Real) and float(target_epsilon) == math.inf:
         return math.inf, check_float("target_delta", target_delta, 0, 1, closed="left")
-    epsilon = check_float("target_epsilon", target_epsilon, 0, math.inf)
+    epsilon = check_epsilon("epsilon", target_epsilon)
     return epsilon, check_float("target_delta", target_delta, 0, 1)

@@ -139,13 +139,29 @@ def _one_release(step: GaussianSteps, orders: Floats) -> Floats:
     if not step.is_sampled:
         with np.errstate(divide="ignore", over="ignore"):  # to infinity, which is an upper bound
             return np.asarray(orders / (2 * z * z) * (1 + _ROUNDING) + _SMALLEST_FLOAT)
+    # A divergence falls as noise rises: where it is too small to be told from rounding, the one
+    # at less noise is a bound, and epsilon never rises with noise.
+    least = np.minimum(z, np.sqrt((orders - 1) * q / (4 * _SMALLEST_LOG_MOMENT)))
+    divergences = np.empty(orders.shape)
+    for noise in np.unique(least):
+        divergences[least == noise] = _sampled_release(noise, q, orders[least == noise])
+    with np.errstate(over="ignore"):
+        # Renyi divergence's moments are convex in either argument: the sampled release is a
+        # mixture, of share q, of the full one and of nothing.
+        moments = np.expm1(orders * (orders - 1) / (2 * z * z) * (1 + _ROUNDING))
+        mixed = np.log1p(q * moments) / (orders - 1) * (1 + _ROUNDING) + _SMALLEST_FLOAT
+    return np.minimum(divergences, np.where(np.isfinite(mixed), mixed, math.inf))
+
+
+def _sampled_release(z: float, q: float, orders: Floats) -> Floats:
+    """Divergences as dp_accounting sums them, rounded up; infinite where that says nothing."""
     event = release_event(z, 1, q)
     with _without_absl_warnings():  # a series that does not converge counts as infinite
         divergences = rdp_privacy_accountant.RdpAccountant(orders).compose(event).rdp
     log_moments = divergences * (orders - 1)
     errors = _log_moment_error(q, orders, log_moments)
     reliable = log_moments > _SMALLEST_LOG_MOMENT * orders * q
-    return np.where(reliable, divergences + errors / (orders - 1), math.inf)
+    return np.asarray(np.where(reliable, divergences + errors / (orders - 1), math.inf))
 
 
 def _log_moment_error(q: float, orders: Floats, log_moments: Floats) -> Floats:

@@ -24,7 +24,7 @@ from dpfc.accounting._events import (
     has_no_noise,
     only_gaussian,
 )
-from dpfc.accounting._pld import pld_delta, pld_epsilon
+from dpfc.accounting._pld import SMALLEST_DELTA, pld_delta, pld_epsilon
 from dpfc.accounting._pld_step import LARGEST_LOSS
 from dpfc.accounting._rdp import rdp_delta, rdp_epsilon
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon
@@ -64,8 +64,17 @@ def default_accountant(event: dp_accounting.DpEvent) -> str:
     return "pld" if any(step.is_sampled for step in steps) else "exact"
 
 
-def resolve_accountant(accountant: str, event: dp_accounting.DpEvent) -> str:
-    """Return `accountant`, or for "auto" the default of `event`.
+def resolve_accountant(
+    accountant: str,
+    event: dp_accounting.DpEvent,
+    *,
+    target_delta: float | None = None,
+    neighboring_relation: str | None = None,
+) -> str:
+    """Return `accountant`, or for "auto" the tightest that covers what is asked.
+
+    That is the default of `event`; "rdp" in place of "pld" at a `target_delta` that PLD does
+    not resolve, unless `neighboring_relation` is "replace_one", under which RDP knows no bound.
 
     Raises
     ------
@@ -75,7 +84,13 @@ def resolve_accountant(accountant: str, event: dp_accounting.DpEvent) -> str:
         When `accountant` is not one of "auto", "exact", "pld", "rdp".
     """
     check_choice("accountant", accountant, ("auto", *ACCOUNTANTS))
-    return default_accountant(event) if accountant == "auto" else accountant
+    if accountant != "auto":
+        return accountant
+    default = default_accountant(event)
+    unresolved = target_delta is not None and 0 < target_delta < SMALLEST_DELTA
+    if default == "pld" and unresolved and neighboring_relation != "replace_one":
+        return "rdp"
+    return default
 
 
 def compute_epsilon(
@@ -97,8 +112,9 @@ def compute_epsilon(
     neighboring_relation : {"add_or_remove_one", "replace_one"}
     accountant : {"auto", "exact", "pld", "rdp"}, default="auto"
         "auto": the tightest. "exact": closed form, full batch only. "pld": privacy loss
-        distributions, delta of at least 1e-12. "rdp": Renyi divergences, looser; not for
-        sampling under `replace_one`; the only one for random searches.
+        distributions, delta of at least 1e-12; below that, "auto" is "rdp" for sampled
+        releases. "rdp": Renyi divergences, looser; not for sampling under `replace_one`; the
+        only one for random searches.
 
     Returns
     -------
@@ -113,7 +129,9 @@ def compute_epsilon(
         When a parameter is outside its interval.
     """
     target_delta = check_float("target_delta", target_delta, 0, 1, closed="left")
-    accountant = resolve_accountant(accountant, event)
+    accountant = resolve_accountant(
+        accountant, event, target_delta=target_delta, neighboring_relation=neighboring_relation
+    )
     steps = checked_steps(event, neighboring_relation)
     if not steps:
         return 0.0

@@ -57,7 +57,8 @@ def calibrate(
         0 is allowed when epsilon is infinite.
     neighboring_relation : {"add_or_remove_one", "replace_one"}
     accountant : {"auto", "exact", "pld", "rdp"}, default="auto"
-        "auto": "exact" when every release is full batch, otherwise "pld".
+        "auto": "exact" when every release is full batch, otherwise "pld", or "rdp" for a delta
+        below 1e-12.
 
     Returns
     -------
@@ -85,7 +86,9 @@ def calibrate(
         return PrivacyPlan(target_epsilon, target_delta, neighboring_relation, releases, accountant)
 
     event = plan_at(1.0).event
-    accountant = resolve_accountant(accountant, event)
+    accountant = resolve_accountant(
+        accountant, event, target_delta=target_delta, neighboring_relation=neighboring_relation
+    )
     steps = checked_steps(event, neighboring_relation)
     if accountant == "exact":
         exact_mu(steps)  # raises for sampled releases

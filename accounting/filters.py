@@ -39,6 +39,7 @@ import numpy as np
 from dpfc.accounting._checks import (
     NEIGHBORING_RELATIONS,
     check_choice,
+    check_epsilon,
     check_float,
 )
 from dpfc.accounting._events import GaussianSteps, UnsupportedEventError, gaussian_steps
@@ -295,7 +296,7 @@ def make_filter(
         When a parameter is outside its interval.
     """
     check_choice("filter", kind, FILTERS)
-    epsilon = check_float("epsilon", epsilon, 0, math.inf)
+    epsilon = check_epsilon("epsilon", epsilon)
     delta = check_float("delta", delta, 1e-100, 1)
     if kind == "gdp":
         return GaussianFilter(neighboring_relation, gaussian_mu(epsilon, delta))

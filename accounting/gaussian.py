@@ -18,12 +18,13 @@ import math
 from scipy.optimize import brentq
 from scipy.special import erfcx, log_ndtr, ndtri
 
-from dpfc.accounting._checks import check_float
+from dpfc.accounting._checks import check_epsilon, check_float
 
 # The finest relative tolerance that brentq accepts.
 _RTOL = 4 * 2.0**-52
 # Rounding to the safe side starts with this relative step and doubles it.
 _FIRST_STEP = 1e-14
+_SMALLEST_FLOAT = math.ulp(0.0)
 
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
@@ -89,8 +90,11 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     root = brentq(lambda e: _log_delta(mu, e) - target, 0.0, high, xtol=1e-300, rtol=_RTOL)
     epsilon, step = float(root), _FIRST_STEP
     while gaussian_delta(mu, epsilon) > delta:
-        epsilon *= 1 + step
+        # A step from 0, or from next to nothing, still is one.
+        epsilon = max(epsilon * (1 + step), _SMALLEST_FLOAT)
         step *= 2
+        if epsilon == math.inf:
+            break
     return epsilon
 
 
@@ -103,7 +107,7 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
 
     Parameters
     ----------
-    epsilon : float in (0, inf)
+    epsilon : float in (0, 1e15]
     delta : float in (0, 1)
 
     Returns
@@ -120,7 +124,7 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     ----------
     Balle and Wang (2018), Section 3.1 (the analytic Gaussian mechanism).
     """
-    epsilon = check_float("epsilon", epsilon, 0, math.inf)
+    epsilon = check_epsilon("epsilon", epsilon)
     delta = check_float("delta", delta, 0, 1)
     low = _mu_below(epsilon, delta)
     target = math.log(delta)
@@ -130,8 +134,10 @@ def gaussian_mu(epsilon: float, delta: float) -> float:
     root = brentq(lambda m: _log_delta(m, epsilon) - target, low, high, xtol=1e-300, rtol=_RTOL)
     mu, step = float(root), _FIRST_STEP
     while gaussian_delta(mu, epsilon) > delta or gaussian_epsilon(mu, delta) > epsilon:
-        mu *= 1 - step
+        mu = mu * (1 - step) if step < 1 else low
         step *= 2
+        if mu <= low:  # which is private enough by a bound, whatever rounding makes of it
+            return low
     return mu
 
 
@@ -141,7 +147,9 @@ def _mu_below(epsilon: float, delta: float) -> float:
     root = math.sqrt(quantile * quantile + 2 * epsilon)
     # Two forms of quantile + root; each adds numbers of one sign. The factor keeps
     # rounding from lifting the bracket's lower end above the optimum.
-    return (quantile + root if quantile > 0 else 2 * epsilon / (root - quantile)) * (1 - 1e-9)
+    by_tail = quantile + root if quantile > 0 else 2 * epsilon / (root - quantile)
+    # Where epsilon is next to nothing: delta <= Phi(mu/2) - Phi(-mu/2) <= mu / sqrt(2 pi).
+    return max(by_tail * (1 - 1e-9), 2 * delta)
 
 
 def _log_delta(mu: float, epsilon: float) -> float:

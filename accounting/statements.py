@@ -317,7 +317,12 @@ def _accountant(plan: PrivacyPlan, event: dp_accounting.DpEvent) -> str:
     """Return the plan's accountant; the default one where nothing is promised."""
     if plan.target_epsilon == math.inf:
         return default_accountant(event)
-    return resolve_accountant(plan.accountant, event)
+    return resolve_accountant(
+        plan.accountant,
+        event,
+        target_delta=plan.target_delta,
+        neighboring_relation=plan.neighboring_relation,
+    )
 
 
 def _refuse_excess(plan: PrivacyPlan, epsilon: float | str, mu: float | None) -> None:

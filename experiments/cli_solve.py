@@ -95,7 +95,12 @@ def solve(question: Question, free: SolveName) -> dict[str, Any]:
         neighboring_relation=run["neighboring_relation"],
         accountants=("exact", "pld", "rdp"),
     )
-    resolved = resolve_accountant(run["accountant"], event)
+    resolved = resolve_accountant(
+        run["accountant"],
+        event,
+        target_delta=run["delta"],
+        neighboring_relation=run["neighboring_relation"],
+    )
     return {
         "solve": free,
         **run,

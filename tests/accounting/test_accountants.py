@@ -9,7 +9,9 @@ import pytest
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
 from dpfc.accounting import (
+    ReleaseRequest,
     UnsupportedEventError,
+    calibrate,
     compute_delta,
     compute_epsilon,
     default_accountant,
@@ -283,3 +285,37 @@ def test_a_bad_argument_is_named(event, arguments, message):
 def test_a_negative_target_epsilon_is_refused():
     with pytest.raises(ValueError, match=r"^target_epsilon must be a float in \[0, inf\), got -1"):
         delta(GAUSSIAN, "exact", target_epsilon=-1.0)
+
+
+def test_auto_asks_rdp_where_pld_does_not_resolve_delta():
+    relation = {"neighboring_relation": "add_or_remove_one"}
+    found = compute_epsilon(SAMPLED, 1e-13, **relation)
+    assert found == compute_epsilon(SAMPLED, 1e-13, accountant="rdp", **relation)
+    assert compute_epsilon(SAMPLED, 1e-12, **relation) == compute_epsilon(
+        SAMPLED, 1e-12, accountant="pld", **relation
+    )
+    with pytest.raises(UnsupportedEventError, match="pld resolves target_delta down to 1e-12"):
+        compute_epsilon(SAMPLED, 1e-13, neighboring_relation="replace_one")
+    request = ReleaseRequest("gradient", 1.0, 100, 0.01)
+    plan = calibrate([request], target_epsilon=2.0, target_delta=1e-13, **relation)
+    assert plan.accountant == "rdp"
+    assert 1.99 < compute_epsilon(plan.event, 1e-13, **relation) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("q", "count", "delta"),
+    [(0.1, 10, 1e-5), (0.9, 1, 1e-9), (1e-3, 10**6, 1e-5), (1e-6, 10**6, 1e-9)],
+)
+def test_rdp_never_asks_more_of_more_noise(q, count, delta):
+    found = []
+    for z in np.geomspace(0.5, 1e9, 31):
+        step = dpa.PoissonSampledDpEvent(q, dpa.GaussianDpEvent(float(z)))
+        event = dpa.SelfComposedDpEvent(step, count)
+        found.append(
+            compute_epsilon(
+                event, delta, neighboring_relation="add_or_remove_one", accountant="rdp"
+            )
+        )
+    for more, less in itertools.pairwise(found):
+        assert less <= more * (1 + 1e-9)
+    assert found[-1] < 0.02  # what the largest order leaves

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import mpmath
 import pytest
@@ -101,3 +102,27 @@ def test_messages_show_the_value():
         gaussian_delta(-1.0, 1.0)
     with pytest.raises(ValueError, match=r"^epsilon must be a float in \[0, inf\), got inf\.$"):
         gaussian_delta(1.0, math.inf)
+
+
+@pytest.mark.parametrize("delta", [1e-5, 0.5, 0.999, 1e-90, 1e-300])
+@pytest.mark.parametrize(
+    "epsilon", [5e-324, 1e-300, 1e-100, 1e-20, 1e3, 1e8, 1e12, 1e15, 1e16, 1e100, 1e308, 1.79e308]
+)
+def test_every_finite_epsilon_is_answered_or_refused_at_once(epsilon, delta):
+    began = time.perf_counter()
+    try:
+        mu = gaussian_mu(epsilon, delta)
+    except ValueError as error:
+        assert epsilon > 1e15 and "epsilon must be at most 1e+15" in str(error)
+    else:
+        assert 0 < mu < math.inf and epsilon <= 1e15
+        assert gaussian_epsilon(mu, delta) <= epsilon
+    assert time.perf_counter() - began < 0.5
+
+
+@pytest.mark.parametrize("mu", [5e-324, 1e-300, 1e-20, 1e6, 1e9, 1e20, 1e100, 1e154, 1e200, 1e308])
+def test_every_mu_has_an_epsilon_at_once(mu):
+    began = time.perf_counter()
+    for delta in (1e-300, 1e-5, 0.5):
+        assert 0 <= gaussian_epsilon(mu, delta) <= math.inf
+    assert time.perf_counter() - began < 0.5

@@ -107,7 +107,7 @@ def test_help_teaches_every_question(dpfc):
         ("--epsilon 1 --noise-multiplier 2", "leave --noise-multiplier away"),
         ("--solve steps --epsilon 1 --noise-multiplier 1", "not even one release"),
         ("--solve steps --epsilon inf --noise-multiplier 1", "target_epsilon must be a float in"),
-        ("--solve steps --epsilon 1 --noise-multiplier 0", "noise_multiplier must be a float in"),
+        ("--solve steps --epsilon 1 --noise-multiplier 0", "--noise-multiplier must be a float in"),
         ("--solve epsilon --method fc --noise-multiplier 1", "goes without --method"),
         ("--epsilon 1 --sampling-probability 0.1 --accountant exact", "exact has no closed form"),
         ("--solve delta --epsilon 0.1 --noise-multiplier 1e-4", "gives no guarantee"),
