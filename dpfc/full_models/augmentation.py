@@ -8,9 +8,12 @@ Classification through Scale, section 3.2 (augmentation multiplicity).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -28,32 +31,89 @@ class Augmentation:
     Parameters
     ----------
     transform : callable or None
-        From a batch (n_copies, ...) to one of the same shape, each row from itself alone; None
-        gives one copy as it is. It draws from torch's global generator.
+        From rows (n_copies, ...) to rows of the same shape and dtype; None gives one copy as it
+        is. It draws from the global generators of PyTorch, NumPy and Python. One of
+        `AUGMENTATIONS` changes a whole batch at once, each row from itself alone; any other is
+        given the copies of one row at a time, and so cannot mix rows.
     multiplicity : int
     """
 
     transform: Callable[[torch.Tensor], torch.Tensor] | None = None
     multiplicity: int = 1
 
+    @property
+    def by_row(self) -> bool:
+        """Whether rows are changed one at a time."""
+        return self.transform is not None and self.transform not in AUGMENTATIONS.values()
+
     def __call__(self, X: torch.Tensor) -> torch.Tensor:
         """Give the copies.
 
-        Raises
-        ------
-        ValueError
-            If the transform changes the shape.
+        A row that the user's own callable fails on stays as it is: in training an error, or its
+        words, would tell of the row. `check` says so beforehand.
         """
         if self.transform is None:
             return X.unsqueeze(1)
         copies = X.repeat_interleave(self.multiplicity, dim=0)
+        if not self.by_row:
+            changed = self.transform(copies)
+            return changed.reshape(len(X), self.multiplicity, *changed.shape[1:])
+        with _seeded_by_torch():
+            rows = [self._changed(own) for own in torch.split(copies, self.multiplicity)]
+        return torch.stack(rows)
+
+    def check(self, row: torch.Tensor) -> torch.Tensor:
+        """Change one row (1, ...), as `__call__` does.
+
+        Raises
+        ------
+        ValueError
+            If the result has another shape, dtype or device.
+        Exception
+            Whatever the callable raises.
+        """
+        if self.transform is None:
+            return row.unsqueeze(1)
+        with _seeded_by_torch():
+            return self._checked(row.repeat_interleave(self.multiplicity, dim=0)).unsqueeze(0)
+
+    def _changed(self, copies: torch.Tensor) -> torch.Tensor:
+        try:
+            return self._checked(copies.clone())
+        except Exception:  # whatever a callable of the user's own raises
+            return copies
+
+    def _checked(self, copies: torch.Tensor) -> torch.Tensor:
+        assert self.transform is not None
+        shape, dtype = copies.shape, copies.dtype
         changed = self.transform(copies)
-        if changed.shape != copies.shape:
+        if not isinstance(changed, torch.Tensor) or changed.shape != shape:
+            got = tuple(getattr(changed, "shape", ())) or type(changed).__name__
             raise ValueError(
-                f"augmentation must keep the shape of a batch: {tuple(copies.shape[1:])} a row "
-                f"went in, {tuple(changed.shape[1:])} came out."
+                f"augmentation must keep the shape of a batch: {tuple(shape)} went in, {got} came "
+                "out. It is given the copies of one row at a time."
             )
-        return changed.reshape(len(X), self.multiplicity, *changed.shape[1:])
+        if changed.dtype != dtype or changed.device != copies.device:
+            raise ValueError(
+                f"augmentation must keep dtype and device: {dtype} went in, {changed.dtype} on "
+                f"{changed.device} came out."
+            )
+        return changed.detach()
+
+
+@contextmanager
+def _seeded_by_torch() -> Iterator[None]:
+    """Seed the generators of NumPy and Python from PyTorch's, and put them back afterwards."""
+    # NumPy's global generator is an old one, but users' callables draw from it.
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    seed = int(torch.randint(2**31, ()))
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 def flip(X: torch.Tensor) -> torch.Tensor:

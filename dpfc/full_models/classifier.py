@@ -24,9 +24,16 @@ from dpfc.data import BlockSource
 from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
 from dpfc.full_models.averaging import WeightAverage
 from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
+from dpfc.full_models.dry_run import check_every_row
 from dpfc.full_models.model_file import save_network
-from dpfc.full_models.module_rows import ModuleRows, check_labels, check_rows, row_kind
-from dpfc.full_models.module_state import published
+from dpfc.full_models.module_rows import (
+    ModuleRows,
+    as_input,
+    check_labels,
+    check_rows,
+    row_kind,
+)
+from dpfc.full_models.module_state import WatchedState, published
 from dpfc.full_models.network_prediction import NetworkPredictor
 from dpfc.full_models.optimizers import OptimizerSettings, StepRule, make_optimizer
 from dpfc.full_models.private_gradients import COUNT, GRADIENT, GradientMechanism
@@ -304,6 +311,9 @@ class DPSGDClassifier(NetworkPredictor):
             If the ledger has no such budget, or too little is left; nothing was spent then.
         FloatingPointError
             If the weights diverged; the budget is spent.
+        RuntimeError
+            If the module kept something of private rows, which it did not of made-up ones; the
+            budget is spent, and nothing is published.
         KeyboardInterrupt
             At Ctrl-C, after the step in hand; with `checkpoint`, the same call goes on.
 
@@ -321,6 +331,7 @@ class DPSGDClassifier(NetworkPredictor):
         rows = self._open_rows(X, y)
         module = self._start(rows.X.dtype, noise)
         start = copy.deepcopy(module)  # no private row goes through it
+        self._try_rows(module, rows)
         checkpoints = self._open_checkpoint(module)
         paid = None if checkpoints is None else checkpoints.paid
         charge = open_charge(
@@ -333,7 +344,9 @@ class DPSGDClassifier(NetworkPredictor):
         )
         warn_if_seeded(noise)
         with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as on_release:
+            watched = WatchedState(module, as_input(torch.zeros_like(rows.X[:1]), self._device()))
             mechanism, run = self._train(module, rows, plan, noise, checkpoints, charge, on_release)
+        watched.check()
         self.module_ = published(start, module).eval()
         self.gradient_norms_ = list(run.rule.gradient_norms)
         named = isinstance(X, BlockSource) and X.class_names is not None
@@ -470,6 +483,13 @@ class DPSGDClassifier(NetworkPredictor):
             augmentation=self._augmentation(),
             device=self._device(),
         )
+
+    def _try_rows(self, module: torch.nn.Module, rows: ModuleRows) -> None:
+        """Put every row through once, where one may fail; networks by name take any floats."""
+        augmentation = self._augmentation()
+        by_name = isinstance(self.module, str) and rows.X.dtype != torch.int64
+        if not by_name or augmentation.by_row:
+            check_every_row(module, rows, augmentation, self._device(), self.physical_batch_size)
 
     def _open_checkpoint(self, start: torch.nn.Module) -> CheckpointPlan | None:
         if self.checkpoint is None:

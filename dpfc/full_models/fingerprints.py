@@ -8,7 +8,7 @@ import random
 import types
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -181,7 +181,7 @@ class Fingerprint:
             return
         if isinstance(parts, tuple):
             for part in parts:
-                self.add(list(part) if hasattr(part, "__next__") and part is not value else part)
+                self.add(list(part) if isinstance(part, Iterator) and part is not value else part)
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
-__all__ = ["made_up_blocks", "made_up_rows", "vocabulary"]
+__all__ = ["made_up_blocks", "made_up_rows", "repeatable", "vocabulary"]
 
 _HUGE = 1e4
 
@@ -59,3 +62,11 @@ def vocabulary(module: nn.Module, like: torch.Tensor) -> int:
             continue
         return size
     return 2
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Seed PyTorch's global generators, and leave them as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        yield

@@ -1,27 +1,18 @@
-"""What a network must be like for its rows' gradients to be kept apart; checked before any spend.
+"""What a network must be like to be trained privately: its layers and parameters by type.
 
-The checks look at the module, and at what it makes of made-up rows; never at private ones.
+What it does with rows is looked at in `gradient_checks`; both before any spend.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn import functional
+from torch.nn.parameter import is_lazy
 
-from dpfc.full_models.clipping import make_clipped_sums
+__all__ = ["check_module", "copy_of_module"]
 
-__all__ = ["check_module", "check_row_gradients"]
-
-_ROWS = 3
-_MOVE = 0.01
-# Relative to the longest gradient: what float32 sums in another order differ by.
-_TOLERANCE = 1e-3
 _REPLACEMENTS = {
     nn.modules.batchnorm._BatchNorm: "torch.nn.GroupNorm",
     nn.MultiheadAttention: "opacus.layers.DPMultiheadAttention",
@@ -29,6 +20,7 @@ _REPLACEMENTS = {
     nn.GRU: "opacus.layers.DPGRU",
     nn.RNN: "opacus.layers.DPRNN",
 }
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 def check_module(module: object) -> nn.Module:
@@ -39,32 +31,69 @@ def check_module(module: object) -> nn.Module:
     TypeError
         If it is no module.
     ValueError
-        If a layer mixes rows or hides gradients, a parameter is complex, of half precision or
-        not finite, or nothing is trained. Says which, and what to take in its place.
+        If it is wrapped or compiled; if a layer mixes rows, hides gradients, keeps something of
+        rows or has hooks; if a parameter is not of single precision or not finite; or if nothing
+        is trained. Says which, and what to take in its place.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(
             f"module must be a torch.nn.Module or a network's name, got {type(module).__name__}."
         )
-    for name, part in module.named_modules():
-        _check_layer(name or "the module", part)
-    trained = 0
+    parts = [(name or "the module", part) for name, part in module.named_modules()]
+    for name, part in parts:
+        _check_wrapping(name, part)
     for name, parameter in module.named_parameters():
-        if parameter.is_complex():
-            raise ValueError(
-                f"{name} is complex: Opacus would give complex parameters too little noise, and "
-                "none in the imaginary part in its secure mode. Store pairs of real numbers."
-            )
-        if parameter.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"{name} is {parameter.dtype}; use float32 (module.float()).")
-        if not bool(torch.isfinite(parameter).all()):
-            raise ValueError(f"{name} holds NaN or infinity before training has begun.")
-        trained += parameter.numel() if parameter.requires_grad else 0
-    if trained == 0:
+        _check_parameter(name, parameter)
+    for name, part in parts:
+        _check_layer(name, part)
+        _check_state(name, part)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
         raise ValueError(
             "the module has no parameter to train: all are frozen (requires_grad=False)."
         )
     return module
+
+
+def copy_of_module(module: nn.Module) -> nn.Module:
+    """Copy a module with all that it holds.
+
+    Raises
+    ------
+    ValueError
+        If something in it cannot be copied, such as a tensor that a forward pass has left there.
+    """
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # whatever an object raises that cannot be copied
+        raise ValueError(
+            f"the module cannot be copied ({error}). It may keep a tensor of an earlier forward "
+            "pass, or an open file, as an attribute: remove it."
+        ) from error
+
+
+def _check_wrapping(name: str, part: nn.Module) -> None:
+    from opacus.grad_sample import AbstractGradSampleModule
+
+    if isinstance(part, AbstractGradSampleModule):
+        raise ValueError(
+            f"{name} is wrapped in opacus.{type(part).__name__}: pass the module that is inside, "
+            "module._module; dpfc takes single rows' gradients by itself."
+        )
+    if isinstance(part, torch.jit.ScriptModule):
+        raise ValueError(
+            f"{name} is TorchScript, which hides its layers: pass the torch.nn.Module that it was "
+            "made from."
+        )
+    if isinstance(getattr(part, "_orig_mod", None), nn.Module):
+        raise ValueError(
+            f"{name} is the result of torch.compile, which hides its layers: pass the module that "
+            "was compiled, module._orig_mod."
+        )
+    if part._compiled_call_impl is not None:
+        raise ValueError(
+            f"{name} was compiled in place (module.compile()), which hides its layers: pass one "
+            "that was not."
+        )
 
 
 def _check_layer(name: str, part: nn.Module) -> None:
@@ -76,13 +105,12 @@ def _check_layer(name: str, part: nn.Module) -> None:
                 else "does not give the gradients of single rows"
             )
             raise ValueError(
-                f"{name} ({type(part).__name__}) {why}. Use {replacement}, or let "
-                "opacus.validators.ModuleValidator.fix(module) replace it."
+                f"{name} ({type(part).__name__}) {why}. Use {_instead(part, replacement)}."
             )
     if isinstance(part, nn.modules.batchnorm._BatchNorm):
         raise ValueError(
             f"{name} ({type(part).__name__}) keeps statistics of private rows, frozen or not. Use "
-            "torch.nn.GroupNorm, or opacus.validators.ModuleValidator.fix(module)."
+            f"{_instead(part, 'torch.nn.GroupNorm')}."
         )
     if getattr(part, "track_running_stats", False):
         raise ValueError(
@@ -91,129 +119,48 @@ def _check_layer(name: str, part: nn.Module) -> None:
         )
 
 
-def check_row_gradients(module: nn.Module, X: torch.Tensor, n_classes: int, clipping: str) -> None:
-    """Clip the gradients of made-up rows as training will, and compare with one row at a time.
+def _instead(part: nn.Module, replacement: str) -> str:
+    if isinstance(part, nn.BatchNorm1d):  # whose fix is refused on rows without places
+        return "torch.nn.LayerNorm, or torch.nn.GroupNorm on rows (channels, length)"
+    return f"{replacement}, or let opacus.validators.ModuleValidator.fix(module) replace it"
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        In training mode, on the device of `X`; it is not changed.
-    X : torch.Tensor of shape (1, ...)
-        Any row's shape and dtype; its values are not used.
-    n_classes : int
-    clipping : str
-        One of `CLIPPINGS`.
 
-    Raises
-    ------
-    ValueError
-        If scores have another shape than (n_rows, n_classes), a row's scores depend on other
-        rows, the module keeps something of the rows, a trained parameter has no gradient, or
-        clipped gradients are not what they should be.
-    """
-    module = copy.deepcopy(module)
-    for part in module.modules():
-        if isinstance(part, nn.modules.dropout._DropoutNd):
-            part.p = 0.0  # its mask depends on a row's place in the batch
-    _move_weights(module)
-    rows, codes = _made_up(X), torch.arange(_ROWS, device=X.device) % n_classes
-    buffers = [buffer.clone() for buffer in module.buffers()]
-    _check_scores(module, rows, n_classes)
-    expected = [_gradient(module, rows[i : i + 1], codes[i : i + 1]) for i in range(_ROWS)]
-    for before, after in zip(buffers, module.buffers(), strict=True):
-        if not torch.equal(before, after):
-            raise ValueError(
-                "the module changes a buffer while it trains; it would carry what private rows "
-                "left there, without noise. Remove it."
-            )
-    norms = [math.sqrt(sum(float(g.double().square().sum()) for g in each)) for each in expected]
-    clip_norm = max(0.5 * min(norms), 1e-6)
-    try:
-        sums = make_clipped_sums(clipping, module, clip_norm)
-        totals = [torch.zeros_like(p, dtype=torch.float64) for p in sums.parameters]
-        with _repeatable(rows.device):
-            sums.add(rows.unsqueeze(1), codes, totals)
-    except (NotImplementedError, RuntimeError, ValueError, AttributeError, IndexError) as error:
+def _check_state(name: str, part: nn.Module) -> None:
+    """Refuse what writes into a module as rows go through it, or may."""
+    if getattr(part, "max_norm", None) is not None:
         raise ValueError(
-            f'clipping="{clipping}" does not work for this module ({error}). Try '
-            'clipping="functorch" or "hooks".'
-        ) from error
-    factors = [min(1.0, clip_norm / max(norm, 1e-300)) for norm in norms]
-    for place, total in enumerate(totals):
-        wanted = sum(f * each[place].double() for f, each in zip(factors, expected, strict=True))
-        if float((total - wanted).abs().max()) > _TOLERANCE * clip_norm:
+            f"{name} ({type(part).__name__}) has max_norm, which shortens the vectors of those "
+            "tokens that private rows hold, without noise. Use max_norm=None."
+        )
+    parametrizations = getattr(part, "parametrizations", None)
+    for weight, changes in parametrizations.items() if parametrizations is not None else ():
+        if any(type(change).__name__ == "_SpectralNorm" for change in changes):
             raise ValueError(
-                f'clipping="{clipping}" does not give the right gradients for this module: a '
-                "parameter may be used in two places, or a forward pass may not go through its "
-                'layers. Try clipping="functorch", or change the module.'
+                f"{name} ({type(part).__name__}) has a spectral norm on its {weight}, which "
+                "updates buffers in every forward pass. Remove it."
+            )
+    for hooks in _HOOKS:
+        if getattr(part, hooks):
+            raise ValueError(
+                f"{name} ({type(part).__name__}) has a forward or backward hook, which may keep "
+                "private rows or change what a layer gives (torch.nn.utils.weight_norm, "
+                "spectral_norm and prune register one). Remove it."
             )
 
 
-def _check_scores(module: nn.Module, rows: torch.Tensor, n_classes: int) -> None:
-    scores = _scores(module, rows)
-    if not isinstance(scores, torch.Tensor) or scores.shape != (_ROWS, n_classes):
-        shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+def _check_parameter(name: str, parameter: nn.Parameter) -> None:
+    if is_lazy(parameter):
         raise ValueError(
-            f"the module must return scores of shape (n_rows, {n_classes}), one a class; for "
-            f"{_ROWS} rows it returned {shape}."
+            f"{name} has no shape yet: put a made-up row through the module (module(row)) first."
         )
-    others = rows.clone()
-    others[1:] = rows[:1]
-    changed = _scores(module, others)
-    if float((scores[0] - changed[0]).detach().abs().max()) > _TOLERANCE:
+    if parameter.is_complex():
         raise ValueError(
-            "the module's scores of one row depend on the other rows of its batch, so that no "
-            "gradient is one row's own. Leave out whatever looks at the whole batch."
+            f"{name} is complex: Opacus would give complex parameters too little noise, and "
+            "none in the imaginary part in its secure mode. Store pairs of real numbers."
         )
-
-
-def _scores(module: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    with _repeatable(rows.device):
-        try:
-            scores: torch.Tensor = module(rows)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise ValueError(
-                f"the module does not take rows of shape {tuple(rows.shape[1:])} and dtype "
-                f"{rows.dtype}: {error}"
-            ) from error
-    return scores
-
-
-def _gradient(module: nn.Module, row: torch.Tensor, code: torch.Tensor) -> list[torch.Tensor]:
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    loss = functional.cross_entropy(_scores(module, row), code)
-    gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-    unused = [name for name, g in zip(trained, gradients, strict=True) if g is None]
-    if unused:
+    if parameter.dtype != torch.float32:
         raise ValueError(
-            f"{unused[0]} has no part in the scores, and would get noise alone: freeze it "
-            "(requires_grad_(False)) or remove it."
+            f"{name} is {parameter.dtype}, and rows are float32; use float32 (module.float())."
         )
-    return [g.detach() for g in gradients if g is not None]
-
-
-@torch.no_grad()
-def _move_weights(module: nn.Module) -> None:
-    """Take weights off zero, where gradients of what comes before them would say nothing."""
-    generator = torch.Generator().manual_seed(1)
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            moves = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(moves.to(parameter), alpha=_MOVE)
-
-
-def _made_up(X: torch.Tensor) -> torch.Tensor:
-    """Rows of the shape and kind of `X`, the same for every run."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (_ROWS, *X.shape[1:])
-    if X.is_floating_point():
-        return torch.rand(shape, generator=generator).to(X)
-    return torch.randint(2, shape, generator=generator).to(X)
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Leave the global generator as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
-        yield
+    if not bool(torch.isfinite(parameter).all()):
+        raise ValueError(f"{name} holds NaN or infinity before training has begun.")

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import torch
 from torch import nn
 
 from dpfc.full_models.fingerprints import Fingerprint
+from dpfc.full_models.made_up_rows import repeatable
 
-__all__ = ["ModuleState", "check_unchanged", "difference", "module_state", "published"]
+__all__ = [
+    "ModuleState",
+    "WatchedState",
+    "check_unchanged",
+    "module_state",
+    "published",
+]
 
 # A layer's name and its attribute's, to a digest of what is in there.
 ModuleState = dict[tuple[str, str], bytes]
@@ -69,7 +77,43 @@ def _digest(value: object, names: dict[int, str]) -> bytes:
     return fingerprint.digest()
 
 
-def difference(before: ModuleState, after: ModuleState) -> str | None:
+class WatchedState:
+    """All of a module but its trained parameters, to be looked at again after training.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        About to be trained.
+    row : torch.Tensor of shape (1, ...)
+        Made up; goes through once, so that what depends on shapes alone may be kept.
+    """
+
+    def __init__(self, module: nn.Module, row: torch.Tensor):
+        self._module = module
+        # Whatever a module of the user's own raises at a made-up row.
+        with suppress(Exception), repeatable(row.device):
+            module(row)
+        self._before = module_state(module, trained=False)
+
+    def check(self) -> None:
+        """Look again.
+
+        Raises
+        ------
+        RuntimeError
+            If something changed. What was trained must not be published then: gradients of
+            later rows may depend on earlier ones.
+        """
+        changed = _difference(self._before, module_state(self._module, trained=False))
+        if changed is not None:
+            raise RuntimeError(
+                f"the module kept something of private rows while it was trained: {changed}. It "
+                "did not on made-up rows. The budget is spent, and nothing is published: the "
+                "guarantee would not hold."
+            )
+
+
+def _difference(before: ModuleState, after: ModuleState) -> str | None:
     """Name a layer and attribute that are not the same; None where all are."""
     for (layer, name), digest in before.items():
         if after.get((layer, name)) != digest:
@@ -95,8 +139,8 @@ def check_unchanged(
     module : torch.nn.Module
         A copy that may be spoilt.
     blocks : iterable of torch.Tensor
-        Made-up rows. All go through once before anything is compared, so that what depends on
-        shapes alone may be kept. Those that the module does not take are left out.
+        Made-up rows. The first go through once before anything is compared, so that what
+        depends on shapes alone may be kept.
     run : callable
         Puts rows through the module.
 
@@ -105,11 +149,12 @@ def check_unchanged(
     ValueError
         Names the layer and the attribute.
     """
-    blocks = [block for block in blocks if _goes_through(block, run)]
+    first, *others = blocks
+    _put_through(first, run)
     before = module_state(module)
-    for block in blocks:
-        run(block)
-        changed = difference(before, module_state(module))
+    for block in (*others, first):
+        _put_through(block, run)
+        changed = _difference(before, module_state(module))
         if changed is not None:
             raise ValueError(
                 f"the module keeps something of the rows that go through it: {changed} changes in "
@@ -118,12 +163,9 @@ def check_unchanged(
             )
 
 
-def _goes_through(block: torch.Tensor, run: Callable[[torch.Tensor], object]) -> bool:
-    try:
+def _put_through(block: torch.Tensor, run: Callable[[torch.Tensor], object]) -> None:
+    with suppress(Exception):  # whatever a module of the user's own raises at made-up rows
         run(block)
-    except Exception:  # whatever a module of the user's own raises at made-up rows
-        return False
-    return True
 
 
 def published(start: nn.Module, trained: nn.Module) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +10,10 @@ import torch
 
 from dpfc.full_models.augmentation import Augmentation
 from dpfc.full_models.checkpoints import config_digest, weights_digest
-from dpfc.full_models.module_checks import check_module, check_row_gradients
+from dpfc.full_models.dry_run import check_augmentation
+from dpfc.full_models.gradient_checks import check_row_gradients
+from dpfc.full_models.made_up_rows import made_up_blocks, vocabulary
+from dpfc.full_models.module_checks import check_module, copy_of_module
 from dpfc.full_models.module_rows import as_input
 from dpfc.full_models.networks import make_network
 from dpfc.full_models.trainable import freeze
@@ -72,12 +74,14 @@ def start_module(
             vocabulary_size=vocabulary_size,
         )
     else:
-        started = copy.deepcopy(check_module(module))
-    started = check_module(freeze(started, trainable)).to(device).train()
-    like = as_input(torch.zeros((1, *input_shape), dtype=dtype), device)
-    check_row_gradients(started, like, n_classes, clipping)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        augmentation(like)
+        started = copy_of_module(check_module(module))
+    started = check_module(freeze(started, trainable)).train()
+    like = as_input(torch.zeros((1, *input_shape), dtype=dtype), torch.device("cpu"))
+    own = not isinstance(module, str) or trainable == "lora"
+    tokens = vocabulary(copy_of_module(started), like)  # on the CPU, which survives wrong tokens
+    started, like = started.to(device), like.to(device)
+    check_row_gradients(started, like, n_classes, clipping, tokens=tokens, own=own)
+    check_augmentation(augmentation, made_up_blocks(like, 3, tokens=tokens))
     return started
 
 

@@ -88,7 +88,7 @@ MODULES = {
     "nan": (lambda: broken(float("nan")), "NaN or infinity before training"),
     "infinity": (lambda: broken(float("inf")), "NaN or infinity before training"),
     "mixing": (Mixing, lambda: None),
-    "counting": (Counting, "changes a buffer"),
+    "counting": (Counting, "keeps something of the rows.*'seen' of the module changes"),
     "unused": (Unused, "has no part in the scores"),
     "tied": (Tied, "does not give the right gradients"),
     "wrong width": (lambda: nn.Linear(4, 3), "does not take rows of shape"),

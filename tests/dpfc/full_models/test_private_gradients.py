@@ -154,7 +154,7 @@ def test_augmentations_change_each_image_from_itself_alone(name):
         assert set(own.unique().tolist()) <= set(image.unique().tolist())
         assert len(own.flatten(1).unique(dim=0)) > 1
     with pytest.raises(ValueError, match="keep the shape"):
-        Augmentation(lambda X: X[:, :1])(images)
+        Augmentation(lambda X: X[:, :1]).check(images[:1])
 
 
 # -- noise ---------------------------------------------------------------------------
