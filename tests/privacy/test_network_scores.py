@@ -20,7 +20,7 @@ def public_model(module, shape, n_classes=2, name=None):
     """A classifier as a fit leaves it, with a network that is public as it is."""
     model = DPSGDClassifier(name or module, classes=range(n_classes))
     model.module_, model.classes_ = module.eval(), np.arange(n_classes)
-    model.input_shape_ = tuple(shape)
+    model.input_shape_, model.row_kind_ = tuple(shape), None
     return model
 
 
