@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from dpfc._support.files import check_replaceable
 from dpfc.accounting._ledger_chain import chain_problem, seal
 from dpfc.accounting._ledger_schema import (
     APPLICATION_ID,
@@ -122,8 +123,10 @@ def _connect(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
         raise LedgerError(f"ledger {path} does not exist; make it with: dpfc budget create {path}")
     if path.is_dir():
         raise LedgerError(f"ledger {path} is a folder: name a file in it.")
-    if path.exists() and not path.is_file():
-        raise LedgerError(f"{path} is not a ledger: it is a pipe or a device, not a file.")
+    try:
+        check_replaceable(path)  # by its name: opening and closing the file would drop locks
+    except OSError as error:
+        raise LedgerError(f"ledger {path} cannot be used: {error.strerror}.") from error
     connection = None
     try:
         connection = sqlite3.connect(

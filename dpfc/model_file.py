@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from safetensors.torch import load_file
 
+from dpfc._support.files import check_regular
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
 from dpfc.file_writing import write_model
@@ -106,6 +107,7 @@ def load_model(
     """
     path = Path(path)
     try:
+        check_regular(path)
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             network = header.get("format") == NETWORK_FORMAT

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dpfc._support.files import open_regular, read_regular
 from dpfc.experiments.files import SQLITE_HEADER, check_writable, write_whole
 from dpfc.experiments.options import Force
 
@@ -101,7 +102,7 @@ def schema() -> None:
 
 def _read(source: Path, dataset: str | None) -> PrivacyStatement:
     """Read the statement of whatever `source` is; its first bytes tell."""
-    with source.open("rb") as file:
+    with open_regular(source) as file:
         start = file.read(16)
     if start == SQLITE_HEADER:
         return _read_ledger(source, dataset)
@@ -127,7 +128,7 @@ def _from_json(model: type[PrivacyStatement], source: Path) -> PrivacyStatement:
     from pydantic import ValidationError
 
     try:
-        return model.from_json(_statement_in(source.read_bytes()))
+        return model.from_json(_statement_in(read_regular(source, limit="json_bytes")))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

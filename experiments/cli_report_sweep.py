@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dpfc._support.files import read_regular
 from dpfc.experiments.cli_sweep import ConfigPath, Overrides, StudyFolder, find_config, study_folder
 from dpfc.experiments.files import check_writable, write_whole
 from dpfc.experiments.options import Force
@@ -52,7 +53,7 @@ def report_sweep(
         title=study.name,
         description=study.description,
         command=shlex.join(words),
-        config_text=path.read_text(encoding="utf-8"),
+        config_text=read_regular(path, limit="yaml_bytes").decode(),
     )
     write_whole(page, content)
     print(page)

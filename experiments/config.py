@@ -23,11 +23,15 @@ from pydantic import (
     model_validator,
 )
 
+from dpfc._support.limits import LimitError, check_limit, shown_count
 from dpfc.experiments.methods import STUDY_ESTIMATORS
+from dpfc.experiments.yaml_reading import parse_yaml, read_yaml
 
 __all__ = ["DataSet", "Method", "Range", "Search", "StudyConfig", "read_study"]
 
 Scalar = bool | int | float | str | None
+# Characters of a value that a message repeats.
+_SHOWN = 80
 # Of a folder that a name becomes: 4 bytes a character fit what file systems allow.
 _LONGEST_NAME = 60
 
@@ -199,7 +203,24 @@ class StudyConfig(_Strict):
         for parameter in self.parameters:
             if parameter not in known:
                 raise ValueError(_unknown("parameter", parameter, known))
+        runs = self._count_runs()
+        check_limit("study_runs", runs, f"the study has {shown_count(runs)} runs")
         return self
+
+    def _count_runs(self) -> int:
+        """Runs that the study spells out, counted before one is made."""
+        places = sum(1 if data.builtin else max(len(self.backbones), 1) for data in self.datasets)
+        return places * sum(self._runs_of(method) for method in self.methods)
+
+    def _runs_of(self, method: Method) -> int:
+        known = estimator_parameters(method.name)
+        values = {name: value for name, value in self.parameters.items() if name in known}
+        spread = [*(values | method.parameters).values()]
+        settings = math.prod(len(value) for value in spread if isinstance(value, list))
+        trials = self.search.trials if any(isinstance(value, Range) for value in spread) else 1
+        seeds = self.seeds if method.seeds is None else method.seeds
+        n_seeds = seeds if isinstance(seeds, int) else len(seeds or [None])
+        return settings * trials * n_seeds * len(method.epsilons or self.epsilons)
 
 
 def estimator_parameters(method: str) -> list[str]:
@@ -229,15 +250,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     ValueError
         If something is wrong; with file, line, and the nearest right word where there is one.
     """
-    text = path.read_text(encoding="utf-8")
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "not readable"
-        raise ValueError(f"{path}{where}: not YAML: {problem}.") from None
+    root, content = read_yaml(path)
     if root is None or not isinstance(content, dict):
         raise ValueError(f"{path}: a study is a mapping of names to values, such as name: first.")
     _refuse_repeated(root, path)
@@ -256,9 +269,11 @@ def _override(content: dict[str, Any], override: str) -> str:
     if not equals or not key:
         raise ValueError(f"an override is key=value, such as epsilons=[0.5,1]; got {override!r}.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"the value of {override!r} is not YAML.") from None
+        _, value = parse_yaml(text, "it")
+    except LimitError:
+        raise
+    except ValueError:
+        raise ValueError(f"the value of {_shown(override)} is not YAML.") from None
     *outer, last = key.split(".")
     place = content
     for part in outer:
@@ -284,7 +299,7 @@ def _explain(path: Path, root: yaml.Node, fault: Mapping[str, Any], overridden: 
         message = "must be a text: put it in quotes"
     if fault["type"] == "missing":
         return f"{where}: {shown} is missing"
-    got = "" if isinstance(fault["input"], dict | list) else f", got {fault['input']!r}"
+    got = "" if isinstance(fault["input"], dict | list) else f", got {_shown(fault['input'])}"
     return f"{where}: {shown + ': ' if shown else ''}{message}{got}"
 
 
@@ -358,7 +373,14 @@ def _refuse_controls(node: yaml.Node, path: Path) -> None:
 
 
 def _unique(what: str, values: Sequence[Any]) -> None:
-    repeated = [value for index, value in enumerate(values) if value in values[:index]]
-    if repeated:
-        hint = "; give each a label of its own" if what == "methods" else ""
-        raise ValueError(f"{what} holds {repeated[0]!r} twice{hint}")
+    seen = set()
+    for value in values:
+        if value in seen:
+            hint = "; give each a label of its own" if what == "methods" else ""
+            raise ValueError(f"{what} holds {value!r} twice{hint}")
+        seen.add(value)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

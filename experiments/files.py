@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dpfc.file_writing import open_whole
+from dpfc._support.files import check_replaceable, open_regular, open_whole
 
 __all__ = ["SQLITE_HEADER", "check_writable", "open_whole", "write_whole"]
 
@@ -38,7 +38,11 @@ def check_writable(
         raise ValueError(f"{option} must end in {' or '.join(suffixes)}, got {str(path)!r}.")
     if path.is_dir():
         raise ValueError(f"{option} {path} is a folder: name a file in it.")
-    if path.exists() and not force:
+    try:
+        check_replaceable(path)
+    except OSError as error:
+        raise ValueError(f"cannot write {option} {path}: {error.strerror}.") from error
+    if (path.exists() or path.is_symlink()) and not force:
         raise ValueError(f"{option} {path} exists: choose another name, or overwrite with --force.")
     if path.exists() and _starts_with(path, SQLITE_HEADER):
         raise ValueError(f"{option} {path} is a ledger or another database: choose another name.")
@@ -66,7 +70,7 @@ def write_whole(path: Path, data: bytes | str) -> None:
 
 def _starts_with(path: Path, header: bytes) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(len(header)) == header
     except OSError:
         return False

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dpfc._support.files import check_regular
 from dpfc.experiments.console import shown
 from dpfc.experiments.csv_text import write_csv
 from dpfc.experiments.sweep_store import RESULTS, results_schema
@@ -63,6 +64,7 @@ def load_results(folder: Path) -> pa.Table:
     if not path.exists():
         raise ValueError(f"{path} does not exist: run dpfc sweep first.")
     try:
+        check_regular(path)
         table = read_columns(path)
         return table.select(results_schema().names).cast(results_schema())
     except (pa.ArrowException, KeyError) as error:

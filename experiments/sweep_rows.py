@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dpfc._support.files import read_regular
 from dpfc.experiments.config import DataSet, StudyConfig
 from dpfc.experiments.sweep_runs import Rows
 
@@ -92,7 +93,7 @@ def _caches(data: DataSet, backbone: str, folder: Path) -> list[tuple[str, Path]
 
 def _complete(cache: Path) -> bool:
     try:
-        return bool(json.loads((cache / _MANIFEST).read_text(encoding="utf-8"))["complete"])
+        return bool(json.loads(read_regular(cache / _MANIFEST, limit="json_bytes"))["complete"])
     except (OSError, ValueError, KeyError):
         return False
 
@@ -105,7 +106,7 @@ def _cached(data: DataSet, backbone: str | None, train: Path, test: Path) -> Row
     # A manifest holds the digest of every shard.
     digest = hashlib.sha256()
     for path in (train, test):
-        digest.update((path / _MANIFEST).read_bytes())
+        digest.update(read_regular(path / _MANIFEST))
     # Paths are absolute: workers may start elsewhere.
     places = str(train.resolve()), str(test.resolve())
     where = (None, places[0], places[1], digest.hexdigest()[:16])

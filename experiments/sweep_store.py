@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpfc._support.files import read_regular
 from dpfc.experiments.console import strict
 from dpfc.experiments.files import write_whole
 from dpfc.experiments.sweep_runs import RunSpec
@@ -120,7 +121,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(read_regular(path, limit="json_bytes").decode())
         if record["key"] != path.stem:
             raise ValueError
     except (ValueError, KeyError, TypeError):

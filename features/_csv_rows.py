@@ -1,6 +1,7 @@
 """CSV and TSV files row by row: which separator and quotes they have, and what stands in them."""
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dpfc._support.files import open_regular
 from dpfc.features.exceptions import DatasetError
 
 __all__ = ["csv_header", "csv_rows", "looks_like_names", "opened"]
@@ -176,7 +178,7 @@ def _unquoted(field: str) -> str:
 
 
 def opened(path: Path, mode: str, **options: Any) -> Any:
-    """Open a file.
+    """Open a regular file, ``rb`` or ``r``.
 
     Raises
     ------
@@ -184,6 +186,7 @@ def opened(path: Path, mode: str, **options: Any) -> Any:
         If it cannot be opened.
     """
     try:
-        return path.open(mode, **options)
+        file = open_regular(path)
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}.") from error
+    return file if mode == "rb" else io.TextIOWrapper(file, **options)

@@ -3,20 +3,30 @@
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from dpfc.features.exceptions import FeatureCacheError
+from dpfc._support.files import (
+    IrregularFileError,
+    check_replaceable,
+    flush_folder,
+    open_regular,
+    open_whole,
+)
+from dpfc.features.exceptions import DatasetError, FeatureCacheError
 
 TEMPORARY_SUFFIX = ".tmp"
 _CHUNK_BYTES = 1 << 20
+# The random part is absent in the names that the first versions gave.
+_TEMPORARY = re.compile(r"\.(?P<name>.+?)(\.[a-z0-9_]{8})?" + re.escape(TEMPORARY_SUFFIX))
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a regular file's content, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
@@ -27,45 +37,40 @@ def sha256_of_bytes(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def temporary_name(name: str) -> str:
-    """Name that `write_atomically` gives a file until it is whole."""
-    return f".{name}{TEMPORARY_SUFFIX}"
+def final_name(temporary: str) -> str | None:
+    """Name that a file of `write_atomically` was to get; None if it is not one of its."""
+    found = _TEMPORARY.fullmatch(temporary)
+    return found["name"] if found is not None else None
 
 
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
-    """Write a file under a temporary name, flush it to disk and rename it.
+    """Write a file under a random temporary name, flush it to disk and rename it.
 
-    Only one process may write a given path at a time: the temporary name is fixed, so that
-    what a killed process left behind is known and overwritten.
+    What a killed process leaves behind is known by its name, see `final_name`.
 
     Raises
     ------
     OSError
-        If the file cannot be written; the temporary file is removed.
+        If the file cannot be written, or would replace what is no regular file; the temporary
+        file is removed.
     """
-    temporary = path.with_name(temporary_name(path.name))
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _flush_folder(path.parent)
+    with open_whole(path, suffix=TEMPORARY_SUFFIX) as file:
+        file.write(data)
+    flush_folder(path.parent)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename outlives a power cut."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+def refuse_irregular(path: Path) -> None:
+    """Refuse a pipe, a socket or a device; what is not there is left to the caller.
+
+    Raises
+    ------
+    DatasetError
+        Says which it is.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        check_replaceable(path)
+    except IrregularFileError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}.") from error
 
 
 @contextmanager

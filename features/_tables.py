@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dpfc._support.files import check_regular
 from dpfc.features._csv_rows import csv_header, csv_rows, looks_like_names, opened
 from dpfc.features.exceptions import DatasetError
 
@@ -143,6 +144,7 @@ def parquet_schema(path: Path) -> tuple[pa.Schema, int]:
     DatasetError
         If the file is none.
     """
+    _check(path)
     try:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow, file.metadata.num_rows
@@ -159,6 +161,7 @@ def parquet_batches(path: Path, columns: Sequence[str], start: int = 0) -> Itera
         If the file is damaged.
     """
     position = 0
+    _check(path)
     try:
         with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
             for group in range(file.num_row_groups):
@@ -204,3 +207,11 @@ def json_records(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(record, dict):
                 raise DatasetError(f"line {number} of {path} must hold one JSON object.")
             yield record
+
+
+def _check(path: Path) -> None:
+    """Refuse what pyarrow, which opens files by their names, would hang on."""
+    try:
+        check_regular(path)
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}.") from error

@@ -4,10 +4,12 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from dpfc._support.files import open_regular
+from dpfc._support.limits import LimitError, check_limit, shown_count
+from dpfc.features._braces import count_names
 from dpfc.features.datasets import printable
 from dpfc.features.devices import require
 from dpfc.features.exceptions import DatasetError
@@ -27,7 +29,6 @@ _LONG_HEADERS = (
 )
 # Two empty blocks end a tar; most programs then fill the last record of 20 blocks.
 _END_BYTES = 2 * _BLOCK
-_MAX_SHARDS = 100_000
 _BUFFER_BYTES = 1 << 20
 
 
@@ -74,15 +75,23 @@ def expand_braces(pattern: str) -> list[Path]:
     from braceexpand import braceexpand
 
     try:
-        names = list(islice(braceexpand(pattern), _MAX_SHARDS + 1))
-    except ValueError:
+        count = count_names(pattern)
+        check_limit("shards", count, f"{_short(pattern)} names {shown_count(count)} files")
+        names = list(braceexpand(pattern))
+    except LimitError as error:
+        raise DatasetError(str(error)) from None
+    except (ValueError, RecursionError):
         raise DatasetError(f"the braces in {pattern!r} do not match.") from None
-    if len(names) > _MAX_SHARDS or len(set(names)) < len(names):
-        raise DatasetError(f"{pattern!r} names a file twice, or more than {_MAX_SHARDS:,} files.")
+    if len(set(names)) < len(names):
+        raise DatasetError(f"{pattern!r} names a file twice.")
     paths = [Path(name) for name in names]
     if any(path.suffix.lower() != ".tar" for path in paths):
         raise DatasetError(f"{pattern!r} must name .tar files only: braces are for shards.")
     return paths
+
+
+def _short(pattern: str) -> str:
+    return repr(pattern if len(pattern) <= 200 else f"{pattern[:200]}…")
 
 
 def samples(path: Path) -> Iterator[dict[str, Any]]:
@@ -135,7 +144,10 @@ def _files(path: Path) -> Iterator[dict[str, Any]]:
     last = -1
     _refuse_compressed(path)
     try:
-        with tarfile.open(path, "r:", tarinfo=_BoundedHeader) as tar:
+        with (
+            _opened(path) as file,
+            tarfile.open(fileobj=file, mode="r:", tarinfo=_BoundedHeader) as tar,
+        ):
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                 # A header with a negative size would lead round in circles.
@@ -232,7 +244,7 @@ def reopened(shard: Shard) -> IO[bytes]:
 
 def _opened(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb", buffering=_BUFFER_BYTES)
+        return open_regular(path)
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}.") from error
 

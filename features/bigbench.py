@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dpfc._support.files import read_regular
 from dpfc.features.datasets import TextDataset, TextItem, row_id
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.packaged import rows_of_split
@@ -93,7 +94,7 @@ def _split_of(text: str) -> tuple[str, str]:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, limit="json_bytes")
     except OSError as error:
         raise DatasetError(
             f"cannot read the BIG-bench task {path}: {error.strerror}. Name its task.json."

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from dpfc._support.files import check_regular, read_regular
 from dpfc.features._files import sha256_of_bytes, sha256_of_file
 from dpfc.features.exceptions import FeatureCacheError
 from dpfc.features.manifest import CacheDescription, Manifest, Shard
@@ -209,9 +210,10 @@ class FeatureCache:
         shard = self._manifest.shards[index]
         path = self.path / shard.file
         try:
+            check_regular(path)
             source: Path | pa.BufferReader = path
             if shard.file not in self._verified:
-                content = path.read_bytes()
+                content = read_regular(path)
                 if sha256_of_bytes(content) != shard.sha256:
                     raise self._damaged(path, "does not match its checksum")
                 # The bytes that were checked are the bytes that are parsed.
@@ -236,8 +238,12 @@ class FeatureCache:
 
     def _check_footer(self, shard: Shard) -> None:
         path = self.path / shard.file
-        if not path.is_file():
-            raise self._damaged(path, "is missing")
+        try:
+            check_regular(path)
+        except FileNotFoundError:
+            raise self._damaged(path, "is missing") from None
+        except OSError as error:
+            raise self._damaged(path, f"cannot be read ({error.strerror})") from error
         try:
             with pq.ParquetFile(path) as file:
                 schema, rows = file.schema_arrow, file.metadata.num_rows

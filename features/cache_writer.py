@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from dpfc.features._files import (
-    TEMPORARY_SUFFIX,
     advice_for,
     exclusive_lock,
+    final_name,
     sha256_of_bytes,
     sha256_of_file,
-    temporary_name,
     write_atomically,
 )
 from dpfc.features.cache import cache_schema
@@ -307,9 +306,7 @@ def _as_labels(y: ArrayLike) -> NDArray[np.int32]:
 
 def _is_ours(name: str) -> bool:
     """Whether a file name is one that a writer gives."""
-    if name.startswith("."):
-        inner = name[1:].removesuffix(TEMPORARY_SUFFIX)
-        return name == temporary_name(inner) and _is_ours(inner) and not inner.startswith(".")
+    name = final_name(name) or name
     return name == MANIFEST_NAME or SHARD_NAME.fullmatch(name) is not None
 
 

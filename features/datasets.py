@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from dpfc.features._files import sha256_of_file
+from dpfc.features._files import refuse_irregular, sha256_of_file
 from dpfc.features.exceptions import DatasetError, UnreadableItemError, UnreadableTextError
 from dpfc.features.preprocessing import decode_image
 
@@ -298,6 +298,7 @@ def open_dataset(
         from dpfc.features._tars import expand_braces
 
         return _open_files(expand_braces(text), path.name, wanted)
+    refuse_irregular(path)
     raise _no_such(text, path)
 
 

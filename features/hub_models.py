@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from dpfc._support.files import read_regular
 from dpfc.features._files import sha256_of_file
 
 __all__ = [
@@ -144,7 +145,7 @@ def read_json(path: Path, spec: str) -> dict[str, Any]:
         If the file cannot be read, or holds anything else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, limit="json_bytes").decode())
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{spec}: {path} cannot be read as JSON.") from error
     if not isinstance(content, dict):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.features._files import sha256_of_bytes, sha256_of_file
+from dpfc.features._files import refuse_irregular, sha256_of_bytes, sha256_of_file
 from dpfc.features._labels import read_labels
 from dpfc.features.cache import FeatureCache
 from dpfc.features.cache_writer import FeatureCacheWriter
@@ -298,6 +298,7 @@ def _checked_drop(drop: Sequence[str], sources: Sequence[str | PathLike[str]]) -
 def _stamps(files: Sequence[Path]) -> list[tuple[int, int]]:
     """Size and time of files: a label that was read must belong to the row that is written."""
     for path in files:
+        refuse_irregular(path)
         if not path.is_file():
             what = "is a folder: name its files" if path.is_dir() else "does not exist"
             raise DatasetError(f"nothing to import: {path} {what}.")

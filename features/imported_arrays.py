@@ -9,6 +9,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.files import IrregularFileError, open_regular
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.imported_rows import BLOCK_ROWS, Columns, Rows, chosen_column, place_in
 
@@ -80,7 +81,7 @@ class NpzFile:
 
     def __init__(self, path: Path, columns: Columns) -> None:
         self.path = path
-        with _reading(path), zipfile.ZipFile(path) as archive:
+        with _reading(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
             names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
             self._features = self._choose_features(names, columns.features)
             ids = chosen_column(path, "array", names, "id_column", columns.id, _IDS)
@@ -98,7 +99,9 @@ class NpzFile:
     def rows(self) -> Iterator[Rows]:
         """Read blocks of rows."""
         start = 0
-        with _reading(self.path), zipfile.ZipFile(self.path) as archive, ExitStack() as stack:
+        with _reading(self.path), ExitStack() as stack:
+            file = stack.enter_context(open_regular(self.path))
+            archive = stack.enter_context(zipfile.ZipFile(file))
 
             def stream(name: str) -> Iterator[NDArray[Any]]:
                 member = stack.enter_context(archive.open(f"{name}.npy"))
@@ -161,7 +164,7 @@ def open_npy(path: Path) -> NDArray[Any]:
         If it is none, is cut short, or holds pickled objects.
     """
     with _reading(path):
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             _read_header(file, str(path))
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
@@ -255,6 +258,8 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DatasetError(f"{path} does not exist.") from None
+    except IrregularFileError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}.") from error
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
         raise DatasetError(
             f"{path} cannot be read: it is damaged or cut short. Fetch or write it again."

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.files import open_text
 from dpfc.features._labels import Labels, read_labels
 from dpfc.features._tables import column_named, table_columns, table_rows
 from dpfc.features.datasets import TABLE_SUFFIXES, row_id
@@ -149,7 +150,7 @@ def _lines(path: Path) -> Iterator[str]:
     counts: set[tuple[int, ...]] = set()
     rows = 0
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with open_text(path, encoding="utf-8-sig") as file:
             for line in file:
                 # Of the first lines, how often each holds each mark that could separate columns.
                 if rows < _COMPARED_LINES:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.files import open_regular
 from dpfc.features.exceptions import DatasetError
 
 __all__ = [
@@ -169,7 +170,7 @@ def nth_line(path: Path, index: int) -> int:
 
     Counted when a message needs it: empty lines hold no record.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         filled = (number for number, line in enumerate(file, 1) if line.strip())
         return next(islice(filled, index, None), 0)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dpfc._support.files import read_regular
 from dpfc.features._files import sha256_of_bytes
 from dpfc.features.exceptions import FeatureCacheError
 
@@ -154,7 +155,7 @@ class Manifest:
         """
         path = folder / MANIFEST_NAME
         try:
-            content = path.read_bytes()
+            content = read_regular(path, limit="json_bytes")
             body = json.loads(content)
         except FileNotFoundError:
             raise FeatureCacheError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.files import read_regular
 from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones import available_cores
 from dpfc.features.devices import require
@@ -248,7 +249,7 @@ def _open_session(path: Path, spec: str, device: str) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+        return onnxruntime.InferenceSession(read_regular(path), options, providers=providers)
     # ONNX Runtime's errors share no public class.
     except Exception as error:
         raise ValueError(f"{spec}: ONNX Runtime cannot load {path}: {error}") from error

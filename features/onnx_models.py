@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.files import read_regular
 from dpfc.features._files import write_atomically
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _exported(build: "Callable[[], torch.nn.Module]", stem: str, image_size: int
     with suppress(OSError, RuntimeError):
         folder = cache_folder()
         for path in sorted(folder.glob(f"{stem}-*.onnx")):
-            model = path.read_bytes()
+            model = read_regular(path)
             if path.stem.endswith(_checksum(model)):
                 return model
     model = _export(build(), image_size)

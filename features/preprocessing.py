@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.files import IrregularFileError, open_regular, read_regular
 from dpfc.features.exceptions import UnreadableImageError
 from dpfc.features.png_chunks import without_texts
 
@@ -81,7 +82,7 @@ def decode_image(
         try:
             return _decoded(source, image_id, at_least)
         except ValueError:  # Pillow's, where a PNG's texts are longer than it holds in memory
-            data = source if isinstance(source, bytes) else source.read_bytes()
+            data = source if isinstance(source, bytes) else read_regular(source)
             bare = without_texts(data)
             if bare == data:
                 raise
@@ -96,6 +97,8 @@ def decode_image(
             reason = "is larger than Pillow's limit against decompression bombs"
         elif isinstance(error, FileNotFoundError):
             reason = "is missing"
+        elif isinstance(error, IrregularFileError):
+            reason = "is a pipe, a socket or a device, not a file"
         raise UnreadableImageError(
             f"image {image_id!r} {reason}: repair or remove it and run again."
         ) from None
@@ -104,8 +107,10 @@ def decode_image(
 def _decoded(source: bytes | Path, image_id: str, at_least: int | None) -> "Image.Image":
     from PIL import Image
 
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with Image.open(file, formats=_FORMATS) as image:
+    with (
+        io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file,
+        Image.open(file, formats=_FORMATS) as image,
+    ):
         _refuse_bomb(image, image_id)
         if at_least is not None and image.format in ("JPEG", "MPO"):
             image.draft(None, (_JPEG_MARGIN * at_least, _JPEG_MARGIN * at_least))

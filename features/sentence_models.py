@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpfc._support.files import read_regular
 from dpfc.features._files import sha256_of_file
 from dpfc.features.devices import require
 from dpfc.features.exceptions import MissingDependencyError
@@ -115,7 +116,7 @@ def _read_modules(folder: Path, spec: str) -> list[tuple[str, str]]:
             "sentence-transformers. Use 'hf:' for other models."
         )
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(read_regular(file, limit="json_bytes").decode())
         modules = [(str(entry["type"]), str(entry["path"])) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{spec}: {file} cannot be read.") from error

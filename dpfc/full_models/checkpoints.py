@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from dpfc._support.files import read_regular
 from dpfc.file_writing import open_whole
 
 __all__ = [
@@ -78,7 +79,7 @@ def read_checkpoint(path: Path, digest: str) -> dict[str, Any]:
         If the file is none, was changed since it was written, or is another fit's.
     """
     try:
-        header, _, data = path.read_bytes().partition(b"\n")
+        header, _, data = read_regular(path).partition(b"\n")
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}.") from error
     if not header.startswith(_MAGIC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpfc.experiments.config import Range, read_study
+from dpfc.experiments.config import Range, estimator_parameters, read_study
 
 NEWTON = "newton\n    seeds: 1\n    parameters:\n      n_steps: [3, 5]"
 STUDY = """\
@@ -156,3 +156,59 @@ def test_a_text_that_steers_a_terminal_is_refused_with_its_line(read, code, plac
 def test_wrong_overrides_are_refused(read, override, words):
     with pytest.raises(ValueError, match=words):
         read(STUDY, override)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds: 1", "seeds: 10000000", r"the limit study_runs is 100,000 .*DPFC_LIMIT_STUDY_RUNS"),
+        ("trials: 3", "trials: 1000000000000", "the limit study_runs"),
+    ],
+)
+def test_a_study_of_too_many_runs_is_refused_before_it_is_spelled_out(tmp_path, old, new, message):
+    path = tmp_path / "study.yaml"
+    assert old in STUDY
+    path.write_text(STUDY.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        read_study(path)
+
+
+def test_a_grid_is_counted_before_it_is_spelled_out(tmp_path):
+    ten = "[" + ", ".join(f"0.{i}" for i in range(1, 10)) + "]"
+    lines = "".join(f"      {name}: {ten}\n" for name in estimator_parameters("fc")[:9])
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "name: wide\ndatasets: [{name: digits, builtin: digits}]\nepsilons: [1]\n"
+        f"methods:\n  - name: fc\n    parameters:\n{lines}"
+    )
+    with pytest.raises(
+        ValueError, match=r"the study has 1,937,102,4\d\d runs; the limit study_runs"
+    ):
+        read_study(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "a0: &a0 [1,1,1,1,1,1,1,1,1]\n"
+            + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)),
+            "stands for too many values; the limit yaml_nodes",
+        ),
+        ("a: &a [*a]\n", "line 1: not YAML: a value holds itself"),
+        ("a: " + "[" * 20_000, "nested too deeply"),
+        ("# " + "x" * 2**18 + "\nname: a\n", "the limit yaml_bytes"),
+        ("name: \xff", "not UTF-8"),
+        ("? [a]\n: b\n", "unhashable key"),
+        ("name: 2001-99-99\n", "not YAML"),
+        ("name: " + "9" * 5000 + "\n", "not YAML"),
+        ("name: !!python/object:os.system x\n", "not YAML"),
+        ("name: \x00", "not YAML"),
+        ("1: 2\n", "1"),
+    ],
+)
+def test_yaml_that_would_fill_memory_or_is_none_is_refused_in_one_sentence(tmp_path, text, message):
+    path = tmp_path / "study.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=message):
+        read_study(path)
