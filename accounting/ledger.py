@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -506,6 +507,8 @@ class Charge:
     paid : int, optional
         The spend that a process made which was stopped before it had drawn everything; this
         one goes on, and pays nothing.
+    drawn : bool, default=False
+        Whether that process had drawn everything; `paid` may have its statement then.
 
     Attributes
     ----------
@@ -529,6 +532,7 @@ class Charge:
         token: str | None = None,
         seeded: bool = False,
         paid: int | None = None,
+        drawn: bool = False,
     ):
         self._ledger = PrivacyLedger.of(ledger)
         self._event = event
@@ -536,6 +540,7 @@ class Charge:
         self._token = token
         self._seeded = seeded
         self._paid: tuple[int, int] | None = None  # the process that paid, and its spend
+        self._drawn = drawn
         if paid is None:
             self.budget = self._ledger.check_spend(
                 dataset,
@@ -584,13 +589,36 @@ class Charge:
         """
         if self.spend_id is None:
             raise RuntimeError("a charge is completed after it was committed.")
+        if self._drawn and self._filed():
+            return
         self._ledger.attach_statement(self.spend_id, statement)
+
+    def check_unfiled(self) -> None:
+        """Refuse a spend whose statement another process filed; one that cannot be read passes.
+
+        Raises
+        ------
+        LedgerError
+        """
+        filed = False
+        with suppress(LedgerError):
+            filed = self._filed()
+        if filed and not self._drawn:
+            raise LedgerError(
+                f"another process went on with spend {self.spend_id} of ledger "
+                f"{self._ledger.path} and completed it: what this one drew was not paid for, and "
+                "is dropped."
+            )
+
+    def _filed(self) -> bool:
+        spends = self._ledger.history(self.budget.dataset)
+        return any(s.id == self.spend_id and s.statement is not None for s in spends)
 
     def _check_paid(self, spend_id: int) -> None:
         text = event_to_json(self._event)
         for spend in self._ledger.history(self.budget.dataset):
             same = spend.purpose == self._purpose and event_to_json(spend.event) == text
-            if spend.id == spend_id and same and spend.statement is None:
+            if spend.id == spend_id and same and (self._drawn or spend.statement is None):
                 return
         raise LedgerError(
             f"spend {spend_id} of ledger {self._ledger.path} does not pay for this: there is no "

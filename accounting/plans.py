@@ -19,6 +19,8 @@ from dpfc.accounting._checks import (
 )
 from dpfc.accounting._events import event_mu
 
+_MAX_SAMPLED = 100_000_000
+
 
 @dataclass(frozen=True)
 class ReleaseRequest:
@@ -220,5 +222,10 @@ def _check_release(name: object, share: object, count: object, probability: obje
     check_name(name)
     # The interval is (0, 1]: a share of nothing cannot be released with finite noise.
     check_float("share", share, 0, 1, closed="right")
-    check_int("count", count, 1)
-    check_float("sampling_probability", probability, 0, 1, closed="right")
+    number = check_int("count", count, 1)
+    sampled = check_float("sampling_probability", probability, 0, 1, closed="right") < 1
+    if sampled and number > _MAX_SAMPLED:
+        raise ValueError(
+            f"count must be at most {_MAX_SAMPLED:,} where rows are sampled, got {number:,}: more "
+            "take more memory to add up than most machines have."
+        )

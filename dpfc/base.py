@@ -22,6 +22,7 @@ from dpfc.accounting.ledger import Charge
 from dpfc.assumptions import fit_assumptions
 from dpfc.centering import mean_share
 from dpfc.data import ArrayRows, BlockSource, CacheRows, cache_labels, check_size, open_cache
+from dpfc.fitted import fitted_or_nothing
 from dpfc.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
@@ -29,11 +30,12 @@ from dpfc.model_file import save_model
 from dpfc.model_selection import warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
 from dpfc.notes import fit_notes
+from dpfc.paid_models import linear_room, reserve_room
 from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, Text, check_parameters
 from dpfc.prediction import LinearPredictor
 from dpfc.progress import release_progress
 from dpfc.queries import FeatureSum
-from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
+from dpfc.spending import check_ledger_pair, finish, open_charge, warn_if_seeded
 from dpfc.statistics import LabeledRows
 
 __all__ = ["PrivateLinearClassifier"]
@@ -43,17 +45,7 @@ __all__ = ["PrivateLinearClassifier"]
 _MEAN_SHARE = 0.03
 _COUNT_SHARE = 0.005
 _LABEL_ROWS = 4096
-_FITTED = (
-    "coef_",
-    "intercept_",
-    "center_",
-    "linear_map_",
-    "length_coef_",
-    "classes_",
-    "privacy_",
-    "feature_names_in_",
-    "_columns_in",
-)
+_FURTHER = ("_columns_in",)
 _RELATIONS = ("add_or_remove_one", "replace_one")
 
 
@@ -188,21 +180,27 @@ class PrivateLinearClassifier(LinearPredictor):
             own search or cross-validation calls it.
         """
         noise = self._check_parameters()
-        for name in _FITTED:  # a failed fit leaves no half of an older model
-            self.__dict__.pop(name, None)
-        warn_under_model_selection()
-        plan = self.privacy_plan()
-        charge = open_charge(
-            self.ledger, self.dataset, plan, f"fit {type(self).__name__}", seeded=noise.reproducible
-        )
-        rows = self._open_rows(X, y)
-        row_map = self._row_map()
-        self._check_size(row_map.n_columns(rows.n_features), len(self.classes_), rows.device)
-        warn_if_seeded(noise)
-        draws = sum(release.count for release in plan.releases)
-        with release_progress(draws) if self.verbose else nullcontext() as on_release:
-            mechanism = self._train(rows, plan, noise, on_release=on_release, charge=charge)
-        self.privacy_ = self._state(mechanism, noise, charge, X)
+        with fitted_or_nothing(self, _FURTHER):
+            warn_under_model_selection()
+            plan = self.privacy_plan()
+            charge = open_charge(
+                self.ledger,
+                self.dataset,
+                plan,
+                f"fit {type(self).__name__}",
+                seeded=noise.reproducible,
+            )
+            rows = self._open_rows(X, y)
+            row_map = self._row_map()
+            self._check_size(row_map.n_columns(rows.n_features), len(self.classes_), rows.device)
+            warn_if_seeded(noise)
+            mapped = getattr(self, "public_features", None) is not None
+            reserve_room(linear_room(rows.n_features, len(self.classes_), mapped=mapped))
+            draws = sum(release.count for release in plan.releases)
+            with release_progress(draws) if self.verbose else nullcontext() as on_release:
+                mechanism = self._train(rows, plan, noise, on_release=on_release, charge=charge)
+            self.privacy_ = self._state(mechanism, noise, charge, X)
+            finish(charge, self.privacy_)
         return self
 
     def _train(
@@ -294,9 +292,9 @@ class PrivateLinearClassifier(LinearPredictor):
     def _state(
         self, mechanism: GaussianMechanism, noise: NoiseSource, charge: Charge | None, X: Any
     ) -> PrivacyStatement:
-        """Put together what ran; with a ledger, file it there beside the spend."""
+        """Put together what ran."""
         unit = "one row" if charge is None else charge.budget.unit_of_privacy
-        statement = make_statement(
+        return make_statement(
             mechanism.plan,
             mechanism.records,
             estimator=type(self).__name__,
@@ -306,9 +304,6 @@ class PrivateLinearClassifier(LinearPredictor):
             unit_of_privacy=unit,
             dataset=self.dataset,
         )
-        if charge is not None:
-            charge.complete(statement)
-        return statement
 
     def _assumptions(self, unit_of_privacy: str, X: Any) -> list[str]:
         return fit_assumptions(

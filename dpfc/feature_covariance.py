@@ -15,7 +15,7 @@ from dpfc.accounting import ReleaseRequest
 from dpfc.base import PrivateLinearClassifier
 from dpfc.losses import LOSSES
 from dpfc.mechanisms import GaussianMechanism
-from dpfc.parameters import BOUND, Choice, Constraint, Interval
+from dpfc.parameters import BOUND, STEPS, Choice, Constraint, Interval
 from dpfc.probabilities import logistic_probabilities
 from dpfc.public_features import PublicFeatures
 from dpfc.queries import GradientSum, Gram
@@ -143,7 +143,7 @@ class DPFCClassifier(PrivateLinearClassifier):
         **PrivateLinearClassifier._constraints,
         "length_scaling": Interval(0, 1, closed="left"),
         "gram_share": Interval(0, 1),
-        "n_steps": Interval(1, closed="left", integer=True),
+        "n_steps": STEPS,
         "step_size": Interval(0, words=("auto",)),
         "logit_noise": Interval(0),
         "residual_clip_norm": BOUND,

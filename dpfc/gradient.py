@@ -15,7 +15,7 @@ from dpfc.accounting import ReleaseRequest
 from dpfc.base import PrivateLinearClassifier
 from dpfc.losses import LOSSES
 from dpfc.mechanisms import GaussianMechanism
-from dpfc.parameters import BOUND, Choice, Constraint, Interval
+from dpfc.parameters import BOUND, STEPS, Choice, Constraint, Interval
 from dpfc.probabilities import logistic_probabilities
 from dpfc.queries import GradientSum
 
@@ -124,7 +124,7 @@ class DPGradientClassifier(PrivateLinearClassifier):
     _constraints: ClassVar[dict[str, Constraint]] = {
         **PrivateLinearClassifier._constraints,
         "optimizer": Choice(("sgd", "adam")),
-        "n_steps": Interval(1, closed="left", integer=True),
+        "n_steps": STEPS,
         "learning_rate": Interval(0, words=("auto",)),
         "momentum": Interval(0, 1, closed="left"),
         "sampling_probability": Interval(0, 1, closed="right"),

@@ -24,12 +24,13 @@ from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
 from dpfc.file_writing import write_model
 from dpfc.row_map import is_exact_linear_map
+from dpfc.tensor_bytes import in_order
 
 if TYPE_CHECKING:
     from dpfc.base import PrivateLinearClassifier
     from dpfc.full_models.classifier import DPSGDClassifier
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "model_bytes", "save_model"]
 
 _FORMAT = "dpfc-model-2"
 # Of `dpfc.full_models.model_file`, which imports more than loading a linear model needs.
@@ -55,7 +56,17 @@ def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> 
     ModelFileError
         If the file cannot be written, or the classes are not plain numbers or strings.
     """
-    path = Path(path)
+    write_model(Path(path), model_bytes(model))
+
+
+def model_bytes(model: PrivateLinearClassifier) -> bytes:
+    """Content of a fitted classifier's file; depends on nothing but the model.
+
+    Raises
+    ------
+    ModelFileError
+        If the classes are not plain numbers or strings.
+    """
     if model.classes_.dtype.kind not in "iufUb":
         raise ModelFileError("classes must be plain numbers or strings to be saved to a file.")
     parameters = model.get_params(deep=False)
@@ -80,7 +91,7 @@ def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> 
         if (value := getattr(model, f"{name}_")) is not None:
             tensors[name] = value
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    write_model(path, save(contiguous, metadata=header))
+    return in_order(save(contiguous, metadata=header))
 
 
 def load_model(

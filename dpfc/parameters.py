@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 __all__ = [
     "BOUND",
+    "STEPS",
     "Choice",
     "Constraint",
     "Flag",
@@ -65,7 +66,11 @@ class Interval:
         right = "]" if self.closed in ("right", "both") else ")"
         kind = "an int" if self.integer else "a float"
         words = " or inf" * self.or_inf + "".join(f" or {word!r}" for word in self.words)
-        return f"{kind} in {left}{self.low:g}, {self.high:g}{right}{words}"
+        return f"{kind} in {left}{_plain(self.low)}, {_plain(self.high)}{right}{words}"
+
+
+def _plain(bound: float) -> str:
+    return f"{bound}" if isinstance(bound, int) else f"{bound:g}"
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class Text:
 
 # Norm bounds: squares of them, and of noise scaled by them, must stay within float64.
 BOUND = Interval(1e-30, 1e30, closed="both", or_inf=True)
+# A step leaves a number in the model, and takes a draw: more than these would never end.
+STEPS = Interval(1, 10_000_000, closed="both", integer=True)
 
 
 def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> None:

@@ -21,16 +21,18 @@ from dpfc.accounting.search_plan import RunLaw, SearchPlan, calibrate_search
 from dpfc.assumptions import fit_assumptions
 from dpfc.base import PrivateLinearClassifier
 from dpfc.data import BlockSource
+from dpfc.fitted import fitted_or_nothing
 from dpfc.holdout import Holdout
 from dpfc.model_selection import warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
+from dpfc.paid_models import linear_room, reserve_room
 from dpfc.parameters import Choice, Constraint, Flag, Interval, Text, check_parameters
 from dpfc.progress import release_progress
 from dpfc.search_cost import SearchCost
 from dpfc.search_grid import list_candidates, score_table
-from dpfc.search_setup import PUBLIC, check_candidates, check_searchable, open_rows
+from dpfc.search_setup import check_candidates, check_searchable, open_rows
 from dpfc.search_strategies import Outcome, run_all, stop_at_random
-from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
+from dpfc.spending import check_ledger_pair, finish, open_charge, warn_if_seeded
 from dpfc.trials import Trials
 
 __all__ = ["DPSearchCV"]
@@ -39,15 +41,6 @@ __all__ = ["DPSearchCV"]
 # costs the refit one to two points of accuracy.
 _REFIT_SHARE = 0.7
 _RESTORED = ("n_samples", "accountant", "verbose")
-_FITTED = (
-    *PUBLIC,
-    "best_estimator_",
-    "best_index_",
-    "best_params_",
-    "best_score_",
-    "cv_results_",
-    "privacy_",
-)
 _SPLIT = (
     "one secret coin a row sent it to the training or to the validation part of the search; a row "
     "is in one part only, so that a run costs its fit or its score and not both"
@@ -270,36 +263,40 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             own search or cross-validation calls it.
         """
         noise = self._check_parameters()
-        for name in _FITTED:
-            self.__dict__.pop(name, None)
-        warn_under_model_selection()
-        candidates = list_candidates(self.param_grid)
-        plan = self._plan(candidates)
-        purpose = f"search {type(self.estimator).__name__}"
-        charge = open_charge(self.ledger, self.dataset, plan, purpose, seeded=noise.reproducible)
-        rows, public = open_rows(self.estimator, candidates, X, y)
-        warn_if_seeded(noise)
-        if self.verbose:
-            print(SearchCost.of(plan), file=sys.stderr)
-        if charge is not None:
-            charge.commit()
-        holdout = Holdout(rows, self.validation_fraction, noise)
-        trials = Trials(self.estimator, public, holdout, self.validation_fraction, plan, noise)
-        if plan.law is not None:
-            outcome = stop_at_random(trials, candidates, plan.law, noise)
-        else:
-            with release_progress(len(candidates)) if self.verbose else nullcontext() as on_run:
-                outcome = run_all(trials, candidates, on_run)
-        model, records = outcome.model, [*outcome.fit_records, *outcome.score_records]
-        if plan.has_refit:
-            model, refit_records = trials.refit(outcome.params)
-            records = [*refit_records, *outcome.score_records]
-        # A share of the search's budget is told by noise multipliers only.
-        records = [record.model_copy(update={"share_of_budget": None}) for record in records]
-        model.set_params(**{name: getattr(self.estimator, name) for name in _RESTORED})
-        model.set_params(ledger=self.ledger, dataset=self.dataset)
-        model.privacy_ = self._state(plan, records, noise, charge, X, model)
-        self._publish(model, outcome, candidates, public)
+        with fitted_or_nothing(self):
+            warn_under_model_selection()
+            candidates = list_candidates(self.param_grid)
+            plan = self._plan(candidates)
+            purpose = f"search {type(self.estimator).__name__}"
+            charge = open_charge(
+                self.ledger, self.dataset, plan, purpose, seeded=noise.reproducible
+            )
+            rows, public = open_rows(self.estimator, candidates, X, y)
+            warn_if_seeded(noise)
+            if self.verbose:
+                print(SearchCost.of(plan), file=sys.stderr)
+            mapped = self._uses_public_features()
+            reserve_room(linear_room(rows.n_features, len(public["classes_"]), mapped=mapped))
+            if charge is not None:
+                charge.commit()
+            holdout = Holdout(rows, self.validation_fraction, noise)
+            trials = Trials(self.estimator, public, holdout, self.validation_fraction, plan, noise)
+            if plan.law is not None:
+                outcome = stop_at_random(trials, candidates, plan.law, noise)
+            else:
+                with release_progress(len(candidates)) if self.verbose else nullcontext() as on_run:
+                    outcome = run_all(trials, candidates, on_run)
+            model, records = outcome.model, [*outcome.fit_records, *outcome.score_records]
+            if plan.has_refit:
+                model, refit_records = trials.refit(outcome.params)
+                records = [*refit_records, *outcome.score_records]
+            # A share of the search's budget is told by noise multipliers only.
+            records = [record.model_copy(update={"share_of_budget": None}) for record in records]
+            model.set_params(**{name: getattr(self.estimator, name) for name in _RESTORED})
+            model.set_params(ledger=self.ledger, dataset=self.dataset)
+            model.privacy_ = self._state(plan, records, noise, charge, X, model)
+            self._publish(model, outcome, candidates, public)
+            finish(charge, self.privacy_)
         return self
 
     def _uses_public_features(self) -> bool:
@@ -317,7 +314,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
         X: Any,
         model: PrivateLinearClassifier,
     ) -> PrivacyStatement:
-        """Put together what ran, published or not; with a ledger, file it beside the spend."""
+        """Put together what ran, published or not."""
         unit = "one row" if charge is None else charge.budget.unit_of_privacy
         assumptions = fit_assumptions(
             unit_of_privacy=unit,
@@ -329,7 +326,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             public_features=self._uses_public_features(),
             searched=True,
         )
-        statement = make_statement(
+        return make_statement(
             plan.promise,
             records,
             estimator=type(model).__name__,
@@ -341,9 +338,6 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             dataset=self.dataset,
             event=plan.event,
         )
-        if charge is not None:
-            charge.complete(statement)
-        return statement
 
     def _publish(
         self,

@@ -80,6 +80,8 @@ def fit(
     Example: dpfc fit --features features/train --epsilon 1 --out model.safetensors
     """
     from dpfc.features import FeatureCache
+    from dpfc.model_file import model_bytes
+    from dpfc.paid_models import PaidModel
 
     check_writable(out, force=force)
     cache = FeatureCache.open(features)
@@ -102,10 +104,11 @@ def fit(
         verbose=sys.stderr.isatty(),
     )
     began = time.perf_counter()
-    model.fit(cache)
-    seconds = time.perf_counter() - began
-    # Whether a terminal watched is no part of the model.
-    model.set_params(verbose=False).save(out)
+    with PaidModel(out, replace=force) as target:
+        model.fit(cache)
+        seconds = time.perf_counter() - began
+        # Whether a terminal watched is no part of the model.
+        target.save(model_bytes(model.set_params(verbose=False)))
     record_model(book, dataset, model.privacy_, out)
     if json:
         print_json(fitted_report("fit", model, out, method=method))

@@ -123,6 +123,8 @@ def search(
     Example: dpfc search --features features/train --try logit_noise=0.35,0.7 --epsilon 2 --out best
     """
     from dpfc.features import FeatureCache
+    from dpfc.model_file import model_bytes
+    from dpfc.paid_models import PaidModel
     from dpfc.tuning import DPSearchCV
 
     check_writable(out, force=force)
@@ -155,8 +157,9 @@ def search(
     )
     cost = searcher.privacy_cost()  # shown before a row is read
     print(cost, file=sys.stderr)
-    searcher.fit(cache)
-    searcher.best_estimator_.save(out)
+    with PaidModel(out, replace=force) as target:
+        searcher.fit(cache)
+        target.save(model_bytes(searcher.best_estimator_))
     record_model(book, dataset, searcher.privacy_, out)
     if json:
         print_json(_report(searcher, cost, method, out))

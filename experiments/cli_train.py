@@ -39,6 +39,7 @@ from dpfc.experiments.options import (
 if TYPE_CHECKING:
     from dpfc import DPSGDClassifier
     from dpfc.features import FeatureCache
+    from dpfc.paid_models import PaidModel
 
 __all__ = ["train"]
 
@@ -153,8 +154,10 @@ def train(
     Example: dpfc train --features pixels/train --model cnn --epsilon 8 --out cnn.safetensors
     """
     from dpfc.features import FeatureCache
+    from dpfc.paid_models import PaidModel
 
-    check_writable(out, force=force)
+    saved = _saved_before(checkpoint, out)
+    check_writable(out, force=force or saved)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, out)
     cache = FeatureCache.open(features)
@@ -191,15 +194,28 @@ def train(
         dataset=dataset,
         verbose=sys.stderr.isatty(),
     )
-    seconds = _fit(classifier, cache, checkpoint)
-    # Whether a terminal watched is no part of the model.
-    classifier.set_params(verbose=False).save(out)
+    seconds = _fit(classifier, cache, PaidModel(out, replace=force or saved), checkpoint)
     record_model(book, dataset, classifier.privacy_, out)
     if json:
         print_json(fitted_report("train", classifier, out, network=model))
         return
     print(classifier.privacy_.to_text())
     print(f"\nModel: {out} ({type(classifier).__name__}, {model}, {seconds:.1f} s)")
+
+
+def _saved_before(checkpoint: Path | None, out: Path) -> bool:
+    """Whether `out` is the model of the run in the checkpoint, which was killed after saving it."""
+    if checkpoint is None or not (checkpoint.is_file() and out.is_file()):
+        return False
+    from dpfc import load_model
+    from dpfc.exceptions import ModelFileError
+    from dpfc.full_models.checkpoints import CheckpointError, read_checkpoint
+
+    try:
+        statement = read_checkpoint(checkpoint).get("statement")
+        return statement is not None and load_model(out).privacy_.to_json() == statement
+    except (CheckpointError, ModelFileError):
+        return False
 
 
 def _check_checkpoint(checkpoint: Path, out: Path) -> None:
@@ -230,13 +246,21 @@ def _gradient_norms(path: Path) -> list[float]:
     return norms
 
 
-def _fit(model: DPSGDClassifier, cache: FeatureCache, checkpoint: Path | None) -> float:
-    """Fit; says so where a stopped fit can go on. Returns seconds."""
+def _fit(
+    model: DPSGDClassifier, cache: FeatureCache, target: PaidModel, checkpoint: Path | None
+) -> float:
+    """Fit and save; says so where a stopped fit can go on. Returns seconds."""
+    from dpfc.full_models.model_file import network_bytes
+
     began = time.perf_counter()
     try:
-        model.fit(cache)
-    except KeyboardInterrupt:
-        if checkpoint is not None and checkpoint.exists():
+        with target:
+            model.fit(cache)
+            seconds = time.perf_counter() - began
+            # Whether a terminal watched is no part of the model.
+            target.save(network_bytes(model.set_params(verbose=False)))
+    except BaseException as error:
+        if not isinstance(error, ValueError) and checkpoint is not None and checkpoint.exists():
             print(f"The same command goes on from {checkpoint}.", file=sys.stderr)
         raise
-    return time.perf_counter() - began
+    return seconds

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +30,16 @@ __all__ = [
 ]
 
 _INTERRUPTED = 130  # what shells use for Ctrl-C
+
+
+class Ended(BaseException):
+    """SIGTERM or SIGHUP came; like Ctrl-C, it lets every block clean up on its way."""
+
+    def __init__(self, number: int):
+        self.code = 128 + number  # what shells say of a process that a signal ended
+        super().__init__(f"ended by {signal.Signals(number).name}.")
+
+
 # Columns; more than any row of a table takes.
 _WIDEST = 2000
 
@@ -53,7 +65,8 @@ def run_guarded(
     Returns
     -------
     int
-        Exit code: 0; 1 for a failure, 2 for wrong usage, 130 for Ctrl-C.
+        Exit code: 0; 1 for a failure, 2 for wrong usage, 130 for Ctrl-C, 143 for SIGTERM, 129 for
+        SIGHUP.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or os.environ.get("DPFC_DEBUG") == "1"
@@ -67,7 +80,7 @@ def run_guarded(
             return message
         return in_flags(message, flags_of(typer.main.get_command(program), arguments))
 
-    with _clean_warnings(spelled):
+    with _clean_warnings(spelled), _ended_by_exception():
         try:
             code = run(arguments)
             if code == _INTERRUPTED:  # Typer swallows the exception
@@ -78,7 +91,7 @@ def run_guarded(
             # and threads of libraries that read ahead may abort there. What was to be kept is on
             # disk already.
             os._exit(1)
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt, Ended) as error:
             if debug:
                 traceback.print_exc()
             message, code = _explain(error)
@@ -95,6 +108,8 @@ def run_command(command: Callable[..., object], argv: Sequence[str] | None = Non
 
 def _explain(error: BaseException) -> tuple[str, int]:
     """Words for an exception, and the exit code."""
+    if isinstance(error, Ended):
+        return str(error), error.code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted.", _INTERRUPTED
     if isinstance(error, typer.TyperException):
@@ -146,6 +161,30 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words
     # A file or a pipe has no width, and a record must not be cut.
     width = None if sys.stdout.isatty() else _WIDEST
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
+@contextmanager
+def _ended_by_exception() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into `Ended`, once; a second one ends the process at once.
+
+    What is ignored, as SIGHUP under nohup, stays ignored; so does what a caller handles.
+    """
+
+    def end(number: int, _: object) -> None:
+        for taken in before:
+            signal.signal(taken, signal.SIG_DFL)
+        raise Ended(number)
+
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    mine = threading.current_thread() is threading.main_thread()
+    before = [n for n in numbers if mine and n and signal.getsignal(n) == signal.SIG_DFL]
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in before:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

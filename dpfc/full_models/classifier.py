@@ -21,6 +21,7 @@ from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.accounting.ledger import Charge
 from dpfc.assumptions import training_assumptions
 from dpfc.data import BlockSource
+from dpfc.fitted import fitted_or_nothing
 from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
 from dpfc.full_models.averaging import WeightAverage
 from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
@@ -43,24 +44,16 @@ from dpfc.full_models.training import CheckpointPlan, TrainingRun
 from dpfc.labels import public_classes
 from dpfc.model_selection import warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
-from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, Text, check_parameters
+from dpfc.paid_models import model_room, reserve_room
+from dpfc.parameters import BOUND, STEPS, Choice, Constraint, Flag, Interval, Text, check_parameters
 from dpfc.progress import step_progress
-from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
+from dpfc.spending import check_ledger_pair, finish, open_charge, warn_if_seeded
 from dpfc.user_rows import check_columns
 
 __all__ = ["DPSGDClassifier"]
 
 _COUNT_SHARE = 0.005
-_FITTED = (
-    "module_",
-    "classes_",
-    "privacy_",
-    "input_shape_",
-    "row_kind_",
-    "gradient_norms_",
-    "feature_names_in_",
-    "_columns_in",
-)
+_FURTHER = ("_columns_in",)
 
 
 class DPSGDClassifier(NetworkPredictor):
@@ -178,11 +171,11 @@ class DPSGDClassifier(NetworkPredictor):
         "accountant": Choice(("auto", *ACCOUNTANTS)),
         "ledger": Text(path=True),
         "dataset": Text(),
-        "n_steps": Interval(1, closed="left", integer=True),
+        "n_steps": STEPS,
         "sampling_probability": Interval(0, 1, closed="right"),
         "l2_clip_norm": BOUND,
         "clipping": Choice(CLIPPINGS),
-        "augmentation_multiplicity": Interval(1, closed="left", integer=True),
+        "augmentation_multiplicity": Interval(1, 65_536, closed="both", integer=True),
         "ema_decay": Interval(0, 1, words=(None,)),
         "physical_batch_size": Interval(1, closed="left", integer=True),
         "checkpoint": Text(path=True),
@@ -324,35 +317,47 @@ class DPSGDClassifier(NetworkPredictor):
             own search or cross-validation calls it.
         """
         noise = self._check_parameters()
-        for name in _FITTED:  # a failed fit leaves no half of an older model
-            self.__dict__.pop(name, None)
-        warn_under_model_selection()
-        plan = self.privacy_plan()
-        rows = self._open_rows(X, y)
-        module = self._start(rows.X.dtype, noise)
-        start = copy.deepcopy(module)  # no private row goes through it
-        self._try_rows(module, rows)
-        checkpoints = self._open_checkpoint(module)
-        paid = None if checkpoints is None else checkpoints.paid
-        charge = open_charge(
-            self.ledger,
-            self.dataset,
-            plan,
-            f"fit {type(self).__name__}",
-            seeded=noise.reproducible,
-            paid=paid,
-        )
-        warn_if_seeded(noise)
-        with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as on_release:
-            watched = WatchedState(module, as_input(torch.zeros_like(rows.X[:1]), self._device()))
-            mechanism, run = self._train(module, rows, plan, noise, checkpoints, charge, on_release)
-        watched.check()
-        self.module_ = published(start, module).eval()
-        self.gradient_norms_ = list(run.rule.gradient_norms)
-        named = isinstance(X, BlockSource) and X.class_names is not None
-        self.privacy_ = self._state(mechanism, noise, charge, named)
-        run.forget()
+        with fitted_or_nothing(self, _FURTHER):
+            warn_under_model_selection()
+            plan = self.privacy_plan()
+            rows = self._open_rows(X, y)
+            module = self._start(rows.X.dtype, noise)
+            start = copy.deepcopy(module)  # no private row goes through it
+            self._try_rows(module, rows)
+            kept = self._open_checkpoint(module, rows)
+            charge = open_charge(
+                self.ledger,
+                self.dataset,
+                plan,
+                f"fit {type(self).__name__}",
+                seeded=noise.reproducible,
+                token=None if kept is None else kept.token,
+                begun=kept is not None and kept.begun,
+                drawn=kept is not None and kept.statement is not None,
+            )
+            warn_if_seeded(noise)
+            self._reserve(module, kept)
+            with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as on_release:
+                like = as_input(torch.zeros_like(rows.X[:1]), self._device())
+                watched = WatchedState(module, like)
+                mechanism, run = self._train(module, rows, plan, noise, kept, charge, on_release)
+            watched.check()
+            self.module_ = published(start, module).eval()
+            self.gradient_norms_ = list(run.rule.gradient_norms)
+            named = isinstance(X, BlockSource) and X.class_names is not None
+            statement = None if kept is None else kept.statement
+            self.privacy_ = statement or self._state(mechanism, noise, charge, named)
+            if kept is not None and statement is None:
+                kept.add_statement(self.privacy_)
+            finish(charge, self.privacy_, None if kept is None else kept.forget)
         return self
+
+    def _reserve(self, module: torch.nn.Module, checkpoints: CheckpointPlan | None) -> None:
+        """See, before the spend, that what it buys can be written."""
+        numbers = sum(tensor.numel() for tensor in module.state_dict().values())
+        reserve_room(model_room(numbers + 4 * self.n_steps, len(self.classes_)))
+        if checkpoints is not None:  # weights, their average, and two states of the optimizer
+            checkpoints.begin(model_room(4 * numbers, len(self.classes_)))
 
     def _open_rows(self, X: Any, y: ArrayLike | None) -> ModuleRows:
         """Check the data, and set the public attributes."""
@@ -397,7 +402,6 @@ class DPSGDClassifier(NetworkPredictor):
                 None if self.ema_decay is None else WeightAverage(sums.parameters, self.ema_decay),
                 noise,
                 checkpoints,
-                lambda: None if charge is None else charge.spend_id,
             )
             run.run()
         finally:
@@ -491,12 +495,12 @@ class DPSGDClassifier(NetworkPredictor):
         if not by_name or augmentation.by_row:
             check_every_row(module, rows, augmentation, self._device(), self.physical_batch_size)
 
-    def _open_checkpoint(self, start: torch.nn.Module) -> CheckpointPlan | None:
+    def _open_checkpoint(self, start: torch.nn.Module, rows: ModuleRows) -> CheckpointPlan | None:
         if self.checkpoint is None:
             return None
         parameters = self.get_params(deep=False) | {"classes": self.classes_.tolist()}
         digest = run_digest(parameters, start, self.input_shape_)
-        return CheckpointPlan.open(Path(self.checkpoint), self.checkpoint_every, digest)
+        return CheckpointPlan(Path(self.checkpoint), self.checkpoint_every, digest, rows)
 
     def _state(
         self,
@@ -505,9 +509,9 @@ class DPSGDClassifier(NetworkPredictor):
         charge: Charge | None,
         classes_in_cache: bool,
     ) -> PrivacyStatement:
-        """Put together what ran; with a ledger, file it there beside the spend."""
+        """Put together what ran."""
         unit = "one row" if charge is None else charge.budget.unit_of_privacy
-        statement = make_statement(
+        return make_statement(
             mechanism.plan,
             mechanism.records,
             estimator=type(self).__name__,
@@ -526,9 +530,6 @@ class DPSGDClassifier(NetworkPredictor):
             unit_of_privacy=unit,
             dataset=self.dataset,
         )
-        if charge is not None:
-            charge.complete(statement)
-        return statement
 
     # -- model file and scikit-learn -------------------------------------------------
 

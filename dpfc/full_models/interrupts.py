@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps, so that a checkpoint holds whole steps."""
+"""Ctrl-C and requests to end between two steps, so that a checkpoint holds whole steps."""
 
 from __future__ import annotations
 
@@ -6,32 +6,47 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["deferred_interrupt"]
+__all__ = ["deferred_signals"]
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold a first Ctrl-C back; a second one interrupts at once, as always.
+def deferred_signals() -> Iterator[Callable[[], signal.Signals | None]]:
+    """Hold a first Ctrl-C, SIGTERM or SIGHUP back; a second one does at once what it always does.
+
+    What is ignored, as SIGHUP under nohup, stays ignored.
 
     Yields
     ------
     callable
-        Whether Ctrl-C was pressed. Outside the main thread, where Python gives signals to
-        nobody, it never says so.
+        Which one came, if any. Outside the main thread, where Python gives signals to nobody, it
+        never says so.
     """
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set
-        return
-    before = signal.getsignal(signal.SIGINT)
+    came: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
 
-    def hold(*_: object) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
+    def hold(number: int, _: object) -> None:
+        came.append(signal.Signals(number))
+        _restore(before)
 
-    signal.signal(signal.SIGINT, hold)
+    if threading.current_thread() is threading.main_thread():
+        for name in _NAMES:
+            if (number := getattr(signal, name, None)) is None:
+                continue
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # None: it was not set from Python
+                before[number] = handler
+        for number in before:
+            signal.signal(number, hold)
     try:
-        yield pressed.is_set
+        yield lambda: came[0] if came else None
     finally:
-        signal.signal(signal.SIGINT, before)
+        _restore(before)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -20,11 +20,12 @@ from dpfc.full_models.module_rows import ROW_KINDS
 from dpfc.full_models.networks import make_network
 from dpfc.full_models.trainable import freeze
 from dpfc.model_file import NETWORK_FORMAT, columns_header, plain_number, set_columns
+from dpfc.tensor_bytes import in_order
 
 if TYPE_CHECKING:
     from dpfc.full_models.classifier import DPSGDClassifier
 
-__all__ = ["rebuild_network", "save_network"]
+__all__ = ["network_bytes", "rebuild_network", "save_network"]
 
 # Parameters that say where things lay or ran, or that JSON cannot hold.
 _DROPPED = ("module", "classes", "ledger", "dataset", "checkpoint", "device", "random_state")
@@ -39,6 +40,17 @@ def save_network(model: DPSGDClassifier, path: str | os.PathLike[str]) -> None:
     ------
     ModelFileError
         If the file cannot be written, or the classes are not plain numbers or strings.
+    """
+    write_model(Path(path), network_bytes(model))
+
+
+def network_bytes(model: DPSGDClassifier) -> bytes:
+    """Content of a fitted classifier's file; depends on nothing but the model.
+
+    Raises
+    ------
+    ModelFileError
+        If the classes are not plain numbers or strings.
     """
     if model.classes_.dtype.kind not in "iufUb":
         raise ModelFileError("classes must be plain numbers or strings to be saved to a file.")
@@ -59,7 +71,7 @@ def save_network(model: DPSGDClassifier, path: str | os.PathLike[str]) -> None:
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in model.module_.state_dict().items()
     }
-    write_model(Path(path), save(tensors, metadata=header))
+    return in_order(save(tensors, metadata=header))
 
 
 def rebuild_network(

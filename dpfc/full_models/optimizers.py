@@ -19,7 +19,7 @@ from dpfc.full_models.nonconvex import OnlineToNonconvex
 from dpfc.full_models.schedule_free import ScheduleFreeRule
 from dpfc.full_models.schedules import SCHEDULES, schedule_multipliers
 from dpfc.full_models.step_rule import StepRule
-from dpfc.parameters import Constraint, Flag, Interval, check_parameters
+from dpfc.parameters import STEPS, Constraint, Flag, Interval, check_parameters
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "OptimizerSettings", "StepRule", "make_optimizer"]
 
@@ -207,7 +207,7 @@ def _check_run(settings: OptimizerSettings, n_steps: int, noise_standard_deviati
     check_parameters(
         {"n_steps": n_steps, "noise_standard_deviation": noise_standard_deviation},
         {
-            "n_steps": Interval(1, closed="left", integer=True),
+            "n_steps": STEPS,
             "noise_standard_deviation": Interval(0, closed="left"),
         },
     )

@@ -2,48 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import secrets
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 
+from dpfc.accounting import PrivacyStatement
 from dpfc.full_models.averaging import WeightAverage
-from dpfc.full_models.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
-from dpfc.full_models.interrupts import deferred_interrupt
+from dpfc.full_models.checkpoints import (
+    CheckpointError,
+    read_checkpoint,
+    rows_digest,
+    write_checkpoint,
+)
+from dpfc.full_models.interrupts import deferred_signals
+from dpfc.full_models.module_rows import ModuleRows
 from dpfc.full_models.private_gradients import GRADIENT, GradientMechanism
 from dpfc.full_models.step_rule import StepRule
 from dpfc.noise import NoiseSource, SeededNoise
+from dpfc.reserved_files import remove_stale
 
 __all__ = ["CheckpointPlan", "TrainingRun"]
 
 
-@dataclass(frozen=True)
 class CheckpointPlan:
-    """Where and how often a run is kept, and what it has to match to go on."""
+    """Where and how often a run is kept, and what it has to match to go on.
 
-    path: Path
-    every: int
-    digest: str
-    kept: dict[str, Any] | None
+    Parameters
+    ----------
+    path : Path
+    every : int
+        Steps.
+    digest : str
+        Of all that has to be the same, but for the rows.
+    rows : ModuleRows
+        Private; see `dpfc.full_models.checkpoints.rows_digest`.
 
-    @classmethod
-    def open(cls, path: Path, every: int, digest: str) -> Self:
-        """Read what is kept, if anything is.
+    Attributes
+    ----------
+    kept : dict or None
+        What an earlier process left.
+    token : str
+        What a ledger finds the run's spend by, whichever process made it.
+
+    Raises
+    ------
+    CheckpointError
+        If what is kept is not this fit's, or damaged.
+    """
+
+    def __init__(self, path: Path, every: int, digest: str, rows: ModuleRows):
+        self.path = path
+        self.every = every
+        remove_stale(path)
+        self.kept = read_checkpoint(path) if path.exists() else None
+        salt = secrets.token_bytes(16) if self.kept is None else self.kept["rows"]["salt"]
+        found = {"salt": salt, "digest": rows_digest(rows.X, rows.codes, salt)}
+        if self.kept is not None and (self.kept["digest"], self.kept["rows"]) != (digest, found):
+            raise CheckpointError(
+                f"{path} is the checkpoint of a fit with another module, parameters or data. Give "
+                "the same ones to go on, or name another file to start afresh."
+            )
+        self.token: str = secrets.token_hex(16) if self.kept is None else self.kept["token"]
+        self._base = {"digest": digest, "rows": found, "token": self.token}
+
+    def begin(self, room: int) -> None:
+        """Leave word of a run that is about to be paid for, and see that there is room for it.
+
+        A process that is killed between its spend and its first step then pays once: the next
+        one knows the token.
+
+        Parameters
+        ----------
+        room : int
+            Bytes of a checkpoint.
 
         Raises
         ------
         CheckpointError
-            If it is not this fit's, or damaged.
+            If it cannot be written; nothing was spent.
         """
-        kept = read_checkpoint(path, digest) if path.exists() else None
-        return cls(path, every, digest, kept)
+        if self.kept is None:
+            write_checkpoint(self.path, self._base, room)
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Keep a run as it stands.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written; an older one is left as it was.
+        """
+        write_checkpoint(self.path, {**self._base, **state})
+
+    def add_statement(self, statement: PrivacyStatement) -> None:
+        """Note that all is drawn and said; what is left is to save the model."""
+        kept = read_checkpoint(self.path)
+        write_checkpoint(self.path, {**kept, "statement": statement.to_json()})
 
     @property
-    def paid(self) -> int | None:
-        """The spend that paid for the whole run, if a ledger keeps it."""
-        return None if self.kept is None else self.kept["spend"]
+    def begun(self) -> bool:
+        """Whether anything was drawn that a run goes on from."""
+        return self.kept is not None and "mechanism" in self.kept
+
+    @property
+    def statement(self) -> PrivacyStatement | None:
+        """Of a run whose draws are complete."""
+        text = None if self.kept is None else self.kept.get("statement")
+        return None if text is None else PrivacyStatement.from_json(text)
+
+    def forget(self) -> None:
+        """Remove the file of a run that is complete."""
+        self.path.unlink(missing_ok=True)
 
 
 class TrainingRun:
@@ -60,8 +133,6 @@ class TrainingRun:
     noise : NoiseSource
         Of the mechanism; a seeded one's state is kept in checkpoints.
     checkpoints : CheckpointPlan or None
-    spend_id : callable
-        Gives the spend in a ledger once it is made.
     """
 
     def __init__(
@@ -72,15 +143,13 @@ class TrainingRun:
         average: WeightAverage | None,
         noise: NoiseSource,
         checkpoints: CheckpointPlan | None,
-        spend_id: Callable[[], int | None],
     ):
         self._module = module
         self._mechanism = mechanism
         self._average = average
         self._noise = noise
         self._checkpoints = checkpoints
-        self._spend_id = spend_id
-        kept = None if checkpoints is None else checkpoints.kept
+        kept = checkpoints.kept if checkpoints is not None and checkpoints.begun else None
         if kept is not None:
             self._load_mechanism(kept)
         # The noise's size needs the number of rows, which may be the first release.
@@ -94,7 +163,8 @@ class TrainingRun:
         Raises
         ------
         KeyboardInterrupt
-            At Ctrl-C, once the step in hand is done and kept.
+            At Ctrl-C, once the step in hand is done and kept. SIGTERM and SIGHUP do what they
+            would have done, then.
         CheckpointError
             If a checkpoint cannot be written.
         FloatingPointError
@@ -102,15 +172,17 @@ class TrainingRun:
         """
         planned = self._mechanism.plan[GRADIENT].count
         self.rule.train_mode()
-        with deferred_interrupt() as interrupted:
-            while self._mechanism.steps < planned:
+        with deferred_signals() as came:
+            while self._mechanism.steps < planned and came() is None:
                 self._mechanism.release_gradient()
                 self.rule.step()
                 if self._average is not None:
                     self._average.update()
-                self._keep(interrupted())
-                if interrupted():
-                    raise KeyboardInterrupt
+                self._keep(came() is not None or self._mechanism.steps == planned)
+            stopped_by = came()
+        if stopped_by is not None:
+            signal.raise_signal(stopped_by)
+            raise KeyboardInterrupt  # where a handler of the caller's only takes note of it
         self.rule.eval_mode()
         if self._average is not None:
             self._average.copy_to_parameters()
@@ -120,26 +192,19 @@ class TrainingRun:
                 "learning_rate, or use mechanic=True."
             )
 
-    def forget(self) -> None:
-        """Remove the checkpoint of a run that is complete."""
-        if self._checkpoints is not None:
-            self._checkpoints.path.unlink(missing_ok=True)
-
     def _keep(self, now: bool) -> None:
         plan = self._checkpoints
         if plan is not None and (now or self._mechanism.steps % plan.every == 0):
-            write_checkpoint(plan.path, self._state(plan.digest))
+            plan.write(self._state())
 
-    def _state(self, digest: str) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         return {
-            "digest": digest,
             # Releases alone: private rows may have left something in whatever else it holds.
             "module": {name: p.detach().cpu() for name, p in self._trained().items()},
             "mechanism": self._mechanism.state(),
             "rule": self.rule.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
             "noise": self._noise.state() if isinstance(self._noise, SeededNoise) else None,
-            "spend": self._spend_id(),
         }
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:

@@ -243,19 +243,19 @@ def test_a_file_runs_no_code(rows, tmp_path):
     data = pickle.dumps(Evil(), protocol=2)
     path = tmp_path / "checkpoint"
     path.write_bytes(
-        b"dpfc-checkpoint-1 " + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
+        b"dpfc-checkpoint-2 " + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
     )
     with pytest.raises(CheckpointError, match="cannot be read"):
         classifier(tmp_path).fit(*rows)
     assert not (tmp_path / "evil").exists()
 
 
-def test_a_file_that_cannot_be_written_is_said_with_the_record_of_the_spend(rows, tmp_path):
+def test_a_file_that_cannot_be_written_is_said_before_the_spend(rows, tmp_path):
     ledger = dpfc.PrivacyLedger(tmp_path / "ledger.db")
     ledger.create_budget("d", epsilon=5, delta=1e-5, filter="renyi")
     (tmp_path / "file").write_text("")
     model = classifier(tmp_path / "file", ledger=ledger.path, dataset="d")
     with pytest.raises(CheckpointError, match="cannot write"):
         model.fit(*rows)
-    assert len(ledger.history("d")) == 1
+    assert ledger.history("d") == []
     assert list(tmp_path.glob(".*")) == []
