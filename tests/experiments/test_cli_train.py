@@ -220,7 +220,8 @@ def test_a_ledger_pays_and_refuses(dpfc, cache_path, tmp_path):
     assert 0.1 < ledger.remaining("rows").spent_share < 1.0
     refused = dpfc(*pay, 3, "--out", tmp_path / "more")
     assert refused.code == 1 and len(refused.err.splitlines()) == 1
-    wrong = dpfc(*train, "--dataset", "gaussian", "--epsilon", 1, "--out", tmp_path / "more")
+    other = ("--dataset", "gaussian", "--another-budget")
+    wrong = dpfc(*train, *other, "--epsilon", 1, "--out", tmp_path / "more")
     assert wrong.code == 1 and "renyi" in wrong.err and len(wrong.err.splitlines()) == 1
     assert not (tmp_path / "more").exists() and len(ledger.history("rows")) == 1
 
