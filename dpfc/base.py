@@ -258,6 +258,8 @@ class PrivateLinearClassifier(LinearPredictor):
 
     def _open_rows(self, X: Any, y: ArrayLike | None) -> ArrayRows | CacheRows:
         """Check the data, set the public attributes, and hand the rows to the mechanism."""
+        # How a cache's features were made, so that new images or texts can be predicted.
+        self.features_from_ = getattr(X, "origin", None) if isinstance(X, BlockSource) else None
         if isinstance(X, BlockSource):
             if y is not None:
                 raise ValueError("y must be left out when X is a feature cache; it has labels.")

@@ -144,23 +144,36 @@ def load_model(
 
 
 def columns_header(model: Any) -> dict[str, str]:
-    """The columns of the data frame that a model was fitted on, for a file's header."""
+    """The columns of the data frame that a model was fitted on, for a file's header.
+
+    And how its features were made, where they came from a cache that tells it.
+    """
     names = {"feature_names": "feature_names_in_", "columns": "_columns_in"}
-    return {
+    header = {
         key: json.dumps([str(name) for name in getattr(model, attribute)])
         for key, attribute in names.items()
         if hasattr(model, attribute)
     }
+    origin = getattr(model, "features_from_", None)
+    return header if origin is None else header | {"features_from": json.dumps(origin)}
 
 
 def set_columns(model: Any, header: dict[str, str]) -> None:
-    """Give a model the columns of a file's header.
+    """Give a model the columns of a file's header, and how its features were made.
 
     Raises
     ------
     ValueError
-        If they are no list of names.
+        If they are no list of names, or not told as `columns_header` does.
     """
+    origin = json.loads(header["features_from"]) if "features_from" in header else None
+    if origin is not None:
+        kinds = {"spec": str | None, "weights_sha256": str, "preprocessing": dict, "dtype": str}
+        if not isinstance(origin, dict) or not all(
+            isinstance(origin.get(key, 0), kind) for key, kind in kinds.items()
+        ):
+            raise ValueError("its features_from is not as dpfc writes it")
+    model.features_from_ = origin
     for key in ("feature_names", "columns"):
         if key not in header:
             continue

@@ -1,18 +1,19 @@
-"""`dpfc predict`: a model file applied to a feature cache."""
+"""`dpfc predict`: a model file applied to images, texts or a feature cache."""
 
 from __future__ import annotations
 
 import io
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dpfc.experiments.console import print_json
+from dpfc.experiments.console import print_json, shown
 from dpfc.experiments.csv_text import write_csv
 from dpfc.experiments.files import check_writable, write_whole
-from dpfc.experiments.options import Features, Force, Json, ModelPath
+from dpfc.experiments.options import Force, Json, ModelPath
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,35 +26,90 @@ __all__ = ["predict"]
 
 def predict(
     model: ModelPath,
-    features: Features,
     out: Annotated[
         str,
         typer.Option(
             metavar="FILE", help="File to write, .csv or .parquet; '-' is CSV on standard output."
         ),
     ],
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Feature cache that `dpfc extract` wrote."),
+    ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR|FILE", help="Images, in one folder or in files (repeat it for each)."
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|TEXT", help="A table of texts, or a text itself (repeat it for each)."
+        ),
+    ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a table: the texts; 'text' or 'sentence' if there."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Network that embeds images or texts, where the model does not name it or it "
+            "lies in a file; it must be that of the model's features.",
+        ),
+    ] = None,
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        typer.Option(help="At an image or text that cannot be read: stop, or leave it out."),
+    ] = "stop",
     proba: Annotated[
         bool, typer.Option("--proba", help="Add a column of probabilities for each class.")
     ] = False,
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Write a model's predictions for a feature cache, one line a row.
+    """Write a model's predictions for new images, texts or a feature cache, one line a row.
 
-    Columns: id (or row, counted from 0, where the cache has no ids), predicted_class, and with
-    --proba one column probability_CLASS a class. Labels are not needed.
+    Columns: id (or row, counted from 0, where a cache has no ids), predicted_class, and with
+    --proba one column probability_CLASS a class. Labels are not needed, nor read.
 
-    Example: dpfc predict --model model.safetensors --features features/test --out out.csv
+    Examples: dpfc predict --model model.safetensors --images photos --out out.csv
+
+    dpfc predict --model model.safetensors --features features/test --out out.csv
     """
     from dpfc import load_model
+    from dpfc.experiments.new_rows import embed_new_rows
     from dpfc.features import FeatureCache
 
     if out == "-" and json:
         raise ValueError("--json and --out - would both write to standard output; choose one.")
+    if sum(source is not None for source in (features, images or None, text or None)) != 1:
+        raise ValueError("name the rows with one of --features, --images and --text.")
     if out != "-":
         check_writable(Path(out), force=force, suffixes=(".csv", ".parquet"))
     classifier = load_model(model)
-    cache = FeatureCache.open(features)
+    if features is not None:
+        _predict(classifier, FeatureCache.open(features), out, proba, json)
+        return
+    with tempfile.TemporaryDirectory(prefix="dpfc-predict-") as folder:
+        cache = embed_new_rows(
+            classifier,
+            Path(folder, "cache"),
+            images=images or (),
+            texts=text or (),
+            text_column=text_column,
+            backbone=backbone,
+            on_error=on_error,
+        )
+        for row in cache.manifest["skipped"]:
+            print(f"left out, since it cannot be read: {shown(row['id'])}", file=sys.stderr)
+        _predict(classifier, cache, out, proba, json)
+
+
+def _predict(classifier: Any, cache: FeatureCache, out: str, proba: bool, json: bool) -> None:
+    """Write the predictions, and say how many."""
     columns: dict[str, Any] = _row_names(cache)
     columns["predicted_class"] = classifier.predict(cache)
     if proba:

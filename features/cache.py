@@ -1,5 +1,6 @@
 """The feature cache: a folder of Parquet shards with a manifest that holds their checksums."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from dpfc.features.parquet_reading import read_columns
 __all__ = ["FeatureCache", "cache_schema"]
 
 _RUN_AGAIN = "run the same command again (`dpfc extract` or `dpfc features import`)"
+
+# A name, or an id of the hub: no path.
+_PUBLIC_SPEC = re.compile(r"\w[\w-]*(:\w[\w.-]*(/\w[\w.-]*)?(#\w+)?)?", re.ASCII)
 
 Block = tuple[NDArray[np.floating], NDArray[np.int32] | None]
 
@@ -115,6 +119,24 @@ class FeatureCache:
     def manifest(self) -> dict[str, Any]:
         """The manifest as it stands in ``manifest.json``."""
         return self._manifest.to_dict()
+
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """What makes rows like these of new images or texts; a model that is published holds it.
+
+        The backbone's spec (None where it names a file of this computer), its weights' SHA-256,
+        the preprocessing and the dtype; None for imported features, whose sources are private.
+        """
+        backbone = self.description.backbone
+        spec, weights = backbone.get("spec"), backbone.get("weights_sha256")
+        if not isinstance(spec, str) or not isinstance(weights, str):
+            return None
+        return {
+            "spec": spec if _PUBLIC_SPEC.fullmatch(spec) else None,
+            "weights_sha256": weights,
+            "preprocessing": dict(self.description.preprocessing),
+            "dtype": self.description.dtype,
+        }
 
     def __len__(self) -> int:
         return sum(shard.rows for shard in self._manifest.shards)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from dpfc.features._files import sha256_of_bytes
 from dpfc.features._labels import read_labels
 from dpfc.features._tables import (
     column_named,
@@ -19,7 +20,7 @@ from dpfc.features._tables import (
 from dpfc.features.datasets import TextDataset, TextItem, Wanted, fingerprint_of_files, row_id
 from dpfc.features.exceptions import DatasetError
 
-__all__ = ["TEXT_COLUMNS", "TextFiles", "choose_column"]
+__all__ = ["TEXT_COLUMNS", "GivenTexts", "TextFiles", "choose_column"]
 
 TEXT_COLUMNS = ("text", "sentence")
 
@@ -137,6 +138,36 @@ class TextFiles(TextDataset):
             rows += 1
             yield value
         counts.append(rows)
+
+
+class GivenTexts(TextDataset):
+    """Texts without labels that the caller holds.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    """
+
+    name = "texts"
+    class_names = None
+    has_labels = False
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = list(texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def items(self, start: int = 0) -> Iterator[TextItem]:
+        """Yield the rows from position `start` on."""
+        for position, text in enumerate(self._texts[start:], start):
+            yield TextItem(text, None, row_id(position))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the texts."""
+        content = repr(("given texts", self._texts)).encode("utf-8", "backslashreplace")
+        return sha256_of_bytes(content)
 
 
 def choose_column(

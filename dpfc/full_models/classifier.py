@@ -363,6 +363,7 @@ class DPSGDClassifier(NetworkPredictor):
         """Check the data, and set the public attributes."""
         rows = check_rows(X, y)
         check_columns(self, X, reset=True)
+        self.features_from_ = getattr(X, "origin", None) if isinstance(X, BlockSource) else None
         # Whole numbers are tokens to networks that take such, and numbers to all others.
         takes_tokens = not isinstance(self.module, str) or self.module == "dlr"
         tensor = rows.X if takes_tokens or row_kind(rows.X) == "bytes" else rows.X.float()
