@@ -5,10 +5,11 @@ BIN    := $(VENV)/bin
 INPUTS := setup.cfg pyproject.toml constraints.txt
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo test check lint typecheck slow docs clean
+.PHONY: help demo picture test check lint typecheck slow docs clean
 
 help:
 	@echo "make demo    embed MNIST-5k, train private classifiers, plot accuracy versus epsilon"
+	@echo "make picture the demo, and its picture into docs/"
 	@echo "make test    the fast tests"
 	@echo "make check   ruff, mypy on the built wheel, slow tests, examples of the docs"
 	@echo "make docs    the documentation as a site, in build/site"
@@ -16,6 +17,11 @@ help:
 
 demo: $(VENV)/.stamp-demo
 	$(BIN)/dpfc demo
+
+# The picture of README, and the figures of the runs that it shows.
+picture: demo
+	cp runs/demo/accuracy.png docs/accuracy.png
+	cp runs/demo/results.csv docs/accuracy.csv
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -q

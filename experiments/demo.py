@@ -28,7 +28,7 @@ from dpfc.features.backbones import available_cores
 if TYPE_CHECKING:
     from dpfc.base import PrivateLinearClassifier
 
-__all__ = ["CEILING", "DemoReport", "DemoRun", "Rows", "run_demo"]
+__all__ = ["CEILING", "DemoReport", "DemoRun", "Rows", "accuracies", "run_demo"]
 
 DELTA = 1e-5
 # No DP-Newton: one d × d matrix a class and a step, about a minute a fit at this width.
@@ -72,6 +72,7 @@ def run_demo(
     epsilons: Sequence[float],
     *,
     data: str = "mnist5k",
+    repeats: int = 1,
 ) -> DemoReport:
     """Embed, fit every method at every ε, measure, and write plots, table, model and statement.
 
@@ -86,6 +87,8 @@ def run_demo(
         The model and its statement are kept for DP-FC at the one that is nearest to 1.
     data : {"mnist5k", "digits"}
         Packaged data set with a train and a test split.
+    repeats : int, default=1
+        Fits of each method at each ε, each with noise of its own.
 
     Raises
     ------
@@ -104,6 +107,7 @@ def run_demo(
         (method, make_estimator(method, epsilon=epsilon, delta=DELTA, classes=classes))
         for method in METHODS
         for epsilon in epsilons
+        for _ in range(repeats)
     ]
     with _progress(len(jobs) + 1) as report:
         runs = []
@@ -187,13 +191,13 @@ def _write(
     model: PrivateLinearClassifier,
 ) -> dict[str, str]:
     """Write every result file; returns their paths by what they hold."""
-    curves: dict[str, dict[float, float]] = {}
-    for run in runs:
-        curves.setdefault(LABELS[run.method], {})[run.epsilon] = run.test_accuracy
+    curves = {LABELS[method]: found for method, found in accuracies(runs).items()}
+    repeats = len(runs) // sum(map(len, curves.values()))
+    several = f"; mean ± standard error of {repeats} runs" if repeats > 1 else ""
     figure = accuracy_figure(
         curves,
         delta=DELTA,
-        title=f"{data}, EfficientNet-Lite0 features",
+        title=f"{data}, EfficientNet-Lite0 features{several}",
         ceiling=(CEILING, ceiling),
     )
     paths = {
@@ -211,6 +215,14 @@ def _write(
     write_whole(paths["statement"], model.privacy_.to_text() + "\n")
     write_whole(paths["statement_json"], model.privacy_.to_json() + "\n")
     return {name: str(path) for name, path in paths.items()}
+
+
+def accuracies(runs: Sequence[DemoRun]) -> dict[str, dict[float, list[float]]]:
+    """Test accuracies of all runs by method and ε."""
+    found: dict[str, dict[float, list[float]]] = {}
+    for run in runs:
+        found.setdefault(run.method, {}).setdefault(run.epsilon, []).append(run.test_accuracy)
+    return found
 
 
 def _csv(runs: Sequence[DemoRun], ceiling: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal
 
 from dpfc.experiments.plot_fonts import dressed
@@ -21,6 +23,7 @@ __all__ = [
     "line_style",
     "open_frame",
     "render",
+    "standard_error",
 ]
 
 # The first four are of Okabe and Ito (2008) and stay apart for the colour-blind; all have a
@@ -47,18 +50,18 @@ def line_style(index: int) -> tuple[str, str, str]:
 
 
 def accuracy_figure(
-    curves: Mapping[str, Mapping[float, float]],
+    curves: Mapping[str, Mapping[float, Sequence[float]]],
     *,
     delta: float,
     title: str,
     ceiling: tuple[str, float] | None = None,
 ) -> Figure:
-    """Draw test accuracy versus ε, one line a method.
+    """Draw test accuracy versus ε, one line a method: means, with standard errors of several runs.
 
     Parameters
     ----------
-    curves : mapping of str to mapping of float to float
-        For each method's name, accuracy in [0, 1] by ε.
+    curves : mapping of str to mapping of float to sequence of float
+        For each method's name, accuracies in [0, 1] of its runs by ε.
     delta : float
         δ of all runs; named on the axis.
     title : str
@@ -76,8 +79,17 @@ def accuracy_figure(
     for index, (name, curve) in enumerate(curves.items()):
         colour, marker, dashes = line_style(index)
         epsilons = sorted(curve)
-        percent = [100 * curve[epsilon] for epsilon in epsilons]
-        axes.plot(epsilons, percent, dashes, color=colour, marker=marker, markersize=5, label=name)
+        axes.errorbar(
+            epsilons,
+            [100 * fmean(curve[epsilon]) for epsilon in epsilons],
+            yerr=[100 * standard_error(curve[epsilon]) for epsilon in epsilons],
+            linestyle=dashes,
+            color=colour,
+            marker=marker,
+            markersize=5,
+            capsize=3,
+            label=name,
+        )
     if ceiling is not None:
         axes.axhline(100 * ceiling[1], color=GRAY, linewidth=1, linestyle=(0, (6, 4)))
         axes.annotate(
@@ -95,6 +107,11 @@ def accuracy_figure(
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(title, fontsize=11, loc="left")
     return figure
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of some runs; 0 for one, which says nothing of it."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def dress_budgets(axes: Axes, epsilons: Sequence[float], *, fontsize: float | None = None) -> None:

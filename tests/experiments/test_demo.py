@@ -77,6 +77,30 @@ def test_privacy_costs_accuracy_and_more_budget_buys_some_back(finished):
     assert report.ceiling > accuracy["fc", 8.0] > accuracy["fc", 0.5] - 0.05
 
 
+def test_several_runs_of_a_setting_are_averaged_and_have_error_bars(finished, monkeypatch, dpfc):
+    out, _ = finished
+    monkeypatch.setattr(demo_module, "METHODS", ("fc",))
+    figures = []
+    draw = demo_module.accuracy_figure
+    monkeypatch.setattr(
+        demo_module, "accuracy_figure", lambda *a, **k: figures.append(draw(*a, **k)) or figures[0]
+    )
+    report = run_demo(out, (0.5, 8.0), data="digits", repeats=3)
+    found = demo_module.accuracies(report.runs)["fc"]
+    assert [len(found[epsilon]) for epsilon in (0.5, 8.0)] == [3, 3]
+    (bars,) = figures[0].axes[0].containers
+    line, _, (errors,) = bars.lines
+    for epsilon, percent, ((_, low), (_, high)) in zip(
+        (0.5, 8.0), line.get_ydata(), errors.get_segments(), strict=True
+    ):
+        assert percent == pytest.approx(100 * np.mean(found[epsilon]))
+        error = 100 * np.std(found[epsilon], ddof=1) / 3**0.5
+        assert (high - low) / 2 == pytest.approx(error, abs=1e-9)
+    assert "standard error of 3 runs" in figures[0].axes[0].get_title(loc="left")
+    monkeypatch.setattr(demo_module, "run_demo", lambda *_, **__: report)
+    assert dpfc("demo", "--epsilons", "0.5,8").out.count(" ± ") == 2
+
+
 def test_a_second_run_embeds_nothing(finished, monkeypatch):
     out, _ = finished
     before = {path: path.stat().st_mtime_ns for path in (out / "features").rglob("*")}
@@ -87,7 +111,7 @@ def test_a_second_run_embeds_nothing(finished, monkeypatch):
 
 def test_the_command_shows_a_table_and_strict_json(dpfc, finished, monkeypatch, strict_json):
     _, report = finished
-    monkeypatch.setattr(demo_module, "run_demo", lambda out, epsilons: report)
+    monkeypatch.setattr(demo_module, "run_demo", lambda out, epsilons, repeats: report)
     shown = dpfc("demo", "--epsilons", "0.5,8")
     assert shown.code == 0 and shown.err == ""
     for words in ("DP-FC", "DP-LS", "DP-GD", "not private", "ε = 0.5", *FILES):
