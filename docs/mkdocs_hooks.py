@@ -47,10 +47,14 @@ def on_config(config: MkDocsConfig) -> None:
     handlers["python"]["paths"] = [str(tree)]
 
 
+@event_priority(-100)  # after search has written its index
 def on_post_build(config: MkDocsConfig) -> None:
-    """Remove the copy of the package."""
+    """Remove the copy of the package; write the index also as pages opened from a file read it."""
     while _copies:
         _copies.pop().cleanup()
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    script = f"var __index = {index.read_text(encoding='utf-8')};\n"
+    index.with_suffix(".js").write_text(script, encoding="utf-8")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpfc.experiments.console import print_json
+from dpfc.experiments.console import print_json, print_table
 from dpfc.experiments.methods import LABELS
 from dpfc.experiments.options import Json, parse_numbers
 
@@ -62,20 +62,16 @@ def demo(
 
 
 def _print_report(report: DemoReport, budgets: tuple[float, ...]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from dpfc.experiments.demo import CEILING, accuracies
 
-    table = Table(title=f"test accuracy on {report.data} (δ = 1e-5)", title_justify="left")
-    table.add_column("method")
-    for epsilon in budgets:
-        table.add_column(f"ε = {epsilon:g}", justify="right")
-    for method, found in accuracies(report.runs).items():
-        table.add_row(LABELS[method], *(_mean_words(found[epsilon]) for epsilon in budgets))
-    table.add_section()
-    table.add_row(CEILING, *[f"{report.ceiling:.1%}"] * len(budgets), style="dim")
-    Console(highlight=False).print(table)
+    print(f"test accuracy on {report.data}, δ = 1e-5\n")
+    rows = [
+        (LABELS[method], *(_mean_words(found[epsilon]) for epsilon in budgets))
+        for method, found in accuracies(report.runs).items()
+    ]
+    rows.append((CEILING, *[f"{report.ceiling:.1%}"] * len(budgets)))
+    print_table(("method", *(f"ε = {epsilon:g}" for epsilon in budgets)), rows)
+    print()
     print("DP-Newton is left out: a fit takes about a minute here (dpfc fit --method newton).")
     print("Every run has a budget of its own; budgets of all that is published add up.\n")
     for name, path in report.files.items():

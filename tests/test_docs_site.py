@@ -168,6 +168,43 @@ def test_no_page_has_what_the_themes_script_would_fetch_from_elsewhere(pages):
         assert 'data-md-component="source"' not in text  # stars of a repository
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_search_works_in_a_page_that_is_opened_from_a_file(site, browser, width):
+    context = browser.new_context(viewport={"width": width, "height": 800}, offline=True)
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.goto((site / "concepts.html").as_uri())
+    field = page.locator("input.md-search__input")
+    if width < 960:
+        page.locator("label.md-header__button[for=__search]").click()
+    field.fill("ledger")
+    found = page.locator(".md-search-result__link")
+    found.first.wait_for()
+    targets = [urlsplit(link.get_attribute("href")).path for link in found.all()]
+    assert any(target.endswith("/ledger.html") for target in targets)
+    assert all(Path(unquote(target)).is_file() for target in targets)
+    assert problems == []
+    context.close()
+
+
+@pytest.mark.parametrize("name", sorted(API.values()))
+@pytest.mark.parametrize("width", [360, 1280])
+def test_signatures_wrap_and_no_table_has_a_row_of_headings_for_two_columns(
+    site, browser, name, width
+):
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto((site / "api" / f"{name}.html").as_uri())
+    assert page.evaluate("document.scrollingElement.scrollWidth - innerWidth") <= 0
+    cut = """() => [...document.querySelectorAll(".doc-signature code")]
+      .filter(code => code.scrollWidth > code.clientWidth + 1).map(code => code.innerText)"""
+    assert page.locator(".doc-signature code").count() > 3 and page.evaluate(cut) == []
+    heads = """() => [...document.querySelectorAll(".doc-contents thead")]
+      .filter(head => head.offsetParent).map(head => head.querySelectorAll("th").length)"""
+    assert {2} & set(page.evaluate(heads)) == set() and page.evaluate(heads)
+    page.close()
+
+
 @pytest.mark.parametrize("page", ["index.md", "concepts.md"])
 def test_examples_run_and_print_what_the_page_says(page, tmp_path):
     printed = ""
