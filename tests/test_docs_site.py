@@ -178,7 +178,7 @@ def test_search_works_in_a_page_that_is_opened_from_a_file(site, browser, width)
     field = page.locator("input.md-search__input")
     if width < 960:
         page.locator("label.md-header__button[for=__search]").click()
-    field.fill("ledger")
+    field.press_sequentially("ledger")
     found = page.locator(".md-search-result__link")
     found.first.wait_for()
     targets = [urlsplit(link.get_attribute("href")).path for link in found.all()]
