@@ -18,6 +18,7 @@ from dpfc.features.exceptions import MissingDependencyError
 from dpfc.features.image_backbones import stack_images
 from dpfc.features.image_preparation import SquarePixels
 from dpfc.features.preprocessing import describe_preprocessing
+from dpfc.features.row_independence import independent_rows
 from dpfc.features.torch_networks import TorchNetwork, padded_rows
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class EfficientNetLite0:
         """Rows a forward pass: 16 on a CPU, where they stay in its caches; 512 on CUDA."""
         return 16 if self.device == "cpu" else 512
 
+    @independent_rows
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Features of prepared images.
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc.features.image_preparation import ProcessorPixels
+from dpfc.features.row_independence import independent_rows
 from dpfc.features.torch_networks import TorchNetwork, padded_rows
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class TorchImageBackbone:
         """Rows a forward pass on this device."""
         return _CPU_ROWS if self.device == "cpu" else _CUDA_ROWS
 
+    @independent_rows
     def embed(self, batch: "NDArray[Any] | Sequence[NDArray[Any]]") -> NDArray[np.float32]:
         """Features, shape (n, n_features), of prepared images uint8, shape (n, H, W, 3).
 

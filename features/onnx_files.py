@@ -20,6 +20,7 @@ from dpfc.features.exceptions import OutOfDeviceMemoryError
 from dpfc.features.image_backbones import stack_images
 from dpfc.features.image_preparation import IMAGENET_MEAN, IMAGENET_STD, SquarePixels
 from dpfc.features.preprocessing import describe_preprocessing
+from dpfc.features.row_independence import independent_rows
 from dpfc.features.torch_networks import padded_rows
 
 if TYPE_CHECKING:
@@ -138,6 +139,7 @@ class OnnxBackbone:
         side = self.image_size
         return int(self._forward(np.zeros((1, side, side, 3), np.uint8)).shape[1])
 
+    @independent_rows
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Features of prepared images, uint8 of shape (n, image_size, image_size, 3).
 

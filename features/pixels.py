@@ -11,6 +11,7 @@ from dpfc.features.backbones import BackboneOptions
 from dpfc.features.image_backbones import stack_images
 from dpfc.features.image_preparation import SquarePixels
 from dpfc.features.preprocessing import describe_preprocessing
+from dpfc.features.row_independence import independent_rows
 
 __all__ = ["Pixels", "load_pixels"]
 
@@ -73,6 +74,7 @@ class Pixels:
             "layout": "channel, row, column",
         }
 
+    @independent_rows
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Rows, shape (n, 3 * image_size²), of prepared images uint8, shape (n, H, W, 3).
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc.features.row_independence import independent_rows
 from dpfc.features.torch_networks import TorchNetwork, padded_rows
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ class TorchTextBackbone:
         """Rows to embed at once: many, so that few passes are not full."""
         return _BATCH_ROWS[self.device]
 
+    @independent_rows
     def embed(self, batch: "Sequence[NDArray[Any]] | NDArray[Any]") -> NDArray[np.float32]:
         """Features, shape (n, n_features), of token ids.
 

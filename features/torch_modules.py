@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc.features.image_backbones import stack_images
+from dpfc.features.row_independence import independent_rows
 from dpfc.features.torch_networks import TorchNetwork, padded_rows
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class TorchModuleBackbone:
             )
         return sample
 
+    @independent_rows
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Features, shape (n, n_features), of prepared inputs, shape (n, ...).
 
