@@ -103,8 +103,9 @@ def training_assumptions(
         _count(neighboring_relation, n_samples_stated),
         "hyperparameters were chosen without looking at these rows",
         "every step drew each row independently, with the stated sampling probability",
-        "a row's gradient is its own (checked on made-up rows), finite or else left out, and "
-        f"clipped to l2 norm {l2_clip_norm:g}",
+        "a row's gradient is its own, and the module keeps nothing of rows (checked on made-up "
+        "rows; an augmentation of the user's own got one row at a time); it is finite or else left "
+        f"out, and clipped to l2 norm {l2_clip_norm:g}",
         *([once] if checkpointed else []),
         f"{sums}; noise is on a public grid; timing and memory use are not protected",
     ]

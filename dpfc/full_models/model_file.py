@@ -82,7 +82,7 @@ def rebuild_network(
     Raises
     ------
     ModelFileError
-        If the network has no name and no module is given.
+        If the network has no name, and no module or another one is given.
     LookupError, TypeError, ValueError, RuntimeError
         If the parts do not fit each other.
     """
@@ -112,6 +112,8 @@ def rebuild_network(
     )
     model._check_parameters()
     network = freeze(network, model.trainable)
+    if not name:
+        _check_same(network, tensors)
     network.load_state_dict(tensors)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise ValueError("its weights are not finite")
@@ -127,6 +129,27 @@ def rebuild_network(
     model.gradient_norms_ = [float(norm) for norm in json.loads(header["gradient_norms"])]
     model.privacy_ = PrivacyStatement.from_json(header["privacy"])
     return model
+
+
+def _check_same(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Say where a user's module is not the one that was saved."""
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    kept = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    found = [
+        *(f"{name} is missing in it" for name in kept if name not in own),
+        *(f"{name} is not in the file" for name in own if name not in kept),
+        *(
+            f"{name} has the shape {own[name]}, and {shape} in the file"
+            for name, shape in kept.items()
+            if own.get(name, shape) != shape
+        ),
+    ]
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise ModelFileError(
+            f"module is not the one that was saved: {found[0]}{more}. Pass a module made in the "
+            "same way as the one that was trained."
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -86,7 +86,14 @@ class NetworkPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = self.check_rows(X, None, labelled=False).X
         device = next(self.module_.parameters()).device
         with torch.no_grad():
-            parts = [
-                self.module_(as_input(part, device)) for part in torch.split(rows, _PREDICT_ROWS)
-            ]
+            try:
+                parts = [
+                    self.module_(as_input(part, device))
+                    for part in torch.split(rows, _PREDICT_ROWS)
+                ]
+            except IndexError as error:  # of an embedding
+                raise ValueError(
+                    "X holds a token that the network does not know: tokens are whole numbers from "
+                    "0 on, below what its embeddings were made for."
+                ) from error
         return np.asarray(torch.cat(parts).double().cpu().numpy())
