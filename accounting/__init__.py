@@ -28,7 +28,12 @@ from dpfc.accounting.solve import (
     calibrate_sampling_probability,
     calibrate_steps,
 )
-from dpfc.accounting.statements import PrivacyStatement, ReleaseRecord, make_statement
+from dpfc.accounting.statements import (
+    PrivacyStatement,
+    ReleaseRecord,
+    StatementError,
+    make_statement,
+)
 
 __all__ = [
     "Budget",
@@ -45,6 +50,7 @@ __all__ = [
     "ReleaseRequest",
     "Remaining",
     "Spend",
+    "StatementError",
     "UnsupportedEventError",
     "calibrate",
     "calibrate_noise_multiplier",

@@ -22,6 +22,7 @@ from dpfc.accounting._ledger_file import LedgerError, damage_named
 from dpfc.accounting._ledger_names import dataset_key, easily_taken_for, similar_names
 from dpfc.accounting.filters import Cost, PrivacyFilter, filter_from_json, make_filter
 from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
+from dpfc.accounting.notebook_tables import NotebookTable
 
 if TYPE_CHECKING:
     from dpfc.accounting.statements import PrivacyStatement
@@ -39,7 +40,7 @@ class BudgetExceeded(LedgerError):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Budget:
+class Budget(NotebookTable):
     """What all releases of one data set may add up to.
 
     Attributes
@@ -66,7 +67,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class ModelFile(NotebookTable):
     """A file that a spend paid for: its name, and the SHA-256 of its bytes in hexadecimal."""
 
     name: str
@@ -74,7 +75,7 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
-class Spend:
+class Spend(NotebookTable):
     """One record of the ledger.
 
     Attributes
@@ -124,7 +125,7 @@ class Spend:
 
 
 @dataclass(frozen=True)
-class Remaining:
+class Remaining(NotebookTable):
     """What is left of a budget. Bookkeeping: the guarantee is the budget itself.
 
     Attributes
@@ -152,7 +153,7 @@ class Remaining:
 
 
 @dataclass(frozen=True)
-class LedgerCheck:
+class LedgerCheck(NotebookTable):
     """What `PrivacyLedger.verify` found in a ledger that is as it was written.
 
     Attributes

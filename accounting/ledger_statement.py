@@ -89,12 +89,20 @@ def make_ledger_statement(ledger: PrivacyLedger, dataset: str) -> PrivacyStateme
 def _spend(spend: Spend) -> dict[str, object]:
     return {
         "id": spend.id,
-        "purpose": spend.purpose,
+        "purpose": _what_for(spend),
         "made_at": spend.made_at,
         "share_of_budget": spend.share_of_budget,
         "event": event_to_json(spend.event),
         "statement": spend.statement,
     }
+
+
+def _what_for(spend: Spend) -> str:
+    """What a spend was for, who made it and what came of it, as far as was said."""
+    said = spend.purpose + (f": {spend.stated_purpose}" if spend.stated_purpose else "")
+    by = f"; by {spend.made_by}" if spend.made_by else ""
+    file = f"; model file {spend.model.name}, SHA-256 {spend.model.sha256}" if spend.model else ""
+    return said + by + file
 
 
 def _rests_on(budget: Budget, spends: list[Spend]) -> list[str]:

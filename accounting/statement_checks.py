@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dp_accounting
 
-from dpfc.accounting._events import event_mu, gaussian_steps, has_no_noise
+from dpfc.accounting._events import (
+    SelectionSteps,
+    Steps,
+    event_mu,
+    gaussian_steps,
+    has_no_noise,
+)
 from dpfc.accounting.accountants import ACCOUNTANTS, epsilon_by_accountant
 from dpfc.accounting.event_json import event_from_json, event_to_json
+from dpfc.accounting.filters import RenyiFilter
 from dpfc.accounting.gaussian import gaussian_epsilon
 from dpfc.accounting.profiles import PrivacyProfile, mu_profile
 from dpfc.accounting.statement_records import FALSE_POSITIVE_RATES, AttackRecord
@@ -24,7 +31,12 @@ if TYPE_CHECKING:
     from dpfc.accounting.filters import Cost, PrivacyFilter
     from dpfc.accounting.statements import BudgetRecord, PrivacyStatement
 
-__all__ = ["check_statement", "verify_statement"]
+__all__ = ["MAX_SAMPLED_RELEASES", "check_statement", "check_work", "verify_statement"]
+
+MAX_SAMPLED_RELEASES: Final = 64
+# Terms of sums that reading may take: a Renyi filter bounds a sampled release by as many terms
+# as its orders, at a tenth of a millionth of a second for each.
+_MOST_TERMS: Final = 10**7
 
 # Relative; versions of SciPy differ in the last digits of a normal quantile.
 _TOLERANCE: Final = 1e-6
@@ -70,6 +82,38 @@ def verify_statement(statement: PrivacyStatement) -> None:
     for spend in statement.budget.spends if statement.budget is not None else ():
         if spend.statement is not None:
             verify_statement(spend.statement)
+
+
+def check_work(statement: PrivacyStatement, most: int) -> None:
+    """Raise ValueError when verifying would compute more than `most` sampled releases."""
+    count = _sampled_releases(statement)
+    if count > most:
+        raise ValueError(
+            f"the statement holds {count} different sampled releases, and at most {most} are "
+            "computed again: set max_sampled_releases where its source is trusted."
+        )
+
+
+def _sampled_releases(statement: PrivacyStatement) -> int:
+    spends = () if statement.budget is None else statement.budget.spends
+    inner = [spend.statement for spend in spends if spend.statement is not None]
+    own = _count_sampled(gaussian_steps(event_from_json(statement.event)))
+    return own + sum(map(_sampled_releases, inner))
+
+
+def _count_sampled(steps: tuple[Steps, ...]) -> int:
+    return sum(
+        _count_sampled(step.inner) if isinstance(step, SelectionSteps) else step.is_sampled
+        for step in steps
+    )
+
+
+def _check_terms(statement: PrivacyStatement, kept: PrivacyFilter) -> None:
+    """Refuse a file that would keep its reader busy; of ours, none comes near it."""
+    if isinstance(kept, RenyiFilter):
+        terms = _sampled_releases(statement) * math.fsum(kept.orders)
+        if terms > _MOST_TERMS:
+            raise ValueError("budget holds more sampled releases and higher orders than are read.")
 
 
 def _check_noise(statement: PrivacyStatement) -> None:
@@ -130,6 +174,8 @@ def _check_ledger(statement: PrivacyStatement, budget: BudgetRecord) -> None:
     composed = event_to_json(dp_accounting.ComposedDpEvent(events))
     _check_same("event", statement.event, composed, "the ledger's spends")
     kept = statement.privacy_filter()
+    if kept is not None:
+        _check_terms(statement, kept)
     if kept is None or not kept.accepts(events):
         raise ValueError("the budget's filter must accept the spends; it does not.")
     profile = kept.profile()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from dpfc.accounting.event_json import event_from_json
@@ -48,7 +48,8 @@ _FILTERS: Final = {
     "start, the sum of Rényi divergences of all spends stays within its budget: {limit} "
     "(Feldman and Zrnic 2021, Individual Privacy Accounting via a Renyi Filter).",
 }
-
+# Of what stands in a list of contents; the rest is said below it.
+_LONGEST_HEADING: Final = 80
 _LOSERS: Final = (
     "The charge covers everything that the search ran: the fits and scores of settings that lost "
     "are inside it, whether they were published or not."
@@ -74,6 +75,8 @@ class Section:
     items: tuple[str, ...] = ()
     picture: str | None = None
     """Name of the picture that HTML adds: "trade-off" or "epsilon"."""
+    folded: bool = False
+    """Whether HTML shows the heading alone until a reader opens it."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,11 @@ def content(statement: PrivacyStatement) -> Content:
         body = [
             _budget(statement, statement.budget),
             _spends(statement.budget),
-            *(section for spend in statement.budget.spends for section in _spend(spend)),
+            *(
+                replace(section, folded=True)
+                for spend in statement.budget.spends
+                for section in _spend(spend)
+            ),
             _composition(statement),
         ]
     return Content(
@@ -340,14 +347,18 @@ def _spends(budget: BudgetRecord) -> Section:
 
 def _spend(spend: SpendRecord) -> Iterator[Section]:
     """What one spend released: its own statement, or what was charged."""
-    heading = f"Spend {spend.id}: {clean(spend.purpose)}"
+    purpose = clean(spend.purpose)
+    whole = len(purpose) <= _LONGEST_HEADING
+    heading = f"Spend {spend.id}: {purpose if whole else purpose[: _LONGEST_HEADING - 1] + '…'}"
+    said = () if whole else (f"Purpose: {purpose}.",)
     statement = spend.statement
     charged = f"Charged: {in_words(event_from_json(spend.event))}."
     if statement is None:
         missing = "Not recorded: the run did not finish, or keeps no record. The charge stands."
-        yield Section(heading, (missing, charged))
+        yield Section(heading, (*said, missing, charged))
         return
     lines = [
+        *said,
         *(f"NOT PRIVATE: {clean(reason)}." for reason in statement.reasons_not_private),
         f"{_SUBJECTS[statement.kind]}: {clean(statement.estimator)}. On its own it would be "
         f"{guarantee(statement)}.",

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from dpfc.accounting.notebook_tables import fields_table
 from dpfc.accounting.plans import release_event
 from dpfc.accounting.profiles import PrivacyProfile
 
@@ -99,6 +100,17 @@ class Record(BaseModel):
         json_schema_serialization_defaults_required=True,
         json_schema_extra=_without_sections,
     )
+
+    def __dir__(self) -> list[str]:
+        """Show what this package says of a record, not what its base class could do."""
+        ours = [kind for kind in type(self).__mro__ if kind not in BaseModel.__mro__]
+        names = {name for kind in ours for name in vars(kind) if not name.startswith("_")}
+        names |= type(self).model_fields.keys() | set(dir(object))
+        return sorted(names - {"model_config"})
+
+    def _repr_html_(self) -> str:
+        rows = [(name, getattr(self, name)) for name in type(self).model_fields]
+        return fields_table(type(self).__name__, rows)
 
 
 class ReleaseRecord(Record):

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from typing import Any, Final, Literal, Self
 
 import dp_accounting
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
-from dpfc.accounting._checks import SEEDED
+from dpfc.accounting._checks import SEEDED, check_int
 from dpfc.accounting._events import event_mu
 from dpfc.accounting.accountants import (
     ACCOUNTANTS,
@@ -21,9 +21,15 @@ from dpfc.accounting.accountants import (
 )
 from dpfc.accounting.event_json import event_from_json, event_to_json
 from dpfc.accounting.filters import PrivacyFilter, filter_from_json
+from dpfc.accounting.notebook_tables import fields_table
 from dpfc.accounting.plans import PrivacyPlan
 from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
-from dpfc.accounting.statement_checks import check_statement, verify_statement
+from dpfc.accounting.statement_checks import (
+    MAX_SAMPLED_RELEASES,
+    check_statement,
+    check_work,
+    verify_statement,
+)
 from dpfc.accounting.statement_records import (
     ROUNDING,
     AttackRecord,
@@ -34,6 +40,7 @@ from dpfc.accounting.statement_records import (
     Record,
     ReleaseRecord,
 )
+from dpfc.accounting.statement_words import clean
 
 __all__ = [
     "NOT_COVERED",
@@ -41,6 +48,7 @@ __all__ = [
     "PrivacyStatement",
     "ReleaseRecord",
     "SpendRecord",
+    "StatementError",
     "make_statement",
     "package_versions",
 ]
@@ -54,6 +62,10 @@ _SCHEMA_ID: Final = f"urn:dpfc:privacy-statement:{_SCHEMA_VERSION}"
 
 Kind = Literal["fit", "search", "evaluation", "summary", "ledger"]
 Accountant = Literal["exact", "pld", "rdp"]
+
+
+class StatementError(ValueError):
+    """A text is no valid privacy statement; says where and why, in one line."""
 
 
 class SpendRecord(Record):
@@ -164,17 +176,25 @@ class PrivacyStatement(Record):
             return None
         return filter_from_json(self.budget.filter.model_dump(), self.neighboring_relation)
 
-    def verify(self) -> None:
+    def verify(self, *, max_sampled_releases: int = MAX_SAMPLED_RELEASES) -> None:
         """Compute again, from the events, what reading a statement takes as given.
 
         That is epsilon by every accountant, and what an attacker can reach; of a ledger, for
         each of its spends too. Takes up to seconds for sampled releases.
 
+        Parameters
+        ----------
+        max_sampled_releases : int, default=64
+            Most different sampled releases that are computed, each of which takes about 0.2 s:
+            a file that somebody made must not keep its reader busy for ever.
+
         Raises
         ------
         ValueError
-            When the statement claims less than its events give away; says where.
+            When the statement claims less than its events give away; says where. Also when
+            there are more sampled releases; nothing was computed then.
         """
+        check_work(self, check_int("max_sampled_releases", max_sampled_releases, 0))
         verify_statement(self)
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -189,12 +209,17 @@ class PrivacyStatement(Record):
 
         Raises
         ------
-        pydantic.ValidationError
-            When `text` does not follow the schema, or contradicts itself. It is a
-            ValueError.
+        StatementError
+            When `text` does not follow the schema, or contradicts itself; says where, in one
+            line. It is a ValueError.
         """
-        # Strict: "1" is no number and 1 is not true, as the schema says.
-        return cls.model_validate_json(text, strict=True)
+        try:
+            # Strict: "1" is no number and 1 is not true, as the schema says.
+            return cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            raise StatementError(_one_line(error)) from error
+        except (ArithmeticError, LookupError, TypeError, RecursionError) as error:
+            raise StatementError(f"no valid privacy statement: {error}") from error
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -222,6 +247,29 @@ class PrivacyStatement(Record):
 
     def __str__(self) -> str:
         return self.to_text()
+
+    def __repr__(self) -> str:
+        return f"<PrivacyStatement: {self.short}>"
+
+    @property
+    def short(self) -> str:
+        """The guarantee in one line, after a warning where it does not hold."""
+        from dpfc.accounting.statement_content import guarantee
+
+        return guarantee(self) if self.private else f"NOT PRIVATE. Target: {guarantee(self)}"
+
+    def _repr_html_(self) -> str:
+        from dpfc.accounting.statement_content import content
+
+        said = content(self)
+        rows = [("Guarantee", self.short), *said.facts]
+        rows += [("Not private", reason) for reason in said.not_private]
+        rows += [("Not covered", sentence) for sentence in said.not_covered]
+        if self.budget is not None:
+            rows.append(("Spent", f"{self.budget.spent_share:.1%} in {len(self.budget.spends)}"))
+        else:
+            rows.append(("Releases", ", ".join(clean(release.name) for release in self.releases)))
+        return fields_table(said.title, rows)
 
 
 def make_statement(
@@ -305,6 +353,15 @@ def make_statement(
             "versions": package_versions(),
         }
     )
+
+
+def _one_line(error: ValidationError) -> str:
+    """Say the first problem, and how many more there are."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    message = " ".join(first["msg"].removeprefix("Value error, ").rstrip(".").split())
+    more = f" ({error.error_count() - 1} more problems)" if error.error_count() > 1 else ""
+    return f"no valid privacy statement: {f'{where}: ' if where else ''}{message}.{more}"
 
 
 def package_versions() -> dict[str, str]:

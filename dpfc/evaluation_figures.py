@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc.accounting import PrivacyStatement
+from dpfc.accounting.notebook_tables import NotebookTable
 from dpfc.evaluation_intervals import (
     Estimate,
     auc,
@@ -25,7 +26,7 @@ __all__ = ["PrivateEvaluation", "evaluation_of"]
 
 
 @dataclass(frozen=True, eq=False)
-class PrivateEvaluation:
+class PrivateEvaluation(NotebookTable):
     """How good a model is, as far as noisy counts tell; all of it may be published.
 
     What was not asked for is None. A figure is NaN, and its interval [0, 1], where noise may

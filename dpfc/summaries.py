@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
 from dpfc.accounting.ledger import Charge
+from dpfc.accounting.notebook_tables import NotebookTable
 from dpfc.assumptions import summary_assumptions
 from dpfc.base import PrivateLinearClassifier
 from dpfc.data import ArrayRows, BlockSource, CacheRows, check_size, open_cache
@@ -39,7 +40,7 @@ _CONSTRAINTS = {
 
 
 @dataclass(frozen=True, eq=False)
-class PrivateSummary:
+class PrivateSummary(NotebookTable):
     """Noisy counts and means; all of it may be published.
 
     What was not asked for is None.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import random
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from pydantic import ValidationError
 from statement_examples import STATEMENTS, ledger_statement
 
 from dpfc.accounting import PrivacyStatement
+from dpfc.accounting.statements import StatementError
 
 CONTRADICTIONS = {
     "claims to be private": (
@@ -267,7 +269,7 @@ def test_a_statement_that_contradicts_itself_is_refused(written, name):
     example, changes, message = CONTRADICTIONS[name]
     original = written[example]
     PrivacyStatement.from_json(json.dumps(original))
-    with pytest.raises(ValidationError, match=message) as caught:
+    with pytest.raises(StatementError, match=message) as caught:
         PrivacyStatement.from_json(json.dumps(changed(original, changes)))
     assert "input_value" not in str(caught.value)
 
@@ -302,7 +304,7 @@ def test_a_value_of_another_type_is_refused_by_the_schema_and_by_the_reader(writ
         for other in (str(found), int(found) if isinstance(found, bool) else bool(found)):
             edited = changed(value, {path: other})
             assert not schema.is_valid(edited), (path, other)
-            with pytest.raises(ValidationError):
+            with pytest.raises(StatementError):
                 PrivacyStatement.from_json(json.dumps(edited))
             tried += 1
     assert tried > 20
@@ -318,7 +320,7 @@ def test_what_ran_may_be_less_than_what_was_charged_and_never_more(written, exam
     less = changed(value, {("budget", "spends", 0, "statement"): third["statement"]})
     PrivacyStatement.from_json(json.dumps(less))
     more = changed(value, {("budget", "spends", 2, "statement"): first["statement"]})
-    with pytest.raises(ValidationError, match="statement of spend 3 holds more than was charged"):
+    with pytest.raises(StatementError, match="statement of spend 3 holds more than was charged"):
         PrivacyStatement.from_json(json.dumps(more))
 
 
@@ -346,8 +348,73 @@ def test_a_part_that_is_replaced_by_anything_is_read_or_refused(written, data):
     text = json.dumps(edited)
     try:
         read = PrivacyStatement.from_json(text)
-    except ValidationError:
+    except StatementError:
         return
     Draft202012Validator(PrivacyStatement.json_schema()).validate(edited)
     assert PrivacyStatement.from_json(read.to_json()) == read
     assert read.to_text() and read.to_markdown()
+
+
+def sampled_statement(written, n):
+    """A file that anybody could make: n different sampled releases, claimed to be of epsilon 0."""
+    parts = [
+        {
+            "type": "PoissonSampledDpEvent",
+            "sampling_probability": 0.001 + 1e-7 * i,
+            "event": {"type": "GaussianDpEvent", "noise_multiplier": 5.0},
+        }
+        for i in range(n)
+    ]
+    value = copy.deepcopy(written["search"])
+    value["event"] = {"type": "ComposedDpEvent", "events": parts}
+    value["mu"] = None
+    value["accountant"] = "pld"
+    value["epsilon_by_accountant"] = {"exact": "unavailable: x", "pld": 0.0, "rdp": 0.0}
+    return PrivacyStatement.from_json(json.dumps(value))
+
+
+def test_a_statement_of_a_thousand_sampled_releases_is_refused_before_it_is_computed(written):
+    statement = sampled_statement(written, 1000)
+    began = time.perf_counter()
+    with pytest.raises(ValueError, match="1000 different sampled releases, and at most 64"):
+        statement.verify()
+    assert time.perf_counter() - began < 0.5
+    with pytest.raises(ValueError, match="epsilon must be at least"):  # computed, where asked to
+        sampled_statement(written, 3).verify(max_sampled_releases=3)
+
+
+def test_a_ledgers_file_cannot_keep_its_reader_busy(written):
+    value = copy.deepcopy(written["renyi ledger"])
+    kept = value["budget"]["filter"]
+    kept["orders"], kept["budgets"] = [1e6] * 99, [1.0] * 99
+    part = {
+        "type": "PoissonSampledDpEvent",
+        "sampling_probability": 0.01,
+        "event": {"type": "GaussianDpEvent", "noise_multiplier": 2000.0},
+    }
+    value["budget"]["spends"] = value["budget"]["spends"][:1]
+    value["budget"]["spends"][0] |= {"event": part, "statement": None}
+    value["event"] = {"type": "ComposedDpEvent", "events": [part]}
+    value["mu"] = None
+    value["epsilon_by_accountant"]["exact"] = "unavailable: x"
+    began = time.perf_counter()
+    with pytest.raises(StatementError, match="more sampled releases and higher orders than are"):
+        PrivacyStatement.from_json(json.dumps(value))
+    assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize("example", ["full batch", "ledger", "renyi ledger"])
+def test_a_damaged_file_is_answered_in_one_line(written, example):
+    text = json.dumps(written[example]).encode()
+    draws = random.Random(3)
+    for number in range(200):
+        damaged = bytearray(text)
+        for _ in range(1 + number % 3):
+            damaged[draws.randrange(len(text))] = draws.randrange(256)
+        if number % 5 == 0:
+            damaged = damaged[: draws.randrange(len(text))]
+        try:
+            PrivacyStatement.from_json(bytes(damaged))
+        except StatementError as error:
+            assert "\n" not in str(error) and len(str(error)) < 500
+            assert str(error).startswith("no valid privacy statement: ")

@@ -38,6 +38,7 @@ from dpfc.accounting import (
     gaussian_epsilon,
     privacy_profile,
 )
+from dpfc.accounting.statements import StatementError
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 SCHEMA = "schemas/privacy-statement-1.json"
@@ -100,12 +101,12 @@ def test_json_is_strict_and_conforms_to_the_schema(example, name):
     assert set(schema["$defs"]["PrivacyStatement"]["required"]) == set(value)
     for broken in ({"mu": "much"}, {"private": "maybe"}, {"surprise": 1}, {"releases": None}):
         assert not Draft202012Validator(schema).is_valid({**value, **broken})
-        with pytest.raises(ValidationError, match=next(iter(broken))):
+        with pytest.raises(StatementError, match=next(iter(broken))):
             PrivacyStatement.from_json(json.dumps({**value, **broken}))
     for missing in value:
         rest = {key: item for key, item in value.items() if key != missing}
         assert not Draft202012Validator(schema).is_valid(rest)
-        with pytest.raises(ValidationError, match=missing):
+        with pytest.raises(StatementError, match=missing):
             PrivacyStatement.from_json(json.dumps(rest))
 
 
@@ -134,20 +135,20 @@ def test_the_wheel_holds_the_schema_and_the_page(tmp_path):
 @pytest.mark.parametrize("version", ["0", "2", 1, None])
 def test_another_schema_version_is_refused_by_that_alone(version):
     value = {"schema_version": version, "whatever": "it had"}
-    with pytest.raises(ValidationError, match=r"schema_version must be '1', got") as caught:
+    with pytest.raises(StatementError, match=r"schema_version must be '1', got") as caught:
         PrivacyStatement.from_json(json.dumps(value))
-    assert caught.value.error_count() == 1
+    assert "more problems" not in str(caught.value)
 
 
 def test_json_without_a_schema_version_is_no_statement():
-    with pytest.raises(ValidationError, match="there is no schema_version") as caught:
+    with pytest.raises(StatementError, match="there is no schema_version") as caught:
         PrivacyStatement.from_json('{"accuracy": 0.8}')
-    assert caught.value.error_count() == 1
+    assert "more problems" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '"inf"', "1" * 5000, b"\xff\xfe"])
 def test_what_is_no_statement_is_refused(text):
-    with pytest.raises(ValidationError):
+    with pytest.raises(StatementError):
         PrivacyStatement.from_json(text)
 
 
