@@ -45,6 +45,10 @@ class ModuleRows:
         """Some rows, as the network takes them, and their codes."""
         return as_input(self.X[places], device), self.codes[places].to(device)
 
+    def like(self, device: torch.device) -> torch.Tensor:
+        """A row of zeros, of the shape and kind that the network takes."""
+        return as_input(self.X.new_zeros((1, *self.X.shape[1:])), device)
+
 
 @dataclass(frozen=True)
 class UserRows:

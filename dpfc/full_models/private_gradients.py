@@ -18,6 +18,7 @@ from dpfc.accounting.ledger import Charge
 from dpfc.full_models.augmentation import Augmentation
 from dpfc.full_models.clipping import ClippedSums
 from dpfc.full_models.module_rows import MAX_ROWS, ModuleRows
+from dpfc.full_models.passes import Passes, choose_passes
 from dpfc.gridded_noise import gridded_noise, on_grid
 from dpfc.noise import NoiseSource
 from dpfc.release_records import next_record
@@ -44,7 +45,7 @@ class GradientMechanism:
     augmentation : Augmentation
     physical_batch_size : int
         Most copies of rows that go through the network at a time; decides memory, and no
-        result but by the order of float64 sums.
+        result but by rounding. See `passes` for how many do.
     device : torch.device
         Of the module.
     charge : Charge or None
@@ -73,7 +74,8 @@ class GradientMechanism:
         self._sums = sums
         self._noise = noise
         self._augmentation = augmentation
-        self._physical_rows = max(1, physical_batch_size // augmentation.multiplicity)
+        self._most_rows = max(1, physical_batch_size // augmentation.multiplicity)
+        self._passes: Passes | None = None
         self._device = device
         self._charge = charge
         self._on_release = on_release
@@ -171,6 +173,7 @@ class GradientMechanism:
         """Sum of some rows' clipped gradients, all parameters as one float64 vector."""
         flat = torch.zeros(self._n_entries, dtype=torch.float64, device=self._device)
         totals = self._parts(flat)
+        passes = self._chosen_passes()
         # Dropout and augmentation draw from a generator of their own; they carry no privacy.
         seed = int(self._noise.uniform(1)[0] * 2**53)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
@@ -178,21 +181,30 @@ class GradientMechanism:
             torch.default_generator.manual_seed(seed)
             if self._device.type == "cuda":
                 torch.cuda.manual_seed(seed)
-            # An empty tensor splits into one empty part, which not every layer takes.
-            for part in torch.split(places, self._physical_rows) if len(places) else ():
+            # An empty tensor splits into one empty part, which would be a pass of its own.
+            for part in torch.split(places, passes.n_rows) if len(places) else ():
                 X, codes = self._rows.take(part, self._device)
-                self._sums.add(self._augmentation(X), codes, totals)
+                laid, padded = passes.lay_out(self._augmentation(X), codes)
+                self._sums.add(laid, padded, totals, n_rows=len(part))
         return flat
+
+    def _chosen_passes(self) -> Passes:
+        """Passes of one shape for all steps; it follows from public numbers."""
+        if self._passes is None:
+            self._passes = choose_passes(
+                self._sums,
+                self._rows.like(self._device),
+                n_copies=self._augmentation.multiplicity,
+                most_rows=self._most_rows,
+                expected_rows=self.expected_batch_size(),
+            )
+        return self._passes
 
     # -- sensitivity, spend and noise ------------------------------------------------
 
     def _gradient_bounds(self) -> tuple[float, float, int]:
         """Longest row, rounding of a sum over at most `MAX_ROWS` rows, and entries."""
-        row_norm = self._sums.l2_clip_norm
-        # In float64, each of at most n additions rounds by 2^-53 of what is there, at most n C,
-        # and each of n products of a row with its factor by 2^-53 of C.
-        rounding = row_norm * (MAX_ROWS**2 + MAX_ROWS) * 2.0**-53
-        return row_norm, rounding, self._n_entries
+        return self._sums.l2_clip_norm, self._sums.rounding(MAX_ROWS), self._n_entries
 
     def _sensitivity(self, name: str, row_norm: float) -> float:
         if self.plan.neighboring_relation == "replace_one":

@@ -139,27 +139,31 @@ def test_gradients_are_those_of_one_row_at_a_time(kind, functorch, rows):
     expected = one_at_a_time(module, X, codes)
     of_rows = RowGradients(module, functorch=functorch)
     losses = functional.cross_entropy(of_rows.forward(X), codes, reduction="none")
-    found = of_rows.gradients(losses)
+    found = {part.parameter: part.numbers()[0] for part in of_rows.parts(losses)}
     trained = [p for p in module.parameters() if p.requires_grad]
     assert set(found) == set(trained)
     for place, parameter in enumerate(trained):
         wanted = torch.stack([each[place] for each in expected])
-        torch.testing.assert_close(found[parameter], wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            found[parameter], wanted.reshape(len(X), -1), rtol=1e-5, atol=1e-6
+        )
         assert parameter.grad is None
 
 
+@pytest.mark.parametrize("factored", [False, True])
 @pytest.mark.parametrize("kind", MODULES)
-def test_lengths_are_those_of_one_row_at_a_time(kind, rows):
+def test_lengths_are_those_of_one_row_at_a_time(kind, factored, rows):
     X, codes = rows
     module = make(kind)
     expected = [
         torch.linalg.vector_norm(torch.cat([g.flatten() for g in each]))
         for each in one_at_a_time(module, X, codes)
     ]
-    of_rows = RowGradients(module)
+    of_rows = RowGradients(module, factored=factored)
     losses = functional.cross_entropy(of_rows.forward(X), codes, reduction="none")
-    found = torch.linalg.vector_norm(torch.stack(of_rows.lengths(losses)), dim=0)
-    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-6)
+    found = [part.lengths()[0] for part in of_rows.parts(losses)]
+    lengths = torch.linalg.vector_norm(torch.stack(found), dim=0)
+    torch.testing.assert_close(lengths, torch.stack(expected).double(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("clipping", CLIPPINGS)
