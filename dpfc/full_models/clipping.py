@@ -82,7 +82,7 @@ class ClippedSums:
         n_rows : int or None
             How many of the n count; those after them fill up the pass. None: all.
         """
-        parts = self.parts(X, codes)
+        _, parts = self._parts(X, codes)
         if not parts:
             return
         factors = self._factors(parts)
@@ -91,14 +91,11 @@ class ClippedSums:
         while parts:
             parts.pop().add(factors, into)
 
-    def parts(self, X: torch.Tensor, codes: torch.Tensor) -> list[RowPart]:
-        """Give the gradients of rows before they are clipped; parameters as for `add`."""
-        n_copies = X.shape[1]
-        scores = self._rows.forward(X.flatten(0, 1))
-        losses = functional.cross_entropy(
-            scores, codes.repeat_interleave(n_copies), reduction="none"
-        )
-        return self._rows.parts(losses, n_copies)
+    def traces(self, X: torch.Tensor, codes: torch.Tensor) -> list[torch.Tensor]:
+        """Give what rows add up from, one entry a row each; parameters as for `add`."""
+        scores, parts = self._parts(X, codes)
+        by_row = scores.detach().reshape(len(X), -1)
+        return [by_row, *(numbers for part in parts for numbers in part.numbers())]
 
     def rounding(self, most_rows: int) -> float:
         """How far a sum over at most so many rows may be from the exact one."""
@@ -112,6 +109,15 @@ class ClippedSums:
     def close(self) -> None:
         """Take all hooks off the module."""
         self._rows.close()
+
+    def _parts(self, X: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, list[RowPart]]:
+        """Scores of all copies, and the gradients of rows before they are clipped."""
+        n_copies = X.shape[1]
+        scores = self._rows.forward(X.flatten(0, 1))
+        losses = functional.cross_entropy(
+            scores, codes.repeat_interleave(n_copies), reduction="none"
+        )
+        return scores, self._rows.parts(losses, n_copies)
 
     def _factors(self, parts: Sequence[RowPart]) -> torch.Tensor:
         """What each gradient is multiplied by; 0 where it is not finite."""

@@ -27,6 +27,9 @@ _ALIGNMENT = 16
 # Sizes that kernels like.
 _MULTIPLE = 8
 _LARGE = 1e6
+_SIZES = (1.0, 0.1, 0.01, 3.0)
+# Places that rows are moved by: with these, each comes to lie at several places of a register.
+_SHIFTS = (1, 2, 3, 5, 7)
 
 
 @dataclass(frozen=True)
@@ -90,48 +93,53 @@ def _size(most_rows: int, expected_rows: float) -> int:
 
 
 def _places_are_alike(sums: ClippedSums, passes: Passes, like: torch.Tensor, n_copies: int) -> bool:
-    """Whether a row adds the same bits from every place, beside copies of itself and others."""
-    row, others = _made_up(like, passes.n_rows)
-    codes = torch.zeros(passes.n_rows, dtype=torch.int64, device=like.device)
-    alone = row.expand(passes.n_rows, *row.shape[1:])
-    for own in (slice(0, None, 2), slice(1, None, 2)):
-        mixed, mixed_codes = others.clone(), codes + 1
-        mixed[own], mixed_codes[own] = row, 0
-        try:
-            first = _numbers(sums, passes, alone, codes, n_copies)
-            among = _numbers(sums, passes, mixed, mixed_codes, n_copies)
-        except (RuntimeError, ValueError, IndexError):
-            return False  # it does not take gaps between rows
-        if not all(torch.equal(t, t[:1].expand_as(t)) for t in first):
-            return False
-        if not all(
-            torch.equal(t[own], one[:1].expand_as(t[own]))
-            for t, one in zip(among, first, strict=True)
-        ):
-            return False
+    """Whether rows add the same bits from other places of a pass, and beside other rows.
+
+    Another order of additions shows in the last bits of about every second row, so that so many
+    rows and places leave little to chance.
+    """
+    n_rows = passes.n_rows
+    rows, others = _made_up(like, n_rows)
+    codes = torch.arange(n_rows, device=like.device) % 2
+    replaced = torch.arange(n_rows, device=like.device) % 3 == 0
+    try:
+        first = _traces(sums, passes, rows, codes, n_copies)
+        for shift in (0, *_SHIFTS, n_rows // 2 + 1):
+            moved, moved_codes = rows.roll(shift, 0), codes.roll(shift, 0)
+            moved[replaced] = others[replaced]
+            for t, before in zip(
+                _traces(sums, passes, moved, moved_codes, n_copies), first, strict=True
+            ):
+                if not torch.equal(t[~replaced], before.roll(shift, 0)[~replaced]):
+                    return False
+    except (RuntimeError, ValueError, IndexError):
+        return False  # it does not take gaps between rows
     return True
 
 
-def _numbers(
+def _traces(
     sums: ClippedSums, passes: Passes, X: torch.Tensor, codes: torch.Tensor, n_copies: int
 ) -> list[torch.Tensor]:
     copies = X.unsqueeze(1).repeat_interleave(n_copies, dim=1)
     with torch.random.fork_rng(devices=[X.device] if X.is_cuda else []):
         torch.manual_seed(0)
-        return [t for part in sums.parts(*passes.lay_out(copies, codes)) for t in part.numbers()]
+        return sums.traces(*passes.lay_out(copies, codes))
 
 
 def _made_up(like: torch.Tensor, n_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row, and rows beside it: as large, larger, and zeros in turn."""
+    """Rows of ordinary sizes, and others: larger ones, and zeros."""
     generator = torch.Generator().manual_seed(0)
-    shape = (1 + n_rows, *like.shape[1:])
+    shape = (2 * n_rows, *like.shape[1:])
     if not like.is_floating_point():
         rows = torch.randint(2, shape, generator=generator).to(like)
-        return rows[:1], rows[1:]
-    rows = torch.randn(shape, generator=generator).to(like)
-    rows[2::3] *= _LARGE
-    rows[3::3] = 0.0
-    return rows[:1], rows[1:]
+        return rows[:n_rows], rows[n_rows:]
+    rows = torch.randn(shape, generator=generator)
+    sizes = torch.tensor(_SIZES)[torch.arange(n_rows) % len(_SIZES)]
+    rows[:n_rows] *= sizes.view(-1, *[1] * (like.ndim - 1))
+    rows[n_rows::2] *= _LARGE
+    rows[n_rows + 1 :: 2] = 0.0
+    rows = rows.to(like)
+    return rows[:n_rows], rows[n_rows:]
 
 
 @contextmanager

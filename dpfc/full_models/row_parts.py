@@ -29,7 +29,6 @@ Higham (2002), Accuracy and Stability of Numerical Algorithms.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
@@ -290,18 +289,23 @@ def factored(
         if layer.padding_idx is not None:
             tokens = tokens.masked_fill(tokens == layer.padding_idx, -1)
         return TokenGradients(layer, _by_place(backprops, len(tokens)), tokens)
-    if type(layer) is nn.Conv2d and inputs[0].ndim == 4:
-        if layer.groups == 1 and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple):
-            patches = functional.unfold(
-                inputs[0], layer.kernel_size, layer.dilation, layer.padding, layer.stride
-            )
-            left = backprops.flatten(2)
-            # Where the patches are larger than the gradients, they are held by Opacus' rule.
-            if patches.shape[2] * (left.shape[1] + patches.shape[1]) < math.prod(
-                layer.weight.shape
-            ):
-                return ProductGradients(layer, left.transpose(1, 2), patches.transpose(1, 2))
+    if type(layer) is nn.Conv2d and _is_plain(layer):
+        patches = functional.unfold(
+            inputs[0], layer.kernel_size, layer.dilation, _both(layer.padding), layer.stride
+        )
+        left = backprops.flatten(2)
+        # Where the patches are larger than the gradients, these are held, by Opacus' rule.
+        if patches.shape[2] * (left.shape[1] + patches.shape[1]) < layer.weight.numel():
+            return ProductGradients(layer, left.transpose(1, 2), patches.transpose(1, 2))
     return None
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return layer.groups == 1 and layer.padding_mode == "zeros" and layer.padding != "same"
+
+
+def _both(padding: str | tuple[int, ...]) -> tuple[int, ...]:
+    return (0, 0) if isinstance(padding, str) else padding
 
 
 def _by_place(values: torch.Tensor, n_rows: int | None = None) -> torch.Tensor:

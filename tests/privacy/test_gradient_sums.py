@@ -1,0 +1,222 @@
+"""One row more or less moves a sum of clipped gradients by no more than is stated.
+
+Each case is a public network, private rows chosen against it, and one row among them that goes.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+
+from dpfc.accounting import ReleaseRequest, calibrate
+from dpfc.full_models.augmentation import Augmentation
+from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
+from dpfc.full_models.module_rows import ModuleRows
+from dpfc.full_models.networks import make_network
+from dpfc.full_models.private_gradients import GRADIENT, GradientMechanism
+from dpfc.noise import SeededNoise
+
+C = 1.0
+VOCABULARY = 11
+SHAPES = {
+    "linear": (17,),
+    "mlp": (17,),
+    "cnn": (1, 9, 9),
+    "wrn-16-4": (3, 8, 8),
+    "vit-tiny": (1, 8, 8),
+    "dlr": (7, 2),
+}
+SLOW = ("wrn-16-4", "vit-tiny")
+NETWORKS = [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+    for name in (*SHAPES, "tokens")
+]
+PASSES = {}
+
+
+@functools.cache
+def network(name):
+    torch.manual_seed(0)
+    if name == "tokens":
+        return make_network(
+            "dlr", input_shape=(7,), n_classes=3, seed=0, vocabulary_size=VOCABULARY
+        ).train()
+    made = make_network(name, input_shape=SHAPES[name], n_classes=3, seed=0).train()
+    with torch.no_grad():
+        for parameter in made.parameters():  # off the zeros that some layers start at
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_rows=16):
+    """The exact sum over all rows, and what a row may move it by."""
+    plan = calibrate(
+        [ReleaseRequest(GRADIENT, 1.0, 3, 1.0)],
+        target_epsilon=1.0,
+        target_delta=1e-5,
+        neighboring_relation=relation,
+    )
+    sums = make_clipped_sums(clipping, module, C)
+    tried = (module, clipping, X.shape[1:], most_rows)  # keeps the module, so that it stays itself
+    mechanism = GradientMechanism(
+        ModuleRows(X, codes),
+        sums,
+        plan,
+        SeededNoise(0),
+        n_samples=20,
+        augmentation=Augmentation(),
+        physical_batch_size=most_rows,
+        device=torch.device("cpu"),
+    )
+    mechanism._passes = PASSES.get(tried)  # trying them out takes longer than the sums
+    try:
+        total = mechanism._clipped_sum(torch.arange(len(X)))
+        # What noise is calibrated to: its standard deviation by the noise multiplier.
+        PASSES[tried] = mechanism._chosen_passes()
+        scale, _ = mechanism._scale(GRADIENT, *mechanism._gradient_bounds())
+        return total, scale / plan[GRADIENT].noise_multiplier
+    finally:
+        sums.close()
+
+
+def rows_against(name, kind, n_rows):
+    generator = torch.Generator().manual_seed(n_rows)
+    codes = torch.randint(3, (n_rows,), generator=generator)
+    if name == "tokens":
+        X = torch.randint(VOCABULARY - 1, (n_rows, 7), generator=generator)
+        if kind == "extreme":
+            X[0] = VOCABULARY - 1  # a token that no other row holds
+        return X, codes
+    X = torch.randn((n_rows, *SHAPES[name]), generator=generator)
+    if kind == "extreme":
+        sizes = torch.tensor([1e9, 1e-9, 1e30, 1.0, 1e12])
+        X *= sizes[torch.arange(n_rows) % 5].view(-1, *[1] * (X.ndim - 1))
+    if kind == "large":
+        X *= 1e9
+    if kind == "boundary":
+        # Nearly the same rows: the differences of scores are made of the last bits.
+        X = X[:1] + 1e-7 * X
+    return X, codes
+
+
+@pytest.mark.parametrize("kind", ["extreme", "large", "boundary"])
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_row_that_goes_moves_the_sum_by_its_stated_sensitivity_at_most(name, clipping, kind):
+    """From passes of 1 row to passes of 20, the first row or another one."""
+    module = network(name)
+    for n_rows in range(1, 21) if name in ("linear", "mlp") else (1, 3, 15, 18):
+        X, codes = rows_against(name, kind, n_rows)
+        full, sensitivity = the_sum(module, clipping, X, codes)
+        gone = n_rows // 2 if n_rows % 2 else 0
+        rest = torch.arange(n_rows) != gone
+        fewer, _ = the_sum(module, clipping, X[rest], codes[rest])
+        own, _ = the_sum(module, clipping, X[~rest], codes[~rest])
+        assert torch.isfinite(full).all()
+        assert float(own.norm()) <= C
+        assert C <= sensitivity <= 1.01 * C
+        assert float((full - fewer).norm()) <= sensitivity
+        # It moves it by what it adds alone: no other row's part depends on it.
+        assert float((full - fewer - own).norm()) <= 1e-12 * n_rows
+
+
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_row_that_is_replaced_moves_the_sum_by_its_stated_sensitivity_at_most(name, clipping):
+    module = network(name)
+    for n_rows in (1, 8) if name in SLOW else (1, 2, 7, 20):
+        X, codes = rows_against(name, "extreme", n_rows)
+        full, sensitivity = the_sum(module, clipping, X, codes, relation="replace_one")
+        Y, other = X.clone(), codes.clone()
+        Y[0], other[0] = (0 if name == "tokens" else -X[0]), (codes[0] + 1) % 3
+        changed, _ = the_sum(module, clipping, Y, other, relation="replace_one")
+        assert 2 * C <= sensitivity <= 2.02 * C
+        assert float((full - changed).norm()) <= sensitivity
+
+
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+def test_no_rows_at_all_give_a_sum_of_zeros(clipping):
+    X, codes = rows_against("mlp", "large", 1)
+    total, _ = the_sum(network("mlp"), clipping, X[:0], codes[:0])
+    assert len(total) and not bool(total.any())
+
+
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+@pytest.mark.parametrize("width", [1, 3, 15, 17, 31, 33, 65, 70])
+def test_other_rows_do_not_feel_where_they_lie(width, clipping):
+    """Rows whose first numbers lie at other places of a vector register, in "linear"."""
+    generator = torch.Generator().manual_seed(width)
+    module = make_network("linear", input_shape=(width,), n_classes=5, seed=0).train()
+    X = 1e6 * torch.randn((18, width), generator=generator)
+    codes = torch.randint(5, (18,), generator=generator)
+    parts = [the_sum(module, clipping, X[i:], codes[i:])[0] for i in range(18)]
+    for i in range(17):
+        own, _ = the_sum(module, clipping, X[i : i + 1], codes[i : i + 1])
+        assert float((parts[i] - parts[i + 1] - own).norm()) <= 1e-12
+
+
+class ChannelsLast(nn.Module):
+    """Its scores hang on a linear layer over (batch, height, width, channels) by a fiftieth."""
+
+    def __init__(self, factor=0.02):
+        super().__init__()
+        self.factor = factor
+        self.mix = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(x.mean((1, 2)).tanh()) + self.factor * self.mix(x).mean((1, 2))[:, :3]
+
+
+class Tokens(nn.Module):
+    """A linear layer over the places of a sequence, then a mean."""
+
+    def __init__(self, width=6):
+        super().__init__()
+        self.layer = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.layer(x).mean(1)
+
+
+@pytest.mark.parametrize("value", [1.0, 1e3, 1e6, 1e12])
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+def test_a_linear_layer_over_images_counts_in_a_row_s_length(clipping, value):
+    torch.manual_seed(0)
+    module = ChannelsLast().train()
+    X = torch.full((1, 5, 5, 4), value)
+    lengths = [
+        float(the_sum(module, clipping, X, torch.tensor([code]))[0].norm()) for code in range(3)
+    ]
+    assert 0 < max(lengths) <= C
+
+
+@pytest.mark.parametrize("magnitude", [1.0, 1e3, 1e5, 1e7, 1e9, 1e15])
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+def test_what_cancels_within_a_row_does_not_shorten_it(clipping, magnitude):
+    """Rows [M v, -M v + 1e-4 M e]: products of large numbers whose sum is small."""
+    for width in (6, 64):
+        torch.manual_seed(0)
+        module = Tokens(width).train()
+        v, e = torch.randn(2, width)
+        row = torch.stack([magnitude * v, -magnitude * v + 1e-4 * magnitude * e])
+        for code in range(3):
+            total, sensitivity = the_sum(module, clipping, row[None], torch.tensor([code]))
+            assert float(total.norm()) <= C
+            three = row.repeat(3, 1, 1)
+            codes = torch.tensor([code] * 3)
+            full, _ = the_sum(module, clipping, three, codes)
+            fewer, _ = the_sum(module, clipping, three[1:], codes[1:])
+            assert float((full - fewer).norm()) <= sensitivity
+
+
+def test_ghost_clipping_and_hooks_sum_the_same():
+    torch.manual_seed(0)
+    for module, shape in ((ChannelsLast(1.0), (5, 5, 4)), (Tokens(), (9, 6))):
+        X, codes = torch.randn((12, *shape)), torch.arange(12) % 3
+        by_hooks, _ = the_sum(module.train(), "hooks", X, codes)
+        by_ghost, _ = the_sum(module, "ghost", X, codes)
+        assert float((by_hooks - by_ghost).norm()) <= 1e-5 * float(by_hooks.norm())
