@@ -67,7 +67,8 @@ def training_assumptions(
     neighboring_relation: str,
     n_samples_stated: bool,
     l2_clip_norm: float,
-    ghost: bool,
+    input_bound: float,
+    one_at_a_time: bool,
     checkpointed: bool,
 ) -> list[str]:
     """List the assumptions behind the training of a whole network.
@@ -78,8 +79,10 @@ def training_assumptions(
         As for `fit_assumptions`.
     l2_clip_norm : float
         What the gradient of every row is clipped at.
-    ghost : bool
-        Whether clipped gradients were summed in float32, by ghost clipping.
+    input_bound : float
+        What the numbers of every row were cut at.
+    one_at_a_time : bool
+        Whether one row went through the network at a time.
     checkpointed : bool
         Whether the fit was kept in a file that it could go on from.
 
@@ -87,13 +90,12 @@ def training_assumptions(
     -------
     list of str
     """
-    sums = (
-        "ghost clipping computes lengths and sums of gradients in float32, whose rounding is not "
-        "covered"
-        if ghost
-        else "clipped gradients are summed in float64, whose rounding is covered by "
-        "numerical_slack; that a row's float32 gradient may differ in its last bits with the "
-        "rows beside it is not"
+    alone = (
+        "each row went through the network alone"
+        if one_at_a_time
+        else "rows went through the network in passes of one shape, in which a row's place and the "
+        "rows beside it change no bit of its gradient (tried out on made-up rows, on the machine "
+        "of the fit)"
     )
     once = "the fit's checkpoint was not published, and was gone on from in one line only"
     return [
@@ -106,8 +108,11 @@ def training_assumptions(
         "a row's gradient is its own, and the module keeps nothing of rows (checked on made-up "
         "rows; an augmentation of the user's own got one row at a time); it is finite or else left "
         f"out, and clipped to l2 norm {l2_clip_norm:g}",
+        f"numbers of a row bounded to {input_bound:g} either way, a bound that is public",
+        alone,
         *([once] if checkpointed else []),
-        f"{sums}; noise is on a public grid; timing and memory use are not protected",
+        "clipped gradients are summed in float64, whose rounding is covered by numerical_slack; "
+        "noise is on a public grid; timing and memory use are not protected",
     ]
 
 

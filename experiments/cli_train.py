@@ -139,8 +139,8 @@ def train(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A further parameter: momentum, weight_decay, warmup_steps, trainable or "
-            "checkpoint_every; may be repeated.",
+            help="A further parameter: momentum, weight_decay, warmup_steps, trainable, "
+            "input_bound or checkpoint_every; may be repeated.",
         ),
     ] = None,
     force: Force = False,

@@ -30,6 +30,7 @@ from dpfc.full_models.model_file import save_network
 from dpfc.full_models.module_rows import (
     ModuleRows,
     as_input,
+    bounded_rows,
     check_labels,
     check_rows,
     row_kind,
@@ -93,8 +94,11 @@ class DPSGDClassifier(NetworkPredictor):
     l2_clip_norm : float, default=1.0
         C, what a row's gradient over all trained parameters is clipped at.
     clipping : {"hooks", "functorch", "ghost"}, default="hooks"
-        How Opacus gets at single rows' gradients. "ghost" needs least memory, for linear layers
-        above all, and computes in float32 throughout. All give the same up to rounding.
+        How one gets at single rows' gradients. "ghost" needs least memory, for linear layers
+        above all. All give the same up to rounding.
+    input_bound : float in (0, inf), default=1e6
+        Public: numbers in float rows beyond it, either way, are taken to be it, at the fit and
+        at predictions. Scale rows so that they are far below it.
     optimizer : str, default="adam"
         One of `OPTIMIZERS`. All use the noisy gradient and nothing else of the data.
     learning_rate : float or None, default=None
@@ -118,7 +122,9 @@ class DPSGDClassifier(NetworkPredictor):
     ema_decay : float in (0, 1) or None, default=None
         Publish a moving average of the weights in place of the last ones.
     physical_batch_size : int, default=128
-        Copies of rows that go through the network at a time. Memory grows with it.
+        Most copies of rows that go through the network at a time. Memory grows with it. With 1,
+        nothing that is computed of a row can depend on another one, by construction; otherwise
+        this is tried out on made-up rows before the first step.
     checkpoint : path-like or None, default=None
         File that a stopped fit goes on from when it is called again with the same module,
         parameters and data, without a new spend. Removed when the fit is complete. Going on
@@ -175,6 +181,7 @@ class DPSGDClassifier(NetworkPredictor):
         "sampling_probability": Interval(0, 1, closed="right"),
         "l2_clip_norm": BOUND,
         "clipping": Choice(CLIPPINGS),
+"input_bound": Interval(0, math.inf),
         "augmentation_multiplicity": Interval(1, 65_536, closed="both", integer=True),
         "ema_decay": Interval(0, 1, words=(None,)),
         "physical_batch_size": Interval(1, closed="left", integer=True),
@@ -201,6 +208,7 @@ class DPSGDClassifier(NetworkPredictor):
         sampling_probability: float = 0.1,
         l2_clip_norm: float = 1.0,
         clipping: str = "hooks",
+        input_bound: float = 1e6,
         optimizer: str = "adam",
         learning_rate: float | None = None,
         momentum: float = 0.9,
@@ -234,6 +242,7 @@ class DPSGDClassifier(NetworkPredictor):
         self.sampling_probability = sampling_probability
         self.l2_clip_norm = l2_clip_norm
         self.clipping = clipping
+        self.input_bound = input_bound
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.momentum = momentum
@@ -370,7 +379,8 @@ class DPSGDClassifier(NetworkPredictor):
         self.row_kind_ = row_kind(tensor)
         self.classes_ = public_classes(self.classes, [rows.labels], rows.class_names)
         self.input_shape_ = tuple(tensor.shape[1:])
-        return ModuleRows(tensor, check_labels(rows.labels, self.classes_))
+        bounded = bounded_rows(tensor, self.input_bound)
+        return ModuleRows(bounded, check_labels(rows.labels, self.classes_))
 
     def _train(
         self,
@@ -524,7 +534,8 @@ class DPSGDClassifier(NetworkPredictor):
                 neighboring_relation=self.neighboring_relation,
                 n_samples_stated=self.n_samples is not None,
                 l2_clip_norm=float(self.l2_clip_norm),
-                ghost=self.clipping == "ghost",
+                input_bound=float(self.input_bound),
+                one_at_a_time=mechanism.passes.n_rows == 1,
                 checkpointed=self.checkpoint is not None,
             ),
             random_source=noise.description,

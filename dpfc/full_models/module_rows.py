@@ -19,6 +19,7 @@ __all__ = [
     "ModuleRows",
     "UserRows",
     "as_input",
+    "bounded_rows",
     "check_labels",
     "check_rows",
     "row_kind",
@@ -63,6 +64,13 @@ def as_input(X: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Rows as a network takes them: bytes become floats in [0, 1]."""
     X = X.to(device)
     return X.float() / 255.0 if X.dtype == torch.uint8 else X
+
+
+def bounded_rows(rows: torch.Tensor, bound: float) -> torch.Tensor:
+    """Cut the numbers of float rows at a public bound, either way; each by itself alone."""
+    if not rows.is_floating_point() or -bound <= float(rows.min()) <= float(rows.max()) <= bound:
+        return rows
+    return rows.clamp(-bound, bound)
 
 
 def check_rows(

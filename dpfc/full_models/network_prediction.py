@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dpfc.full_models.module_rows import UserRows, as_input, check_rows
+from dpfc.full_models.module_rows import UserRows, as_input, bounded_rows, check_rows
 from dpfc.labels import accuracy
 from dpfc.user_rows import check_columns
 
@@ -38,6 +39,7 @@ class NetworkPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_: NDArray[Any]
     input_shape_: tuple[int, ...]
     row_kind_: str | None
+    input_bound: float
 
     @property
     def n_features_in_(self) -> int:
@@ -65,7 +67,7 @@ class NetworkPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return accuracy(y, self.predict(X), sample_weight, type(self).__name__)
 
     def check_rows(self, X: Any, y: ArrayLike | None, *, labelled: bool = True) -> UserRows:
-        """Check rows against those that the network was trained on.
+        """Check rows against those that the network was trained on, and bound them as these.
 
         Raises
         ------
@@ -79,7 +81,7 @@ class NetworkPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"X has rows of shape {tuple(rows.X.shape[1:])}, but {type(self).__name__} is "
                 f"expecting {self.input_shape_}."
             )
-        return rows
+        return dataclasses.replace(rows, X=bounded_rows(rows.X, self.input_bound))
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "module_")

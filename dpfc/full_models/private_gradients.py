@@ -119,6 +119,19 @@ class GradientMechanism:
         self._records = {record.name: record for record in records}
         self._n_samples = state["n_samples"]
 
+    @property
+    def passes(self) -> Passes:
+        """Passes of one shape for all steps; it follows from public numbers."""
+        if self._passes is None:
+            self._passes = choose_passes(
+                self._sums,
+                self._rows.like(self._device),
+                n_copies=self._augmentation.multiplicity,
+                most_rows=self._most_rows,
+                expected_rows=self.expected_batch_size(),
+            )
+        return self._passes
+
     # -- releases --------------------------------------------------------------------
 
     def n_samples(self) -> int:
@@ -173,7 +186,7 @@ class GradientMechanism:
         """Sum of some rows' clipped gradients, all parameters as one float64 vector."""
         flat = torch.zeros(self._n_entries, dtype=torch.float64, device=self._device)
         totals = self._parts(flat)
-        passes = self._chosen_passes()
+        passes = self.passes
         # Dropout and augmentation draw from a generator of their own; they carry no privacy.
         seed = int(self._noise.uniform(1)[0] * 2**53)
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
@@ -187,18 +200,6 @@ class GradientMechanism:
                 laid, padded = passes.lay_out(self._augmentation(X), codes)
                 self._sums.add(laid, padded, totals, n_rows=len(part))
         return flat
-
-    def _chosen_passes(self) -> Passes:
-        """Passes of one shape for all steps; it follows from public numbers."""
-        if self._passes is None:
-            self._passes = choose_passes(
-                self._sums,
-                self._rows.like(self._device),
-                n_copies=self._augmentation.multiplicity,
-                most_rows=self._most_rows,
-                expected_rows=self.expected_batch_size(),
-            )
-        return self._passes
 
     # -- sensitivity, spend and noise ------------------------------------------------
 

@@ -75,7 +75,7 @@ def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_ro
     try:
         total = mechanism._clipped_sum(torch.arange(len(X)))
         # What noise is calibrated to: its standard deviation by the noise multiplier.
-        PASSES[tried] = mechanism._chosen_passes()
+        PASSES[tried] = mechanism.passes
         scale, _ = mechanism._scale(GRADIENT, *mechanism._gradient_bounds())
         return total, scale / plan[GRADIENT].noise_multiplier
     finally:

@@ -286,3 +286,25 @@ def test_a_changed_file_is_refused(rows, tmp_path):
         path.write_bytes(changed)
         with pytest.raises(ModelFileError):
             dpfc.load_model(path)
+
+
+def test_numbers_beyond_the_input_bound_count_as_it_at_the_fit_and_after():
+    X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    y = np.arange(60) % 2
+    X[0] = 1e9
+    cut = np.clip(X, -3, 3)
+    module = torch.nn.Linear(4, 2)
+    fits = [
+        DPSGDClassifier(
+            module,
+            epsilon=math.inf,
+            classes=[0, 1],
+            n_steps=3,
+            sampling_probability=1.0,
+            input_bound=3.0,
+        ).fit(rows, y)
+        for rows in (X, cut)
+    ]
+    assert np.array_equal(fits[0].predict_proba(X), fits[1].predict_proba(cut))
+    assert any("bounded to 3 either way" in line for line in fits[0].privacy_.rests_on)
+    assert X[0, 0] == 1e9  # the user's rows stay as they are
