@@ -181,7 +181,7 @@ class DPSGDClassifier(NetworkPredictor):
         "sampling_probability": Interval(0, 1, closed="right"),
         "l2_clip_norm": BOUND,
         "clipping": Choice(CLIPPINGS),
-"input_bound": Interval(0, math.inf),
+        "input_bound": Interval(0, math.inf),
         "augmentation_multiplicity": Interval(1, 65_536, closed="both", integer=True),
         "ema_decay": Interval(0, 1, words=(None,)),
         "physical_batch_size": Interval(1, closed="left", integer=True),
