@@ -83,7 +83,7 @@ class ParquetFeatures:
         unknown = [name for name in columns.drop if name not in schema.names]
         if unknown:
             raise DatasetError(f"{self.path} has no column {unknown[0]!r} (drop).")
-        apart = {columns.label} if columns.label is not None else {"label"}
+        apart: set[str | None] = {"label" if columns.label is None else columns.label}
         apart |= {self._label, self._id, *index_columns(schema), *columns.drop}
         found = [n for n in schema.names if n.startswith(start) and n not in apart]
         if not start:  # all columns: those of strings are not meant
