@@ -24,8 +24,8 @@ from pydantic import (
 )
 
 from dpfc._support.limits import LimitError, check_limit, shown_count
+from dpfc._support.yaml_reading import parse_yaml, read_yaml
 from dpfc.experiments.methods import STUDY_ESTIMATORS
-from dpfc.experiments.yaml_reading import parse_yaml, read_yaml
 
 __all__ = ["DataSet", "Method", "Range", "Search", "StudyConfig", "read_study"]
 

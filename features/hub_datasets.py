@@ -7,6 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dpfc._support.files import read_regular
+from dpfc._support.limits import check_limit
+from dpfc._support.yaml_reading import parse_yaml
+from dpfc.features._files import refuse_irregular
 from dpfc.features._labels import read_labels
 from dpfc.features.datasets import (
     Dataset,
@@ -28,6 +32,9 @@ PREFIX = "hf:"
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _WORD = re.compile(r"[\w.-]+")
 # Seconds until a hub that does not answer is given up; its client would try for half a minute.
+# Where a folder may say which files its data set has.
+_NOTES = ("README.md", ".huggingface.yaml")
+_FRONT_MATTER = re.compile(r"\s*---[\r\n]+([\s\S]*?)[\r\n]+---(?:\r\n|\n|$)")
 _PATIENCE = 10.0
 _BATCH_ROWS = 64
 
@@ -278,6 +285,9 @@ def _built(spec: str, place: str, config: str) -> dict[str, Any]:
     """Splits of a folder or of the hub, fetched and brought into Arrow files by the library."""
     from datasets import load_dataset_builder
 
+    folder = Path(place) if Path(place).is_absolute() else None
+    if folder is not None:
+        _refuse_named_outside(spec, folder)
     try:
         builder = load_dataset_builder(place, config or None)
     except ConnectionError as error:
@@ -296,6 +306,8 @@ def _built(spec: str, place: str, config: str) -> dict[str, Any]:
             f"{spec} holds WebDataset tars, in which the library may decode pickles: name the "
             f".tar files or their folder without {PREFIX}."
         )
+    if folder is not None:
+        _refuse_found_outside(spec, folder, builder)
     try:
         builder.download_and_prepare()
         return dict(builder.as_dataset())
@@ -305,6 +317,52 @@ def _built(spec: str, place: str, config: str) -> dict[str, Any]:
             f"{spec}: the library datasets cannot read its files ({type(error).__name__}). Check "
             "the files, the network and the room on the disk."
         ) from None
+
+
+def _refuse_named_outside(spec: str, folder: Path) -> None:
+    """Refuse files elsewhere that a folder's own notes ask for, before the library looks there."""
+    for name in _NOTES:
+        if not (folder / name).exists():
+            continue
+        try:
+            text = read_regular(folder / name, limit="json_bytes").decode("utf-8", "replace")
+            found = _FRONT_MATTER.match(text)
+            header = text if name.endswith(".yaml") else found[1] if found else ""
+            check_limit("yaml_bytes", len(header), f"the header has {len(header):,} characters")
+            _, content = parse_yaml(header, name)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DatasetError(f"{spec}: {folder / name} cannot be read: {reason}") from None
+        asked = content.get("configs") if isinstance(content, dict) else None
+        for place in _strings(asked):
+            if "://" in place or "::" in place or place[:1] in ("/", "~") or _leads_out(place):
+                raise DatasetError(
+                    f"{spec}: {name} of the folder asks for files outside it: copy them into it, "
+                    "or take the entry out of its configs."
+                )
+
+
+def _leads_out(place: str) -> bool:
+    return ".." in place.replace("\\", "/").split("/")
+
+
+def _strings(content: Any) -> Iterator[str]:
+    """All texts below a value."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from _strings(part)
+
+
+def _refuse_found_outside(spec: str, folder: Path, builder: Any) -> None:
+    """Refuse files that lie elsewhere behind a link, and what is no file."""
+    files = getattr(builder.config, "data_files", None) or {}
+    for name in (str(file) for split in files.values() for file in split):
+        path = Path(name.partition("::")[0])
+        if "://" in name or not path.resolve().is_relative_to(folder):
+            raise DatasetError(f"{spec}: the folder asks for files outside it: copy them into it.")
+        refuse_irregular(path)
 
 
 def _split(spec: str, splits: dict[str, Any], wanted: str) -> Any:

@@ -13,7 +13,7 @@ from dpfc.features.devices import require
 from dpfc.features.exceptions import MissingDependencyError
 from dpfc.features.hub_models import find_model, read_json, read_model_config, weight_files
 from dpfc.features.text_backbones import TextModel, TokenIds, TorchTextBackbone
-from dpfc.features.transformers_loading import quiet
+from dpfc.features.transformers_loading import load_pretrained, quiet
 from dpfc.features.transformers_text import token_limit
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def _load_network(folder: Path, spec: str) -> Any:
 
     try:
         with quiet():
-            return SentenceTransformer(
+            network = SentenceTransformer(
                 str(folder),
                 device="cpu",
                 local_files_only=True,
@@ -272,3 +272,8 @@ def _load_network(folder: Path, spec: str) -> Any:
     # Damaged weights raise SafetensorError, RuntimeError, OSError and more.
     except Exception as error:
         raise ValueError(f"{spec}: the model in {folder} cannot be loaded: {error}") from error
+    # The library draws weights that are missing at random, each time others, and says nothing.
+    # It does not ask the pooler, which stands behind the tokens' vectors.
+    transformer = folder / _read_modules(folder, spec)[0][1]
+    load_pretrained(type(network[0].auto_model), transformer, spec, "float32", unused=("pooler.",))
+    return network

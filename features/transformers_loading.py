@@ -10,7 +10,15 @@ from dpfc.features.hub_models import refuse_missing_weights
 __all__ = ["load_pretrained", "quiet"]
 
 
-def load_pretrained(model_class: Any, folder: Path, spec: str, dtype: str, **arguments: Any) -> Any:
+def load_pretrained(
+    model_class: Any,
+    folder: Path,
+    spec: str,
+    dtype: str,
+    *,
+    unused: tuple[str, ...] = (),
+    **arguments: Any,
+) -> Any:
     """A network with all of its weights from a local folder.
 
     Parameters
@@ -23,6 +31,8 @@ def load_pretrained(model_class: Any, folder: Path, spec: str, dtype: str, **arg
         Name of the model in errors.
     dtype : str
         Format that weights are kept in.
+    unused : tuple of str
+        Parts of the network that are not asked, whose weights may be missing.
     **arguments
         For ``from_pretrained``.
 
@@ -45,7 +55,8 @@ def load_pretrained(model_class: Any, folder: Path, spec: str, dtype: str, **arg
     # Damaged weights raise SafetensorError, RuntimeError, OSError and more.
     except Exception as error:
         raise ValueError(f"{spec}: the weights in {folder} cannot be loaded: {error}") from error
-    refuse_missing_weights({*report["missing_keys"], *map(str, report["mismatched_keys"])}, spec)
+    missing = {*report["missing_keys"], *map(str, report["mismatched_keys"])}
+    refuse_missing_weights({name for name in missing if not name.startswith(unused)}, spec)
     return network
 
 

@@ -329,3 +329,52 @@ def test_an_extraction_goes_on_where_it_was_stopped(saved, fake_backbone, folder
     extract(open_dataset(f"hf:{saved}"), fake_backbone, tmp_path / "cut", **options)
     assert folder_hashes(tmp_path / "cut") == folder_hashes(tmp_path / "whole")
     assert sys.modules["datasets"] is hub
+
+
+@pytest.fixture
+def folder_of_texts(tmp_path):
+    """A folder as the hub has them, and a file beside it that is none of its business."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / "train.csv").write_text("text,label\na,0\nb,1\n")
+    (tmp_path / "secret.csv").write_text("text,label\nSECRET,0\nSECRET,1\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        "../secret.csv",
+        "train.csv/../../secret.csv",
+        "{outside}/secret.csv",
+        "https://example.org/x.csv",
+        "hf://datasets/other/x.csv",
+        "zip://secret.csv::../secret.zip",
+        "~/secret.csv",
+    ],
+)
+@pytest.mark.parametrize("note", ["README.md", ".huggingface.yaml"])
+def test_a_folder_reads_no_files_outside_it(folder_of_texts, tmp_path, files, note, monkeypatch):
+    files = files.format(outside=tmp_path)
+    text = f'configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: "{files}"'
+    (folder_of_texts / note).write_text(f"---\n{text}\n---\n" if note == "README.md" else text)
+
+    def no_network(*args, **kwargs):
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr("socket.getaddrinfo", no_network)
+    with pytest.raises(DatasetError, match="asks for files outside it"):
+        open_dataset(f"hf:{folder_of_texts}")
+
+
+def test_a_folder_reads_no_link_that_leads_out_of_it(folder_of_texts, tmp_path):
+    (folder_of_texts / "train.csv").unlink()
+    (folder_of_texts / "train.csv").symlink_to(tmp_path / "secret.csv")
+    with pytest.raises(DatasetError, match="asks for files outside it"):
+        open_dataset(f"hf:{folder_of_texts}")
+
+
+def test_a_folder_may_name_its_own_files(folder_of_texts):
+    text = "configs:\n- config_name: default\n  data_files: train.csv"
+    (folder_of_texts / "README.md").write_text(f"---\n{text}\n---\n# Texts\n")
+    assert [item.text for item in open_dataset(f"hf:{folder_of_texts}")] == ["a", "b"]

@@ -334,3 +334,19 @@ def test_missing_packages_name_the_extra(monkeypatch):
     monkeypatch.setattr(devices, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match="needs the package sentence_transformers"):
         load_backbone(MINILM)
+
+
+@pytest.mark.parametrize("part", ["encoder.layer.1.", "embeddings.word_embeddings."])
+def test_a_layer_without_weights_is_refused_by_name(minilm, tmp_path, part):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "cut"
+    shutil.copytree(minilm, folder)
+    (weights,) = folder.rglob("model.safetensors")
+    state = load_file(weights)
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(part)}
+    assert len(kept) < len(state)
+    weights.unlink()
+    save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"weights of the network are not in .*{part}"):
+        embed(load_backbone(f"st:{folder}", device="cpu"), TEXTS[:2])
