@@ -15,7 +15,12 @@ from dpfc._version import __version__
 if TYPE_CHECKING:
     from dpfc.accounting.ledger import BudgetExceeded, LedgerError, PrivacyLedger
     from dpfc.evaluation import PrivateEvaluation, evaluate_privately
-    from dpfc.exceptions import InsufficientMemoryError, ModelFileError, PrivacyWarning
+    from dpfc.exceptions import (
+        BudgetWarning,
+        InsufficientMemoryError,
+        ModelFileError,
+        PrivacyWarning,
+    )
     from dpfc.feature_covariance import DPFCClassifier
     from dpfc.full_models.classifier import DPSGDClassifier
     from dpfc.gradient import DPGradientClassifier
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 # Imported when first used: `dpfc --help` and `dpfc.accounting` should not wait for torch.
 _MODULES = {
     "BudgetExceeded": "accounting.ledger",
+    "BudgetWarning": "exceptions",
     "DPFCClassifier": "feature_covariance",
     "DPGradientClassifier": "gradient",
     "DPLeastSquaresClassifier": "least_squares",
@@ -48,6 +54,7 @@ _MODULES = {
 
 __all__ = [
     "BudgetExceeded",
+    "BudgetWarning",
     "DPFCClassifier",
     "DPGradientClassifier",
     "DPLeastSquaresClassifier",

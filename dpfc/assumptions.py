@@ -20,6 +20,7 @@ def fit_assumptions(
     l2_bound: float,
     public_features: bool = False,
     searched: bool = False,
+    columns_named: bool = False,
 ) -> list[str]:
     """List the assumptions behind a fit.
 
@@ -38,6 +39,8 @@ def fit_assumptions(
         Whether unlabelled public features were used.
     searched : bool, default=False
         Whether hyperparameters were chosen by a private search, among given candidates.
+    columns_named : bool, default=False
+        Whether the model keeps the names of a data frame's columns.
 
     Returns
     -------
@@ -47,6 +50,7 @@ def fit_assumptions(
         f"each {_person(unit_of_privacy)} contributes one row",
         "the features come from a backbone that was not trained on these rows",
         _classes(classes_stated, classes_in_cache),
+        *_columns(columns_named),
         *(["public_features hold no private rows"] if public_features else []),
         _count(neighboring_relation, n_samples_stated),
         "the search's candidates, and all other hyperparameters, were chosen without looking at "
@@ -70,6 +74,7 @@ def training_assumptions(
     input_bound: float,
     one_at_a_time: bool,
     checkpointed: bool,
+    columns_named: bool = False,
 ) -> list[str]:
     """List the assumptions behind the training of a whole network.
 
@@ -85,6 +90,8 @@ def training_assumptions(
         Whether one row went through the network at a time.
     checkpointed : bool
         Whether the fit was kept in a file that it could go on from.
+    columns_named : bool, default=False
+        As for `fit_assumptions`.
 
     Returns
     -------
@@ -102,6 +109,7 @@ def training_assumptions(
         f"each {_person(unit_of_privacy)} contributes one row",
         "the weights that training started from hold nothing of these rows",
         _classes(classes_stated, classes_in_cache),
+        *_columns(columns_named),
         _count(neighboring_relation, n_samples_stated),
         "hyperparameters were chosen without looking at these rows",
         "every step drew each row independently, with the stated sampling probability",
@@ -197,7 +205,15 @@ def _classes(classes_stated: bool, classes_in_cache: bool) -> str:
         return "the list of classes is public knowledge"
     if classes_in_cache:
         return "the class names in the feature cache's manifest are public knowledge"
-    return "NOT COVERED unless public: the list of classes was read from the data"
+    return (
+        "NOT COVERED unless public: the list of classes was read from the data, and stands in the "
+        "model file"
+    )
+
+
+def _columns(named: bool) -> list[str]:
+    text = "the names of the columns are public knowledge: they stand in the model and its file"
+    return [text] if named else []
 
 
 def _person(unit_of_privacy: str) -> str:

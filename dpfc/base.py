@@ -27,9 +27,9 @@ from dpfc.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
 from dpfc.model_file import save_model
-from dpfc.model_selection import warn_under_model_selection
+from dpfc.model_selection import gaps_around_fit, warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
-from dpfc.notes import fit_notes
+from dpfc.notes import delta_notes, fit_notes
 from dpfc.paid_models import linear_room, reserve_room
 from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, Text, check_parameters
 from dpfc.prediction import LinearPredictor
@@ -301,7 +301,12 @@ class PrivateLinearClassifier(LinearPredictor):
             mechanism.records,
             estimator=type(self).__name__,
             seeded=noise.reproducible,
-            rests_on=[*self._assumptions(unit, X), *fit_notes(mechanism)],
+            rests_on=[
+                *self._assumptions(unit, X),
+                *gaps_around_fit(),
+                *delta_notes(mechanism.plan, mechanism.known_n_samples),
+                *fit_notes(mechanism),
+            ],
             random_source=noise.description,
             unit_of_privacy=unit,
             dataset=self.dataset,
@@ -316,6 +321,7 @@ class PrivateLinearClassifier(LinearPredictor):
             n_samples_stated=self.n_samples is not None,
             l2_bound=self._row_map().l2_bound,
             public_features=getattr(self, "public_features", None) is not None,
+            columns_named=hasattr(self, "feature_names_in_") or hasattr(self, "_columns_in"),
         )
 
     # -- model file and scikit-learn -------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from dpfc.evaluation_queries import ConfusionCounts, HitCounts, ScoreHistogram
 from dpfc.mechanisms import GaussianMechanism, Release
 from dpfc.memory import check_memory
 from dpfc.noise import NoiseSource, noise_source
+from dpfc.notes import delta_notes
 from dpfc.parameters import Interval, check_parameters, check_words
 from dpfc.scored_rows import IDENTITY, ScoredRows, open_test_rows
 from dpfc.spending import check_ledger_pair, open_charge, warn_if_seeded
@@ -151,8 +152,9 @@ def evaluate_privately(
         rows, IDENTITY, len(model.classes_), plan, noise, n_samples, charge=charge
     )
     releases = {name: _draw(mechanism, name, rows) for name in asked}
-    privacy = _state(mechanism, noise, charge, model, parameters)
     public = n_samples is not None or neighboring_relation == "replace_one"
+    n_rows = mechanism.known_n_samples if public else _noisy_size(releases)
+    privacy = _state(mechanism, noise, charge, model, parameters, n_rows)
     return evaluation_of(
         releases,
         classes=model.classes_,
@@ -230,12 +232,19 @@ def _draw(
     return Release(counts, drawn[0].noise_standard_deviation)
 
 
+def _noisy_size(releases: Mapping[str, Release]) -> float | None:
+    """Number of test rows as counts of them tell it, which were paid for."""
+    counted = [releases[name] for name in ("accuracy", "confusion_matrix") if name in releases]
+    return float(counted[0].value.sum()) if counted else None
+
+
 def _state(
     mechanism: GaussianMechanism,
     noise: NoiseSource,
     charge: Charge | None,
     model: PrivateLinearClassifier | DPSGDClassifier,
     parameters: dict[str, Any],
+    n_samples: float | None,
 ) -> PrivacyStatement:
     """Put together what ran; with a ledger, file it there beside the spend."""
     unit = "one row" if charge is None else charge.budget.unit_of_privacy
@@ -244,12 +253,15 @@ def _state(
         mechanism.records,
         estimator=f"evaluate_privately({type(model).__name__})",
         seeded=noise.reproducible,
-        rests_on=evaluation_assumptions(
-            unit_of_privacy=unit,
-            neighboring_relation=parameters["neighboring_relation"],
-            n_samples_stated=parameters["n_samples"] is not None,
-            network=not isinstance(model, PrivateLinearClassifier),
-        ),
+        rests_on=[
+            *evaluation_assumptions(
+                unit_of_privacy=unit,
+                neighboring_relation=parameters["neighboring_relation"],
+                n_samples_stated=parameters["n_samples"] is not None,
+                network=not isinstance(model, PrivateLinearClassifier),
+            ),
+            *delta_notes(mechanism.plan, n_samples),
+        ],
         random_source=noise.description,
         unit_of_privacy=unit,
         kind="evaluation",

@@ -1,6 +1,10 @@
 """Warnings and errors of dpfc."""
 
-__all__ = ["InsufficientMemoryError", "ModelFileError", "PrivacyWarning"]
+__all__ = ["BudgetWarning", "InsufficientMemoryError", "ModelFileError", "PrivacyWarning"]
+
+
+class BudgetWarning(UserWarning):
+    """The budget is too small for what was asked of it; says nothing about privacy."""
 
 
 class PrivacyWarning(UserWarning):

@@ -1,11 +1,21 @@
-"""What a statement says of a fit's usefulness; from public quantities only."""
+"""What a fit says of its usefulness and of its delta; from public quantities and paid releases."""
 
 from __future__ import annotations
 
+import math
+
+from dpfc.accounting import PrivacyPlan
+from dpfc.accounting.gaussian import gaussian_epsilon
+from dpfc.accounting.search_plan import SearchPlan
+from dpfc.callers import warn_caller
+from dpfc.exceptions import BudgetWarning, PrivacyWarning
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.queries import ClassSums
 
-__all__ = ["fit_notes"]
+__all__ = ["delta_notes", "fit_notes", "training_notes", "warn_of_large_delta"]
+
+LARGE_DELTA = 1e-3
+_TOO_SMALL = "the budget is too small for better than a constant prediction to be expected: "
 
 
 def fit_notes(mechanism: GaussianMechanism) -> list[str]:
@@ -25,6 +35,11 @@ def fit_notes(mechanism: GaussianMechanism) -> list[str]:
     -------
     list of str
         Sentences. Empty where there is nothing to say, or the number of rows was never released.
+
+    Warns
+    -----
+    BudgetWarning
+        With the sentence.
     """
     mu, n_samples = mechanism.plan.mu, mechanism.known_n_samples
     if mu is None or n_samples is None or mechanism.exact:
@@ -35,9 +50,95 @@ def fit_notes(mechanism: GaussianMechanism) -> list[str]:
     needed = mechanism.n_classes * sensitivity / mu
     if n_samples >= needed:
         return []
-    return [
-        "(not about privacy) the budget is too small for better than a constant prediction to be "
-        f"expected: there are about {n_samples:.0f} rows in {mechanism.n_classes} classes, and "
+    epsilon = gaussian_epsilon(needed * mu / n_samples, mechanism.plan.target_delta)
+    return _warned(
+        f"{_TOO_SMALL}there are about {n_samples:.0f} rows in {mechanism.n_classes} classes, and "
         f"{needed:.0f} are the least with which classes that could not be clearer would stand out "
-        "from the noise; a larger epsilon needs fewer"
-    ]
+        f"from the noise; with these rows, epsilon would have to be {epsilon:.2g} at least"
+    )
+
+
+def training_notes(
+    plan: PrivacyPlan, gradient: str, n_samples: float, n_classes: int, sensitivity: float
+) -> list[str]:
+    """Say the same of noisy gradients.
+
+    Over T steps that draw a share q of the rows, the gradients of a class's n/K rows add up to
+    q T n/K of their bound at most, and the noise to σ √T of it.
+
+    Parameters
+    ----------
+    plan : PrivacyPlan
+    gradient : str
+        Name of the release.
+    n_samples : float
+        Public, or noisy and paid for.
+    n_classes : int
+    sensitivity : float
+        Of a sum, in units of the bound.
+
+    Returns
+    -------
+    list of str
+
+    Warns
+    -----
+    BudgetWarning
+        With the sentence.
+    """
+    steps = plan[gradient]
+    noise = steps.noise_multiplier * sensitivity
+    needed = n_classes * noise / (steps.sampling_probability * math.sqrt(steps.count))
+    if not n_samples < needed:
+        return []
+    return _warned(
+        f"{_TOO_SMALL}there are about {n_samples:.0f} rows in {n_classes} classes, and "
+        f"{needed:.0f} are the least with which gradients that all agree within a class would "
+        "stand out from the noise; a larger epsilon needs fewer"
+    )
+
+
+def warn_of_large_delta(plan: PrivacyPlan | SearchPlan) -> None:
+    """Warn, before the spend, of a delta that promises little.
+
+    Warns
+    -----
+    PrivacyWarning
+    """
+    promise = plan.promise if isinstance(plan, SearchPlan) else plan
+    if promise.target_delta > LARGE_DELTA and not math.isinf(promise.target_epsilon):
+        warn_caller(
+            f"delta={promise.target_delta:g} is above {LARGE_DELTA:g}: delta is the share of cases "
+            "in which epsilon may not hold at all. Take one far below 1 over the number of rows, "
+            "such as 1e-6.",
+            PrivacyWarning,
+        )
+
+
+def delta_notes(plan: PrivacyPlan, n_samples: float | None) -> list[str]:
+    """Say that delta is no less than 1 over the number of rows, where that is public or paid for.
+
+    Returns
+    -------
+    list of str
+
+    Warns
+    -----
+    PrivacyWarning
+        With the sentence.
+    """
+    if n_samples is None or math.isinf(plan.target_epsilon):
+        return []
+    if not plan.target_delta * n_samples >= 1.0:
+        return []
+    text = (
+        f"delta={plan.target_delta:g} is not below 1 over the number of rows (about "
+        f"{n_samples:.0f}): publishing one row in the clear would keep such a promise"
+    )
+    warn_caller(f"{text}. Take a smaller delta.", PrivacyWarning)
+    return [f"NOT COVERED: {text}"]
+
+
+def _warned(text: str) -> list[str]:
+    warn_caller(f"{text}.", BudgetWarning)
+    return [f"(not about privacy) {text}"]

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 # Attributes of a fitted estimator that no release pays for.
-PUBLIC = ("classes_", "n_features_in_", "feature_names_in_", "features_from_")
+PUBLIC = ("classes_", "n_features_in_", "feature_names_in_", "_columns_in", "features_from_")
 
 
 def check_searchable(estimator: object, ledger: object, dataset: object) -> None:

@@ -11,6 +11,7 @@ from dpfc.accounting.ledger import Charge, LedgerError, PrivacyLedger
 from dpfc.accounting.search_plan import SearchPlan
 from dpfc.exceptions import PrivacyWarning
 from dpfc.noise import NoiseSource
+from dpfc.notes import warn_of_large_delta
 from dpfc.paid_models import once_saved
 
 __all__ = ["check_ledger_pair", "finish", "open_charge", "warn_if_seeded"]
@@ -60,6 +61,7 @@ def open_charge(
         As in `PrivacyLedger.spend`; nothing was spent. Also where a run that has begun has no
         spend, or one that is complete.
     """
+    warn_of_large_delta(plan)
     if ledger is None or dataset is None:
         return None
     paid = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from dpfc.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
 from dpfc.noise import NoiseSource, noise_source
+from dpfc.notes import delta_notes
 from dpfc.parameters import Interval, check_parameters, check_words
 from dpfc.queries import ClassCounts, Count, FeatureSum, Query
 from dpfc.row_map import RowMap
@@ -164,7 +165,7 @@ def summarize_privately(
         **values,
         noise_standard_deviation=deviations,
         classes_=known,
-        privacy_=_state(mechanism, noise, charge, dataset),
+        privacy_=_state(mechanism, noise, charge, dataset, _size(values, mechanism)),
     )
 
 
@@ -254,6 +255,14 @@ def _draw(
     )
 
 
+def _size(values: Mapping[str, Any], mechanism: GaussianMechanism) -> float | None:
+    """Number of rows as far as it is public or was released."""
+    if values["count"] is not None:
+        return float(values["count"])
+    counts = values["class_counts"]
+    return mechanism.known_n_samples if counts is None else float(np.sum(counts))
+
+
 def _shortened(mean: NDArray[np.float64], l2_clip_norm: float) -> NDArray[np.float64]:
     """Take off noise: the mean of clipped rows is no longer than they are."""
     length = float(np.linalg.norm(mean))
@@ -261,7 +270,11 @@ def _shortened(mean: NDArray[np.float64], l2_clip_norm: float) -> NDArray[np.flo
 
 
 def _state(
-    mechanism: GaussianMechanism, noise: NoiseSource, charge: Charge | None, dataset: str | None
+    mechanism: GaussianMechanism,
+    noise: NoiseSource,
+    charge: Charge | None,
+    dataset: str | None,
+    n_samples: float | None,
 ) -> PrivacyStatement:
     """Put together what ran; with a ledger, file it there beside the spend."""
     plan: PrivacyPlan = mechanism.plan
@@ -271,9 +284,12 @@ def _state(
         mechanism.records,
         estimator="summarize_privately",
         seeded=noise.reproducible,
-        rests_on=summary_assumptions(
-            unit_of_privacy=unit, neighboring_relation=plan.neighboring_relation
-        ),
+        rests_on=[
+            *summary_assumptions(
+                unit_of_privacy=unit, neighboring_relation=plan.neighboring_relation
+            ),
+            *delta_notes(plan, n_samples),
+        ],
         random_source=noise.description,
         unit_of_privacy=unit,
         kind="summary",

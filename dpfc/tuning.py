@@ -23,8 +23,9 @@ from dpfc.base import PrivateLinearClassifier
 from dpfc.data import BlockSource
 from dpfc.fitted import fitted_or_nothing
 from dpfc.holdout import Holdout
-from dpfc.model_selection import warn_under_model_selection
+from dpfc.model_selection import gaps_around_fit, warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
+from dpfc.notes import delta_notes
 from dpfc.paid_models import linear_room, reserve_room
 from dpfc.parameters import Choice, Constraint, Flag, Interval, Text, check_parameters
 from dpfc.progress import release_progress
@@ -325,13 +326,20 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             l2_bound=model._row_map().l2_bound,
             public_features=self._uses_public_features(),
             searched=True,
+            columns_named=hasattr(model, "feature_names_in_") or hasattr(model, "_columns_in"),
         )
         return make_statement(
             plan.promise,
             records,
             estimator=type(model).__name__,
             seeded=noise.reproducible,
-            rests_on=[*assumptions, _SPLIT, *([] if plan.law is None else [_SECRETS])],
+            rests_on=[
+                *assumptions,
+                _SPLIT,
+                *([] if plan.law is None else [_SECRETS]),
+                *gaps_around_fit(),
+                *delta_notes(plan.promise, self.estimator.n_samples),
+            ],
             random_source=noise.description,
             unit_of_privacy=unit,
             kind="search",

@@ -43,8 +43,9 @@ from dpfc.full_models.starting import run_digest, start_module
 from dpfc.full_models.trainable import TRAINABLE
 from dpfc.full_models.training import CheckpointPlan, TrainingRun
 from dpfc.labels import public_classes
-from dpfc.model_selection import warn_under_model_selection
+from dpfc.model_selection import gaps_around_fit, warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
+from dpfc.notes import delta_notes, training_notes
 from dpfc.paid_models import model_room, reserve_room
 from dpfc.parameters import BOUND, STEPS, Choice, Constraint, Flag, Interval, Text, check_parameters
 from dpfc.progress import step_progress
@@ -527,21 +528,37 @@ class DPSGDClassifier(NetworkPredictor):
             mechanism.records,
             estimator=type(self).__name__,
             seeded=noise.reproducible,
-            rests_on=training_assumptions(
-                unit_of_privacy=unit,
-                classes_stated=self.classes is not None,
-                classes_in_cache=classes_in_cache,
-                neighboring_relation=self.neighboring_relation,
-                n_samples_stated=self.n_samples is not None,
-                l2_clip_norm=float(self.l2_clip_norm),
-                input_bound=float(self.input_bound),
-                one_at_a_time=mechanism.passes.n_rows == 1,
-                checkpointed=self.checkpoint is not None,
-            ),
+            rests_on=[
+                *training_assumptions(
+                    unit_of_privacy=unit,
+                    classes_stated=self.classes is not None,
+                    classes_in_cache=classes_in_cache,
+                    neighboring_relation=self.neighboring_relation,
+                    n_samples_stated=self.n_samples is not None,
+                    l2_clip_norm=float(self.l2_clip_norm),
+                    input_bound=float(self.input_bound),
+                    one_at_a_time=mechanism.passes.n_rows == 1,
+                    checkpointed=self.checkpoint is not None,
+                    columns_named=hasattr(self, "feature_names_in_")
+                    or hasattr(self, "_columns_in"),
+                ),
+                *self._gaps(mechanism),
+            ],
             random_source=noise.description,
             unit_of_privacy=unit,
             dataset=self.dataset,
         )
+
+    def _gaps(self, mechanism: GradientMechanism) -> list[str]:
+        """What around the fit, of its delta and of its size a reader has to know."""
+        plan, n_samples = mechanism.plan, float(mechanism.n_samples())
+        sensitivity = 2.0 if self.neighboring_relation == "replace_one" else 1.0
+        useful = (
+            []
+            if math.isinf(self.epsilon)
+            else training_notes(plan, GRADIENT, n_samples, len(self.classes_), sensitivity)
+        )
+        return [*gaps_around_fit(), *delta_notes(plan, n_samples), *useful]
 
     # -- model file and scikit-learn -------------------------------------------------
 
