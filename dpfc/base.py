@@ -46,6 +46,7 @@ _MEAN_SHARE = 0.03
 _COUNT_SHARE = 0.005
 _LABEL_ROWS = 4096
 _FURTHER = ("_columns_in",)
+_LOGIT_ROWS = 512  # rows in a block of logits; not the number of rows, which is private
 _RELATIONS = ("add_or_remove_one", "replace_one")
 
 
@@ -109,7 +110,14 @@ class PrivateLinearClassifier(LinearPredictor):
         """Change how rows are mapped, by what is public, before the solver's first release."""
 
     def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
-        """Refuse, before any spend, what does not fit into memory: here, one matrix."""
+        """Refuse, before any spend, what does not fit into memory: weights, and one matrix."""
+        check_memory(
+            # Measured: 8.8 doubles a weight (copies, noise, sums), 3.2 a logit of a block.
+            8 * n_classes * (10 * n_columns + 7 * _LOGIT_ROWS // 2),
+            f"weights, noise and logits of {n_classes} classes and {n_columns} columns",
+            "State fewer classes, or reduce the features.",
+            device,
+        )
         check_memory(
             10 * 8 * n_columns**2,  # measured: 9.4 doubles an entry at the peak
             f"one matrix of {n_columns} x {n_columns} and its factors",

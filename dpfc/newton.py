@@ -174,6 +174,7 @@ class DPNewtonClassifier(PrivateLinearClassifier):
         ]
 
     def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
+        super()._check_size(n_columns, n_classes, device)
         n_outputs = SigmoidLoss().n_outputs(n_classes)
         check_memory(
             8 * 8 * n_outputs * n_columns**2,  # measured: 7.2 doubles an entry at the peak

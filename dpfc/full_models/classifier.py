@@ -43,6 +43,7 @@ from dpfc.full_models.starting import run_digest, start_module
 from dpfc.full_models.trainable import TRAINABLE
 from dpfc.full_models.training import CheckpointPlan, TrainingRun
 from dpfc.labels import public_classes
+from dpfc.memory import check_memory
 from dpfc.model_selection import gaps_around_fit, warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
 from dpfc.notes import delta_notes, training_notes
@@ -332,6 +333,7 @@ class DPSGDClassifier(NetworkPredictor):
             plan = self.privacy_plan()
             rows = self._open_rows(X, y)
             module = self._start(rows.X.dtype, noise)
+            self._check_size(module)
             start = copy.deepcopy(module)  # no private row goes through it
             self._try_rows(module, rows)
             kept = self._open_checkpoint(module, rows)
@@ -498,6 +500,19 @@ class DPSGDClassifier(NetworkPredictor):
             clipping=self.clipping,
             augmentation=self._augmentation(),
             device=self._device(),
+        )
+
+    def _check_size(self, module: torch.nn.Module) -> None:
+        """Refuse, before any spend, gradients of single rows that do not fit into memory."""
+        numbers = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        # Weights, gradients, noise and the optimizer's state; and, but for ghost clipping, a
+        # gradient a row of a pass.
+        copies = 8 + (0 if self.clipping == "ghost" else self.physical_batch_size)
+        check_memory(
+            4 * copies * numbers,
+            f"gradients of {numbers} trained numbers, weights and noise",
+            'Lower physical_batch_size, use clipping="ghost", train less, or state fewer classes.',
+            self._device(),
         )
 
     def _try_rows(self, module: torch.nn.Module, rows: ModuleRows) -> None:

@@ -21,6 +21,7 @@ from dpfc import (
     DPNewtonClassifier,
     DPSearchCV,
     DPSGDClassifier,
+    InsufficientMemoryError,
     PrivacyWarning,
     evaluate_privately,
     load_model,
@@ -260,3 +261,13 @@ def test_the_words_about_recoding_are_for_whole_numbers_from_zero_only():
     with pytest.raises(ValueError, match="not in classes") as raised:
         DPFCClassifier(classes=["no", "yes"]).fit(X, CODES + 5)
     assert "recodes" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name != "search"])
+def test_a_million_classes_are_refused_before_a_spend_with_what_they_would_take(
+    name, monkeypatch, unspent
+):
+    monkeypatch.setattr("dpfc.memory.available_memory", lambda device: 2**26)
+    model = MAKERS[name](classes=range(100_000))
+    with pytest.raises(InsufficientMemoryError, match=r"weights.* take .* GiB"):
+        model.fit(X, CODES)
