@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
 from dpfc.accounting.accountants import ACCOUNTANTS
-from dpfc.accounting.ledger import Charge
+from dpfc.accounting.charges import Charge
 from dpfc.assumptions import fit_assumptions
 from dpfc.centering import mean_share
 from dpfc.data import ArrayRows, BlockSource, CacheRows, cache_labels, check_size, open_cache

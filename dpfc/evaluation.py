@@ -18,7 +18,7 @@ from dpfc.accounting import (
     calibrate,
     make_statement,
 )
-from dpfc.accounting.ledger import Charge
+from dpfc.accounting.charges import Charge
 from dpfc.assumptions import evaluation_assumptions
 from dpfc.base import PrivateLinearClassifier
 from dpfc.evaluation_figures import PrivateEvaluation, evaluation_of

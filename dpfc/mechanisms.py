@@ -36,7 +36,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from dpfc.accounting import PrivacyPlan, ReleaseRecord
-from dpfc.accounting.ledger import Charge
+from dpfc.accounting.charges import Charge
 from dpfc.gridded_noise import gridded_noise, on_grid
 from dpfc.noise import NoiseSource
 from dpfc.queries import Count, FeatureSum, Query

@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Callable
 
 from dpfc.accounting import PrivacyPlan, PrivacyStatement
-from dpfc.accounting.ledger import Charge, LedgerError, PrivacyLedger
+from dpfc.accounting.charges import Charge
+from dpfc.accounting.ledger import LedgerError, PrivacyLedger
 from dpfc.accounting.search_plan import SearchPlan
 from dpfc.exceptions import PrivacyWarning
 from dpfc.noise import NoiseSource
@@ -46,7 +47,7 @@ def open_charge(
     Parameters
     ----------
     ledger, dataset, plan, purpose
-        As in `dpfc.accounting.ledger.Charge`.
+        As in `dpfc.accounting.charges.Charge`.
     seeded : bool
         Such a run spends only where the ledger allows it; see `PrivacyLedger`.
     token : str, optional

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
-from dpfc.accounting.ledger import Charge
+from dpfc.accounting.charges import Charge
 from dpfc.accounting.notebook_tables import NotebookTable
 from dpfc.assumptions import summary_assumptions
 from dpfc.base import PrivateLinearClassifier

@@ -16,7 +16,7 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from dpfc.accounting import PrivacyStatement, ReleaseRecord, make_statement
-from dpfc.accounting.ledger import Charge
+from dpfc.accounting.charges import Charge
 from dpfc.accounting.search_plan import RunLaw, SearchPlan, calibrate_search
 from dpfc.assumptions import fit_assumptions
 from dpfc.base import PrivateLinearClassifier

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dpfc.accounting import PrivacyPlan, ReleaseRecord
-from dpfc.accounting.ledger import Charge
+from dpfc.accounting.charges import Charge
 from dpfc.full_models.augmentation import Augmentation
 from dpfc.full_models.clipping import ClippedSums
 from dpfc.full_models.module_rows import MAX_ROWS, ModuleRows

@@ -20,10 +20,10 @@ from dpfc.accounting._checks import SEEDED
 from dpfc.accounting._ledger_names import dataset_key
 from dpfc.accounting._ledger_records import Remaining, cost_of
 from dpfc.accounting.calibration import calibrate
+from dpfc.accounting.charges import Charge
 from dpfc.accounting.gaussian import gaussian_mu
 from dpfc.accounting.ledger import (
     BudgetExceeded,
-    Charge,
     LedgerError,
     PrivacyLedger,
     reasons_not_private,
