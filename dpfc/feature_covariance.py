@@ -15,7 +15,7 @@ from dpfc.accounting import ReleaseRequest
 from dpfc.base import PrivateLinearClassifier
 from dpfc.losses import LOSSES
 from dpfc.mechanisms import GaussianMechanism
-from dpfc.parameters import BOUND, STEPS, Choice, Constraint, Interval
+from dpfc.parameters import BOUND, SHARE, STEPS, Choice, Constraint, Interval
 from dpfc.probabilities import logistic_probabilities
 from dpfc.public_features import PublicFeatures
 from dpfc.queries import GradientSum, Gram
@@ -142,9 +142,9 @@ class DPFCClassifier(PrivateLinearClassifier):
     _constraints: ClassVar[dict[str, Constraint]] = {
         **PrivateLinearClassifier._constraints,
         "length_scaling": Interval(0, 1, closed="left"),
-        "gram_share": Interval(0, 1),
+        "gram_share": SHARE,
         "n_steps": STEPS,
-        "step_size": Interval(0, words=("auto",)),
+        "step_size": Interval(0, 1e9, words=("auto",)),
         "logit_noise": Interval(0),
         "residual_clip_norm": BOUND,
         "loss": Choice(("softmax", "sigmoid")),

@@ -127,7 +127,7 @@ class DPGradientClassifier(PrivateLinearClassifier):
         "n_steps": STEPS,
         "learning_rate": Interval(0, words=("auto",)),
         "momentum": Interval(0, 1, closed="left"),
-        "sampling_probability": Interval(0, 1, closed="right"),
+        "sampling_probability": Interval(1e-9, 1, closed="right"),
         "residual_clip_norm": BOUND,
         "loss": Choice(("softmax", "sigmoid")),
         "l2_regularization": Interval(0, closed="left"),

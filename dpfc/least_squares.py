@@ -15,7 +15,7 @@ from dpfc.accounting import ReleaseRequest
 from dpfc.base import PrivateLinearClassifier
 from dpfc.mechanisms import GaussianMechanism, Release
 from dpfc.memory import check_memory
-from dpfc.parameters import Constraint, Interval
+from dpfc.parameters import SHARE, Constraint, Interval
 from dpfc.probabilities import squared_probabilities
 from dpfc.queries import ClassGrams, ClassSums, Gram
 from dpfc.spectra import noise_spectral_radius, shrunk_inverse
@@ -123,8 +123,8 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
 
     _constraints: ClassVar[dict[str, Constraint]] = {
         **PrivateLinearClassifier._constraints,
-        "alpha": Interval(0, words=(None,)),
-        "sums_share": Interval(0, 1),
+        "alpha": Interval(1e-9, 1e9, words=(None,)),
+        "sums_share": SHARE,
         "discriminant_shift": Interval(0, 1, closed="both"),
         "damping": Interval(0, closed="left"),
         "l2_regularization": Interval(0, closed="left"),

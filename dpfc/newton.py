@@ -15,7 +15,7 @@ from dpfc.base import PrivateLinearClassifier
 from dpfc.losses import SigmoidLoss
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
-from dpfc.parameters import BOUND, STEPS, Constraint, Interval
+from dpfc.parameters import BOUND, SHARE, STEPS, Constraint, Interval
 from dpfc.probabilities import logistic_probabilities
 from dpfc.queries import GradientSum, HessianSum
 from dpfc.spectra import noise_spectral_radius, shrunk_inverse
@@ -113,7 +113,7 @@ class DPNewtonClassifier(PrivateLinearClassifier):
 
     _constraints: ClassVar[dict[str, Constraint]] = {
         **PrivateLinearClassifier._constraints,
-        "hessian_share": Interval(0, 1),
+        "hessian_share": SHARE,
         "n_steps": STEPS,
         "damping": Interval(0, closed="left"),
         "residual_clip_norm": BOUND,

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 __all__ = [
     "BOUND",
+    "SHARE",
     "STEPS",
     "Choice",
     "Constraint",
@@ -114,6 +115,8 @@ class Text:
         return ("a path" if self.path else "a non-empty string") + " or None"
 
 
+# Shares of a budget or of the rows: smaller ones have noise that no float holds.
+SHARE = Interval(1e-9, 1)
 # Norm bounds: squares of them, and of noise scaled by them, must stay within float64.
 BOUND = Interval(1e-30, 1e30, closed="both", or_inf=True)
 # A step leaves a number in the model, and takes a draw: more than these would never end.

@@ -55,9 +55,12 @@ class PublicFeatures:
             features = np.concatenate(blocks) if blocks else np.empty((0, features.n_features))
         elif isinstance(features, torch.Tensor):
             features = features.detach().to("cpu", torch.float64).numpy()
-        array = check_array(
-            features, dtype=FLOAT_DTYPES, ensure_min_samples=2, input_name="public_features"
-        )
+        try:
+            array = check_array(
+                features, dtype=FLOAT_DTYPES, ensure_min_samples=2, input_name="public_features"
+            )
+        except (OverflowError, RuntimeError):
+            raise ValueError("public_features must hold finite numbers only.") from None
         if array.shape[1] != n_features:
             raise ValueError(
                 f"public_features have {array.shape[1]} features and X has {n_features}: embed "

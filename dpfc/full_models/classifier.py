@@ -180,7 +180,7 @@ class DPSGDClassifier(NetworkPredictor):
         "ledger": Text(path=True),
         "dataset": Text(),
         "n_steps": STEPS,
-        "sampling_probability": Interval(0, 1, closed="right"),
+        "sampling_probability": Interval(1e-9, 1, closed="right"),
         "l2_clip_norm": BOUND,
         "clipping": Choice(CLIPPINGS),
         "input_bound": Interval(0, math.inf),

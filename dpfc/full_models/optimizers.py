@@ -45,7 +45,7 @@ _CONSTRAINTS: dict[str, Constraint] = {
     # Beyond it PyTorch stops in the middle of a step, at numbers that float32 does not have.
     "learning_rate": Interval(0, 1e30, closed="right", words=(None,)),
     "momentum": Interval(0, 1, closed="left"),
-    "weight_decay": Interval(0, closed="left"),
+    "weight_decay": Interval(0, 1e9, closed="left"),
     "warmup_steps": Interval(0, closed="left", integer=True),
     "mechanic": Flag(),
     "bias_correction": Flag(),

@@ -283,7 +283,10 @@ def test_damaged_weights_are_refused_or_do_no_harm(model, path, name, change, th
 # -- writing -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("existing", [None, b"the old model"])
+OLD = save({"coef": np.zeros(1)}, metadata={"format": "dpfc-model-1"})
+
+
+@pytest.mark.parametrize("existing", [None, OLD], ids=["None", "the old model"])
 def test_a_full_disk_leaves_nothing_half_written(model, tmp_path, monkeypatch, existing):
     path = tmp_path / "model.safetensors"
     if existing is not None:
@@ -306,7 +309,7 @@ def test_a_missing_folder_is_an_error_that_names_the_path(model, tmp_path):
 
 
 def test_saving_replaces_the_old_file_and_leaves_no_other(model, path):
-    path.write_bytes(b"old")
+    path.write_bytes(OLD)
     model.save(path)
     load_model(path)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
@@ -317,3 +320,25 @@ def test_only_the_four_estimators_can_be_named():
 
     known = (DPFCClassifier, DPGradientClassifier, DPLeastSquaresClassifier, DPNewtonClassifier)
     assert set(_MODULES) == {estimator.__name__ for estimator in known}
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_a_model_replaces_a_model_and_no_other_file(tmp_path, network, two_classes):
+    from dpfc import DPSGDClassifier
+
+    make = DPSGDClassifier if network else DPLeastSquaresClassifier
+    options = {"module": "linear", "n_steps": 1} if network else {}
+    model = make(classes=[0, 1], **options).fit(*two_classes)
+    path = tmp_path / "m.safetensors"
+    for content in (b"x", b"my thesis, all of it", bytes(100), b"\xff" * 100):
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match="no model file of dpfc"):
+            model.save(path)
+        assert path.read_bytes() == content
+    path.write_bytes(save({"w": np.zeros(2)}, metadata={"format": "pt"}))
+    with pytest.raises(ModelFileError, match="no model file of dpfc"):
+        model.save(path)
+    path.write_bytes(b"")
+    for _ in range(2):
+        model.save(path)
+        assert load_model(path).classes_.tolist() == [0, 1]
