@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 __all__ = ["Flags", "flags_of", "in_flags"]
@@ -52,17 +53,14 @@ def in_flags(message: str, flags: Mapping[str, Flags]) -> str:
     name with an underscore becomes its flag. Other words stay: ``labels`` may be just a word.
     """
     for name, flag in flags.items():
-        message = re.sub(
-            rf"{_WORD}{name}=({_VALUE})",
-            lambda found, flag=flag: _with_value(flag, found.group(1)),
-            message,
-        )
+        message = re.sub(rf"{_WORD}{name}=({_VALUE})", partial(_with_value, flag), message)
         if "_" in name:
             message = re.sub(rf"{_WORD}{name}\b(?![/'\"`=(]|\.\w)", flag.on, message)
     return message
 
 
-def _with_value(flag: Flags, value: str) -> str:
+def _with_value(flag: Flags, found: re.Match[str]) -> str:
+    value = found.group(1)
     if value == "True":
         return flag.on
     if value == "False":

@@ -224,7 +224,7 @@ def _sorted_names(names: Sequence[str]) -> list[str]:
     numbers = [whole_number(name) for name in names]
     if None in numbers:
         return sorted(names)
-    return [name for _, name in sorted(zip(numbers, names, strict=True))]  # type: ignore[type-var]
+    return [name for _, name in sorted(zip(numbers, names, strict=True))]
 
 
 def _no_images(root: Path, folders: Sequence[Path]) -> DatasetError:

@@ -18,6 +18,8 @@ FORMAT = "dpfc feature cache"
 FORMAT_VERSION = 1
 DTYPES = ("float16", "float32")
 SHARD_NAME = re.compile(r"part-\d{5}\.parquet")
+# What Arrow's lists and NumPy's shapes hold everywhere.
+_MAX_SIZE = 2**31 - 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -78,8 +80,8 @@ class CacheDescription:
     def __post_init__(self) -> None:
         for name in ("n_features", "shard_rows"):
             value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be an int > 0, got {value!r}.")
+            if type(value) is not int or not 1 <= value <= _MAX_SIZE:
+                raise ValueError(f"{name} must be an int > 0 and < 2^31, got {value!r:.40}.")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
         for name in ("has_labels", "has_ids"):
@@ -88,6 +90,9 @@ class CacheDescription:
         names = self.class_names
         if isinstance(names, str) or not all(isinstance(name, str) for name in names or ()):
             raise ValueError("class_names must be a list of strings.")
+        for name in ("backbone", "preprocessing", "dataset"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} must be a dictionary.")
 
     def differences(self, other: "CacheDescription") -> list[str]:
         """Where two descriptions differ, as ``key (this, that)``; a data set's name may."""
@@ -185,6 +190,8 @@ class Manifest:
     @classmethod
     def _parse(cls, body: dict[str, Any]) -> "Manifest":
         names = body["class_names"]
+        if not isinstance(names, list | None):
+            raise TypeError("class_names")
         fields = {key: body[key] for key in CacheDescription.__dataclass_fields__}
         if isinstance(names, str):  # its characters would be taken for names
             raise TypeError("class_names")

@@ -127,3 +127,29 @@ def test_an_incomplete_cache_is_no_whole_one(copy):
 
 def test_a_folder_that_is_no_cache_is_named(tmp_path):
     assert "is not a feature cache" in FeatureCache.verify(tmp_path)[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[
+            (key, value)
+            for key in ("backbone", "preprocessing", "dataset")
+            for value in ("x", 1, [])
+        ],
+        *[(key, 10**400) for key in ("n_features", "shard_rows")],
+        ("class_names", {"a": 1}),
+        ("shards", None),
+        ("shards", [{}]),
+        ("skipped", [1]),
+    ],
+)
+def test_a_manifest_that_parses_and_means_nothing_is_one_sentence(copy, key, value):
+    path = copy / "manifest.json"
+    body = json.loads(path.read_text()) | {key: value}
+    del body["sha256"]
+    path.write_text(json.dumps(body | {"sha256": _checksum(body)}))
+    (found,) = FeatureCache.verify(copy)
+    assert found.startswith(str(path)) and "\n" not in found
+    with pytest.raises(FeatureCacheError):
+        FeatureCache.open(copy)
