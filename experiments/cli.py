@@ -6,8 +6,9 @@ scikit-learn, matplotlib) when they run, so that help is immediate.
 
 from __future__ import annotations
 
+import inspect
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -40,6 +41,24 @@ report_app.command("sweep")(report_sweep)
 app.add_typer(report_app, name="report")
 
 
+def _first_sentence(function: Callable[..., object] | None) -> str:
+    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+
+
+def _say_first_sentences(group: typer.Typer) -> None:
+    """Let lists of commands have their first sentences in whole; Typer cuts them to a line."""
+    for command in group.registered_commands:
+        command.short_help = _first_sentence(command.callback)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            callback = inner.typer_instance.registered_callback
+            inner.short_help = _first_sentence(None if callback is None else callback.callback)
+            _say_first_sentences(inner.typer_instance)
+
+
+_say_first_sentences(app)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from dpfc._version import __version__
@@ -64,7 +83,7 @@ def _dpfc(
 ) -> None:
     """Train the most accurate private classifier that a budget buys, from frozen features.
 
-    Images go through a public network once (extract), a classifier is trained on the features
+    Images or texts go through a public network once (extract), a classifier is trained on them
     under (ε, δ)-differential privacy (fit), and the model can then be published.
 
     Example, to start with: dpfc demo

@@ -116,6 +116,15 @@ COMMANDS = {
 ELSEWHERE = {"demo", "extract"}
 
 
+@pytest.mark.parametrize("group", ["", "budget", "features", "report"])
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_lists_of_commands_have_whole_sentences(dpfc, monkeypatch, group, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    listed = dpfc(*group.split(), "--help").out.split("Commands:")[1]
+    assert "..." not in listed and "…" not in listed
+    assert listed.rstrip().endswith(".")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_json_has_the_fields_of_the_page(dpfc, strict_json, made, monkeypatch, name):
     monkeypatch.chdir(made)
