@@ -77,6 +77,7 @@ def check_row_gradients(
     blocks = made_up_blocks(X, _ROWS, tokens=tokens)
     if own:
         check_unchanged(module, [*blocks, others], lambda block: _both_ways(module, block))
+        _check_draws(module, rows)
     _check_company(module, blocks if own else blocks[:3])
     expected = [_gradients(module, rows[i : i + 1], codes[i : i + 1]) for i in range(_ROWS)]
     _check_sums(module, rows, codes, expected, clipping)
@@ -94,6 +95,16 @@ def _check_scores(module: nn.Module, rows: torch.Tensor, n_classes: int) -> None
         raise ValueError(
             f"the module must return scores of shape (n_rows, {n_classes}), one a class; for "
             f"{_ROWS} rows it returned {shape}."
+        )
+
+
+@torch.no_grad()
+def _check_draws(module: nn.Module, rows: torch.Tensor) -> None:
+    if not torch.equal(_scores(module, rows), _scores(module, rows, seed=1)):
+        raise ValueError(
+            "the module draws at random outside of its nn.Dropout layers, so that gradients of "
+            "single rows cannot be checked. Use such layers (in place of "
+            "torch.nn.functional.dropout, say), or augmentation."
         )
 
 
@@ -121,8 +132,8 @@ def _leans(module: nn.Module, row: torch.Tensor, company: torch.Tensor) -> bool:
     return math.isfinite(room) and not float(apart) <= room
 
 
-def _scores(module: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    with repeatable(rows.device):
+def _scores(module: nn.Module, rows: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    with repeatable(rows.device, seed):
         try:
             scores: torch.Tensor = module(rows)
         except Exception as error:  # whatever a module of the user's own raises

@@ -65,8 +65,8 @@ def vocabulary(module: nn.Module, like: torch.Tensor) -> int:
 
 
 @contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
+def repeatable(device: torch.device, seed: int = 0) -> Iterator[None]:
     """Seed PyTorch's global generators, and leave them as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         yield

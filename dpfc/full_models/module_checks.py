@@ -132,6 +132,10 @@ def _check_state(name: str, part: nn.Module) -> None:
             f"{name} ({type(part).__name__}) has max_norm, which shortens the vectors of those "
             "tokens that private rows hold, without noise. Use max_norm=None."
         )
+    if type(part).get_extra_state is not nn.Module.get_extra_state:
+        raise ValueError(
+            f"{name} ({type(part).__name__}) has a get_extra_state, which a model file cannot hold."
+        )
     parametrizations = getattr(part, "parametrizations", None)
     for weight, changes in parametrizations.items() if parametrizations is not None else ():
         if any(type(change).__name__ == "_SpectralNorm" for change in changes):

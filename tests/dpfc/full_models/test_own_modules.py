@@ -30,7 +30,19 @@ def compiled_in_place():
     return module
 
 
+class Dropping(nn.Linear):
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), 0.5, self.training)
+
+
+class Extra(nn.Linear):
+    def get_extra_state(self):
+        return {"note": 1}
+
+
 WRAPPED = {
+    "functional dropout": (lambda: Dropping(5, 3), r"nn\.Dropout layers"),
+    "extra state": (lambda: Extra(5, 3), "get_extra_state"),
     "opacus": (lambda: GradSampleModule(nn.Linear(5, 3)), r"module\._module"),
     "compiled": (lambda: torch.compile(nn.Linear(5, 3)), r"module\._orig_mod"),
     "a compiled layer": (
