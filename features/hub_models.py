@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dpfc._support.files import read_regular
+from dpfc._support.limits import check_limit
 from dpfc.features._files import sha256_of_file
 
 __all__ = [
@@ -31,6 +32,8 @@ _REFUSED = {
     "transformers_weights": "weights that the checksum would not cover: name them " + _WEIGHTS,
     "quantization_config": "which is not supported: use the model's weights before quantization",
 }
+_LAYERS = re.compile(r"(num_.*(layers|blocks|stages|heads|experts)|^n_layers?|^n_heads?|depth)$")
+_WIDTHS = re.compile(r"(_size|_dim|^d_model|^d_ff|^dim|^n_embd|_positions|_channels)$")
 _HARMLESS = (None, "eager", "sdpa")
 
 
@@ -167,6 +170,7 @@ def read_model_config(folder: Path, spec: str) -> Any:
 
     content = read_json(folder / "config.json", spec)
     _refuse_settings(content, spec)
+    _refuse_sizes(content, spec)
     kind = content.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         reason = (
@@ -189,6 +193,20 @@ def _refuse_settings(content: Any, spec: str) -> None:
         if name in _REFUSED and value not in _HARMLESS:
             raise ValueError(f"{spec}: config.json asks for {key}, {_REFUSED[name]}.")
         _refuse_settings(value, spec)
+
+
+def _refuse_sizes(content: Any, spec: str) -> None:
+    """Refuse layers and widths above the limits, in parts of the model too, before it is built."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        name = str(key)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and _LAYERS.search(name):
+            check_limit("network_layers", value, f"{spec}: config.json asks for {key}={value}")
+        elif whole and name in ("image_size", "patch_size"):
+            check_limit("image_side", value, f"{spec}: config.json asks for {key}={value}")
+        elif whole and _WIDTHS.search(name):
+            check_limit("network_width", value, f"{spec}: config.json asks for {key}={value}")
+        _refuse_sizes(value, spec)
 
 
 def refuse_missing_weights(missing: "set[str] | list[str]", spec: str) -> None:

@@ -1,5 +1,6 @@
 """Features from NumPy's files: ``.npy``, mapped into memory, and ``.npz``, read as a stream."""
 
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc._support.files import IrregularFileError, open_regular
+from dpfc._support.limits import LimitError, check_limit, shown_count
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.imported_rows import BLOCK_ROWS, Columns, Rows, chosen_column, place_in
 
@@ -210,15 +212,26 @@ def check_column(
 def _stream(member: IO[bytes], what: str) -> Iterator[NDArray[Any]]:
     """Yield blocks of rows of an array that stands in a stream."""
     shape, fortran_order, dtype = _read_header(member, what)
-    count = int(np.prod(shape[1:], dtype=np.int64))
+    count = math.prod(shape[1:])
     if fortran_order and len(shape) > 1:
+        size = math.prod(shape) * dtype.itemsize
+        _check_bytes(size, f"{what} is in Fortran order and has {shown_count(size)} bytes")
         whole = _read_values(member, dtype, shape[0] * count, what).reshape(shape, order="F")
         for start in range(0, shape[0], BLOCK_ROWS):
             yield whole[start : start + BLOCK_ROWS]
         return
+    size = min(BLOCK_ROWS, shape[0]) * count * dtype.itemsize
+    _check_bytes(size, f"a block of {what} has {shown_count(size)} bytes")
     for start in range(0, shape[0], BLOCK_ROWS):
         rows = min(BLOCK_ROWS, shape[0] - start)
         yield _read_values(member, dtype, rows * count, what).reshape(rows, *shape[1:])
+
+
+def _check_bytes(size: int, what: str) -> None:
+    try:
+        check_limit("array_bytes", size, what)
+    except LimitError as error:
+        raise DatasetError(str(error)) from None
 
 
 def _read_values(member: IO[bytes], dtype: np.dtype[Any], count: int, what: str) -> NDArray[Any]:

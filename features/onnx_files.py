@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc._support.files import read_regular
+from dpfc._support.limits import LimitError, check_limit
 from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones import available_cores
 from dpfc.features.devices import require
@@ -207,7 +208,13 @@ def _read_metadata(path: Path, spec: str) -> dict[str, str]:
     import onnx
 
     try:
-        model = onnx.load(path, load_external_data=False)
+        content = read_regular(path, limit="onnx_bytes")
+    except OSError as error:
+        raise ValueError(f"{spec}: {path} cannot be read: {error.strerror}.") from error
+    except LimitError as error:
+        raise ValueError(f"{spec}: {error}") from error
+    try:
+        model = onnx.load_from_string(content)
     # protobuf's DecodeError has changed its home.
     except Exception as error:
         raise ValueError(f"{spec}: {path} is not an ONNX file.") from error
@@ -283,4 +290,10 @@ def _read_input(session: Any, spec: str) -> _Input:
     height, width = sizes[2:] if first else sizes[1:3]
     if height != width and None not in (height, width):
         raise ValueError(f"{spec}: images must be square, got {height} x {width} px.")
-    return _Input(entry.name, first, dtype, sizes[0], height or width)
+    side = height or width
+    try:
+        check_limit("image_side", side or 0, f"the network takes images of {side} px")
+        check_limit("image_rows", sizes[0] or 0, f"the network takes {sizes[0]} images at once")
+    except LimitError as error:
+        raise ValueError(f"{spec}: {error}") from error
+    return _Input(entry.name, first, dtype, sizes[0], side)

@@ -14,9 +14,12 @@ __all__ = ["LIMITS", "LimitError", "check_limit", "limit_of", "shown_count", "va
 
 # name: (most that is allowed, what it counts)
 LIMITS: Final[dict[str, tuple[int, str]]] = {
-    "network_numbers": (2**31, "weights of a network, and numbers that one row makes in it"),
-    "network_layers": (1_000, "layers that a configuration declares"),
+    "network_numbers": (2**30, "weights of a network"),
+    "row_numbers": (2**26, "numbers of one row of a network"),
+    "network_layers": (1_000, "layers that a model's configuration declares"),
+    "network_width": (2**21, "one size that a model's configuration declares"),
     "image_side": (4_096, "pixels along one side of a network's images"),
+    "image_rows": (4_096, "images that a network takes at once"),
     "json_bytes": (256 * 2**20, "bytes of a JSON file that is parsed as a whole"),
     "onnx_bytes": (2**31, "bytes of an ONNX file, which is parsed as a whole"),
     "yaml_bytes": (2**18, "bytes of a YAML file"),

@@ -17,7 +17,7 @@ from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
 from dpfc.file_writing import write_model
 from dpfc.full_models.module_rows import ROW_KINDS
-from dpfc.full_models.networks import make_network
+from dpfc.full_models.networks import NETWORKS, make_network, network_shapes
 from dpfc.full_models.trainable import freeze
 from dpfc.model_file import NETWORK_FORMAT, columns_header, plain_number, set_columns
 from dpfc.tensor_bytes import in_order
@@ -90,9 +90,13 @@ def rebuild_network(
 
     name = header["network"]
     classes = np.asarray(json.loads(header["classes"]))
-    shape = tuple(int(side) for side in json.loads(header["input_shape"]))
+    sides = json.loads(header["input_shape"])
+    if not (isinstance(sides, list) and all(type(side) is int and side > 0 for side in sides)):
+        raise ValueError("its input_shape is no list of whole numbers above 0")
+    shape = tuple(sides)
     parameters = json.loads(header["parameters"])
     if name:
+        _check_tensors(name, shape, len(classes), parameters["vocabulary_size"], tensors)
         network = make_network(
             name,
             input_shape=shape,
@@ -150,6 +154,23 @@ def _check_same(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> N
             f"module is not the one that was saved: {found[0]}{more}. Pass a module made in the "
             "same way as the one that was trained."
         )
+
+
+def _check_tensors(
+    name: str,
+    shape: tuple[int, ...],
+    n_classes: int,
+    vocabulary_size: int | None,
+    tensors: dict[str, torch.Tensor],
+) -> None:
+    """Refuse a file that declares a larger network than it holds, before that is built."""
+    if name not in NETWORKS:
+        raise ValueError(f"there is no network {name!r}")
+    shapes = network_shapes(name, shape, n_classes, vocabulary_size).values()
+    declared, held = sum(map(math.prod, shapes)), sum(t.numel() for t in tensors.values())
+    # Adapters add to the network's own.
+    if declared > held:
+        raise ValueError(f"it declares {declared:,} weights and holds {held:,}")
 
 
 def _plain(value: Any) -> Any:

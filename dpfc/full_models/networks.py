@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from dpfc._support.limits import check_limit, shown_count
 from dpfc.full_models.convolutional import SmallConvNet, WideResNet
 from dpfc.full_models.diagonal_rnn import DiagonalRNNClassifier
 from dpfc.full_models.vision_transformer import VisionTransformer
@@ -94,6 +95,7 @@ def make_network(
     shape = _checked_shape(input_shape)
     if vocabulary_size is not None and name != "dlr":
         raise ValueError(f"vocabulary_size is for 'dlr' alone; {name!r} takes no tokens.")
+    _check_size(name, shape, int(n_classes), vocabulary_size)
     # Only the CPU's generator: torch.manual_seed would seed a GPU's too, and leave it so.
     with torch.random.fork_rng(devices=[]):
         if seed is None:
@@ -101,6 +103,44 @@ def make_network(
         else:
             torch.default_generator.manual_seed(int(seed))
         return _build(name, shape, int(n_classes), vocabulary_size)
+
+
+def network_shapes(
+    name: str, shape: tuple[int, ...], n_classes: int, vocabulary_size: int | None
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of a network's tensors, of which none is allocated.
+
+    Raises
+    ------
+    LimitError
+        If a row, or the network, is larger than the limits.
+    ValueError
+        If the network does not take such rows.
+    """
+    numbers = math.prod(shape)
+    check_limit(
+        "row_numbers", numbers, f"a row of shape {shape!r} has {shown_count(numbers)} numbers"
+    )
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = _build(name, shape, n_classes, vocabulary_size)
+    except (RuntimeError, OverflowError) as error:  # numbers that no tensor can have
+        raise ValueError(
+            f"{name!r} cannot be built for rows of shape {shape!r}: {error}"
+        ) from error
+    return {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+
+
+def _check_size(
+    name: str, shape: tuple[int, ...], n_classes: int, vocabulary_size: int | None
+) -> None:
+    shapes = network_shapes(name, shape, n_classes, vocabulary_size)
+    weights = sum(map(math.prod, shapes.values()))
+    check_limit(
+        "network_numbers",
+        weights,
+        f"{name!r} for rows of shape {shape!r} has {shown_count(weights)} weights",
+    )
 
 
 def square_image(length: int) -> Image | None:
