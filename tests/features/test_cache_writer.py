@@ -43,7 +43,7 @@ def test_a_cache_of_something_else_is_refused_with_what_differs(write, cache):
     with pytest.raises(FeatureCacheError, match=r"dtype \('float16', 'float32'\)") as error:
         write(cache.path, dtype="float32", backbone={"spec": "x"})
     assert "backbone.spec (None, 'x')" in str(error.value)
-    assert "--overwrite" in str(error.value)
+    assert "with overwrite=True" in str(error.value)
 
 
 def test_overwriting_starts_afresh(write, cache, tmp_path, folder_hashes):
