@@ -96,13 +96,26 @@ def read_spends(
     ).fetchall()
     spends = []
     for row, share in zip(rows, budget.filter.shares(costs), strict=True):
-        spend_id, purpose, event, made_at, text, *details, name, sha256 = row
+        spend_id, purpose, event, made_at, text, said, made_by, token, not_private, *file = row
         with damage_named(path, f"spend {spend_id}"):
             statement = None if text is None else PrivacyStatement.from_json(text)
             paid = event_from_json(json.loads(event))
-        model = None if name is None else ModelFile(name, sha256)
-        known = (spend_id, budget.dataset, purpose, paid, made_at, share, statement)
-        spends.append(Spend(*known, *details, model))
+        spends.append(
+            Spend(
+                spend_id,
+                budget.dataset,
+                purpose,
+                paid,
+                made_at,
+                share,
+                statement,
+                stated_purpose=said,
+                made_by=made_by,
+                token=token,
+                not_private=not_private,
+                model=None if file[0] is None else ModelFile(*file),
+            )
+        )
     return spends
 
 

@@ -346,8 +346,19 @@ class PrivacyLedger:
                 add_fingerprint(connection, number, self.fingerprint)
             spend_id = insert_spend(connection, number, event, cost, spent, details)
         share = budget.filter.shares([*costs, cost])[-1]
-        known = (spend_id, budget.dataset, purpose, event, spent["made_at"], share, None)
-        return Spend(*known, **details)
+        return Spend(
+            spend_id,
+            budget.dataset,
+            purpose,
+            event,
+            spent["made_at"],
+            share,
+            None,
+            stated_purpose=self.purpose,
+            made_by=self.made_by,
+            token=token,
+            not_private=details["not_private"],
+        )
 
     def _check_seed(self, dataset: str, seeded: bool) -> None:
         if seeded and not self.allow_not_private:

@@ -135,8 +135,9 @@ def evaluate(
     if epsilon is None:
         _show_own_look(origin, classifier, cache, json)
     else:
-        given["ledger"] = open_ledger(ledger, dataset, cache, seed, said)
-        _show_private(origin, _evaluate_privately(classifier, cache, epsilon, given), json)
+        paying: dict[str, Any] = {"ledger": open_ledger(ledger, dataset, cache, seed, said)}
+        evaluation = _evaluate_privately(classifier, cache, epsilon, given | paying)
+        _show_private(origin, evaluation, json)
 
 
 def _evaluate_privately(

@@ -66,3 +66,12 @@ def test_a_journal_that_a_killed_process_left_is_rolled_back_by_whoever_comes_ne
     spend(ledger)
     assert len(ledger.history("ward")) == 2
     check_integrity(ledger)
+
+
+def test_processes_that_race_to_the_first_write_give_an_old_file_one_chain(from_before):
+    done = run("race", from_before, 1000.0, 4, 3)
+    assert done["codes"] == [0] * 4
+    check = from_before.verify(from_before.head())
+    assert (check.n_spends, check.added_since) == (3 + 12, 0)
+    assert len(from_before.history("ward")) == 2 + 12
+    check_integrity(from_before)
