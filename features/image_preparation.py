@@ -167,10 +167,15 @@ def read_processor(config: Mapping[str, Any], where: str) -> ProcessorPixels:
             f"{where}: images of one size are needed, and preprocessor_config.json keeps their "
             "proportions without a crop: set do_center_crop and crop_size there."
         )
-    resample = int(config.get("resample", 3))
-    if resample not in _RESAMPLES:
-        raise ValueError(f"{where}: resample {resample} in preprocessor_config.json is unknown.")
-    scale = float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0
+    resample = config.get("resample", 3)
+    if type(resample) is not int or resample not in _RESAMPLES:
+        raise ValueError(f"{where}: resample {resample!r} in preprocessor_config.json is unknown.")
+    factor = config.get("rescale_factor", 1 / 255)
+    if not _is_number(factor):
+        raise ValueError(
+            f"{where}: rescale_factor in preprocessor_config.json must be a number, got {factor!r}."
+        )
+    scale = float(factor) if config.get("do_rescale", True) else 1.0
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if config.get("do_normalize", True):
         mean = _channels(config.get("image_mean", IMAGENET_MEAN), "image_mean", where)
@@ -190,7 +195,7 @@ def _sides(size: Any, name: str, where: str) -> tuple[int, ...]:
         sides = (size["shortest_edge"],)
     else:
         sides = ()
-    if not sides or not all(isinstance(side, int) and 1 <= side <= 4096 for side in sides):
+    if not sides or not all(type(side) is int and 1 <= side <= 4096 for side in sides):
         raise ValueError(
             f"{where}: {name} in preprocessor_config.json must be height and width, or "
             f"shortest_edge, in pixels, got {size!r}."
@@ -199,6 +204,10 @@ def _sides(size: Any, name: str, where: str) -> tuple[int, ...]:
 
 
 def _channels(values: Any, name: str, where: str) -> tuple[float, float, float]:
-    if isinstance(values, list | tuple) and len(values) == 3:
+    if isinstance(values, list | tuple) and len(values) == 3 and all(map(_is_number, values)):
         return float(values[0]), float(values[1]), float(values[2])
     raise ValueError(f"{where}: {name} in preprocessor_config.json must have three values.")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e30

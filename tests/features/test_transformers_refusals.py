@@ -191,3 +191,12 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setattr(devices, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r'pip install "dpfc\[hf\]"'):
         load_backbone("hf:google/vit")
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, [1], True, float("nan"), 10**400, [None] * 3])
+@pytest.mark.parametrize("key", ["resample", "rescale_factor", "image_mean", "image_std", "size"])
+def test_a_processor_with_a_value_of_another_type_is_refused_by_the_key(key, value):
+    from dpfc.features.image_preparation import read_processor
+
+    with pytest.raises(ValueError, match=key):
+        read_processor({"size": {"height": 8, "width": 8}} | {key: value}, "hf:x")
