@@ -298,10 +298,10 @@ def _checked_drop(drop: Sequence[str], sources: Sequence[str | PathLike[str]]) -
 def _stamps(files: Sequence[Path]) -> list[tuple[int, int]]:
     """Size and time of files: a label that was read must belong to the row that is written."""
     for path in files:
-        refuse_irregular(path)
-        if not path.is_file():
+        if path.is_dir() or not path.exists():
             what = "is a folder: name its files" if path.is_dir() else "does not exist"
             raise DatasetError(f"nothing to import: {path} {what}.")
+        refuse_irregular(path)
     return [(stat.st_size, stat.st_mtime_ns) for stat in (path.stat() for path in files)]
 
 
