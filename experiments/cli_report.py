@@ -94,6 +94,7 @@ def privacy(
         print(rendered)
     else:
         write_whole(out, rendered + "\n")
+        print(out)
 
 
 @report_app.command()

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from dpfc._support.files import read_regular
-from dpfc.experiments.cli_sweep import ConfigPath, Overrides, StudyFolder, find_config, study_folder
+from dpfc.experiments.cli_sweep import (
+    ConfigPath,
+    OldTo,
+    Overrides,
+    StudyFolder,
+    find_config,
+    study_and_out,
+    study_folder,
+)
 from dpfc.experiments.files import check_writable, write_whole
 from dpfc.experiments.options import Force
 
@@ -19,15 +27,16 @@ __all__ = ["report_sweep"]
 def report_sweep(
     config: ConfigPath,
     overrides: Overrides = None,
-    to: Annotated[
+    out: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FILE", help="Page to write; report.html of the study."),
+        typer.Option("--out", metavar="FILE", help="Page to write; report.html of the study."),
     ] = None,
     figures: Annotated[
         Path | None,
         typer.Option("--figures", metavar="DIR", help="Write pictures too, as PNG and SVG."),
     ] = None,
-    out: StudyFolder = None,
+    folder: StudyFolder = None,
+    to: OldTo = None,
     force: Force = False,
 ) -> None:
     """Write what a sweep found as one page that opens offline, with charts and statements.
@@ -35,18 +44,19 @@ def report_sweep(
     It has accuracy versus ε, time and parameters, every run in a table that sorts and filters,
     the privacy statement of any run, and the command and configuration to repeat it.
 
-    Example: dpfc report sweep study.yaml --to study.html --figures pictures
+    Example: dpfc report sweep study.yaml --out study.html --figures pictures
     """
     from dpfc.experiments.config import read_study
     from dpfc.experiments.results import load_results
     from dpfc.experiments.sweep_report import report_html
 
+    folder, out = study_and_out(folder, out, to)
     path = find_config(config)
     study = read_study(path, overrides or ())
-    folder = study_folder(study, out)
+    folder = study_folder(study, folder)
     table = load_results(folder)
-    page = to or folder / "report.html"
-    check_writable(page, force=force or to is None)
+    page = out or folder / "report.html"
+    check_writable(page, force=force or out is None)
     words = ["dpfc", "sweep", str(config), *(overrides or ())]
     content = report_html(
         table,

@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from dpfc.experiments.cli_sweep import ConfigPath, Overrides, StudyFolder, find_config, study_folder
+from dpfc.experiments.cli_sweep import (
+    ConfigPath,
+    OldTo,
+    Overrides,
+    StudyFolder,
+    find_config,
+    study_and_out,
+    study_folder,
+)
 from dpfc.experiments.console import to_json
 from dpfc.experiments.files import check_writable, write_whole
 from dpfc.experiments.options import Force
@@ -46,11 +54,12 @@ def results(
             help="What goes across in table and latex: epsilon, dataset, label or a parameter.",
         ),
     ] = "epsilon",
-    out: StudyFolder = None,
-    to: Annotated[
+    folder: StudyFolder = None,
+    out: Annotated[
         Path | None,
-        typer.Option("--to", metavar="FILE", help="File to write; standard output without it."),
+        typer.Option("--out", metavar="FILE", help="File to write; standard output without it."),
     ] = None,
+    to: OldTo = None,
     force: Force = False,
 ) -> None:
     """Show what a sweep found: test accuracy, mean ± standard error over seeds.
@@ -63,10 +72,11 @@ def results(
     from dpfc.experiments import results as tables
     from dpfc.experiments.config import read_study
 
-    if to is not None:
-        check_writable(to, force=force)
+    folder, out = study_and_out(folder, out, to)
+    if out is not None:
+        check_writable(out, force=force)
     study = read_study(find_config(config), overrides or ())
-    table = tables.load_results(study_folder(study, out))
+    table = tables.load_results(study_folder(study, folder))
     rows = tables.filter_rows(table.to_pylist(), where or ())
     groups = tables.group_rows(rows)
     groups = tables.best_settings(groups) if best else groups
@@ -84,7 +94,8 @@ def results(
         case _:
             left_out = f"\n\n{failed} failed runs are left out." if failed else ""
             text = tables.to_text(groups, across) + left_out
-    if to is None:
+    if out is None:
         print(text.rstrip("\n"))
     else:
-        write_whole(to, text.rstrip("\n") + "\n")
+        write_whole(out, text.rstrip("\n") + "\n")
+        print(out)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpfc.experiments.console import print_json, print_table, rounded_safely, shown
-from dpfc.experiments.options import Json
+from dpfc.experiments.options import Json, old_spelling
 
 if TYPE_CHECKING:
     from dpfc.experiments.config import StudyConfig
@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from dpfc.experiments.sweep_store import RunStore
     from dpfc.experiments.sweep_trials import Source
 
-__all__ = ["ConfigPath", "Overrides", "StudyFolder", "find_config", "study_folder", "sweep"]
+__all__ = [
+    "ConfigPath",
+    "OldTo",
+    "Overrides",
+    "StudyFolder",
+    "find_config",
+    "study_and_out",
+    "study_folder",
+    "sweep",
+]
 
 _SOME_FAILED, _INTERRUPTED = 1, 130
 
@@ -45,16 +54,21 @@ Overrides = Annotated[
         help="Set a value otherwise than the file does, such as seeds=2 or epsilons=[0.5,1].",
     ),
 ]
+# Of commands that read what a sweep wrote: their --out is what they write themselves.
 StudyFolder = Annotated[
     Path | None,
-    typer.Option("--out", metavar="DIR", help="Folder of the study; runs/NAME by default."),
+    typer.Option("--study", metavar="DIR", help="Folder of the study; runs/NAME by default."),
 ]
+OldTo = Annotated[Path | None, typer.Option("--to", hidden=True)]
 
 
 def sweep(
     config: ConfigPath,
     overrides: Overrides = None,
-    out: StudyFolder = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder of the study; runs/NAME by default."),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="Runs at a time; the cores by default."),
@@ -132,6 +146,15 @@ def find_config(config: Path) -> Path:
     if config.exists() or config.suffix in (".yaml", ".yml") or not ready.exists():
         return config
     return ready
+
+
+def study_and_out(
+    study: Path | None, out: Path | None, to: Path | None
+) -> tuple[Path | None, Path | None]:
+    """Folder of a study and the file to write, by their old names too: --out, and --to."""
+    if out is not None and out.is_dir():
+        study, out = old_spelling(study, out, now="--study", before="--out with a folder"), None
+    return study, old_spelling(out, to, now="--out", before="--to")
 
 
 def study_folder(study: StudyConfig, out: Path | None) -> Path:
@@ -232,7 +255,7 @@ def _words(report: dict[str, Any], config: Path, out: Path | None) -> str:
     if report["interrupted"]:
         lines.append("Interrupted; the same command goes on with what is missing.")
     else:
-        place = shlex.join([str(config), *([] if out is None else ["--out", str(out)])])
+        place = shlex.join([str(config), *([] if out is None else ["--study", str(out)])])
         lines.append(f"Next: dpfc results {place}, or dpfc report sweep {place}")
     return "\n".join(lines)
 

@@ -34,6 +34,7 @@ from dpfc.experiments.options import (
     ModelOut,
     PublicSize,
     RelationName,
+    old_spelling,
 )
 
 if TYPE_CHECKING:
@@ -55,10 +56,11 @@ def train(
     features: Features,
     epsilon: Epsilon,
     out: ModelOut,
-    model: Annotated[
-        NetworkName,
-        typer.Option(metavar="NAME", help="linear, mlp, cnn, wrn-16-4, vit-tiny or dlr."),
-    ] = "mlp",
+    network: Annotated[
+        NetworkName | None,
+        typer.Option(metavar="NAME", help="mlp (default), linear, cnn, wrn-16-4, vit-tiny or dlr."),
+    ] = None,
+    model: Annotated[NetworkName | None, typer.Option(hidden=True)] = None,
     delta: Delta = 1e-5,
     steps: Annotated[int, typer.Option(metavar="N", help="Noisy gradients.")] = 200,
     sampling_probability: Annotated[
@@ -151,11 +153,12 @@ def train(
     Images come from dpfc extract --backbone pixels. Where there is a backbone for the data, try
     dpfc fit first: it takes seconds. Stopped, the same command goes on from --checkpoint.
 
-    Example: dpfc train --features pixels/train --model cnn --epsilon 8 --out cnn.safetensors
+    Example: dpfc train --features pixels/train --network cnn --epsilon 8 --out cnn.safetensors
     """
     from dpfc.features import FeatureCache
     from dpfc.paid_models import PaidModel
 
+    chosen = old_spelling(network, model, now="--network", before="--model") or "mlp"
     saved = _saved_before(checkpoint, out)
     check_writable(out, force=force or saved)
     if checkpoint is not None:
@@ -167,7 +170,7 @@ def train(
         _check_images(cache)
     classifier = make_network_classifier(
         settings or (),
-        module=model,
+        module=chosen,
         epsilon=epsilon,
         delta=delta,
         n_steps=steps,
@@ -197,10 +200,10 @@ def train(
     seconds = _fit(classifier, cache, PaidModel(out, replace=force or saved), checkpoint)
     record_model(book, dataset, classifier.privacy_, out)
     if json:
-        print_json(fitted_report("train", classifier, out, network=model))
+        print_json(fitted_report("train", classifier, out, network=chosen))
         return
     print(classifier.privacy_.to_text())
-    print(f"\nModel: {out} ({type(classifier).__name__}, {model}, {seconds:.1f} s)")
+    print(f"\nModel: {out} ({type(classifier).__name__}, {chosen}, {seconds:.1f} s)")
 
 
 def _saved_before(checkpoint: Path | None, out: Path) -> bool:

@@ -53,7 +53,7 @@ _OPTIONS = {
     "public_features": "--public-features",
 }
 _TRAIN_OPTIONS = _OPTIONS | {
-    "module": "--model",
+    "module": "--network",
     "n_steps": "--steps",
     "schedule_norms": "--schedule-norms",
     "checkpoint": "--checkpoint",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
 
@@ -29,6 +30,7 @@ __all__ = [
     "Seed",
     "Settings",
     "Unlabelled",
+    "old_spelling",
     "parse_numbers",
 ]
 
@@ -142,6 +144,33 @@ Settings = Annotated[
         help="A further parameter, such as n_steps=30; may be repeated.",
     ),
 ]
+
+
+_Value = TypeVar("_Value")
+
+
+def old_spelling(
+    value: _Value | None, old: _Value | None, *, now: str, before: str
+) -> _Value | None:
+    """Take an option's value by the name that it had in the last version, too.
+
+    Raises
+    ------
+    ValueError
+        If it is given by both names.
+
+    Warns
+    -----
+    UserWarning
+        If it is given by the old name.
+    """
+    if old is None:
+        return value
+    if value is not None:
+        raise ValueError(f"{before} is what {now} was called: give {now} alone.")
+    text = f"{before} is called {now} now; the old name goes away with the next version."
+    warnings.warn(text, UserWarning, stacklevel=2)
+    return old
 
 
 def parse_numbers(text: str, option: str) -> tuple[float, ...]:

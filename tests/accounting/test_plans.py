@@ -179,3 +179,11 @@ def test_only_full_batch_releases_with_noise_are_reallocated():
         plan(release("mean"), release("gram")).reallocated("mean", 0.1, keep=("gram",))
     with pytest.raises(KeyError, match="no release named"):
         spread().reallocated("absent", 0.1)
+
+
+def test_more_sampled_draws_than_memory_can_add_up_are_refused():
+    with pytest.raises(
+        ValueError, match="count must be at most 100,000,000 where rows are sampled"
+    ):
+        ReleaseRequest("gradient", 1.0, 100_000_001, 0.01)
+    assert ReleaseRequest("gradient", 1.0, 10**12).count == 10**12  # in one closed form

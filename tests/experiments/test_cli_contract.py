@@ -102,7 +102,7 @@ COMMANDS = {
     "predict": "predict --model model --features cache --out predictions.csv",
     "sweep": "sweep study.yaml --out swept",
     "sweep --dry-run": "sweep study.yaml --out swept --dry-run",
-    "results": "results study.yaml --out swept --format json",
+    "results": "results study.yaml --study swept --format json",
     "budget create": "budget create ledger.db --dataset e --epsilon 1",
     "budget show": "budget show ledger.db",
     "budget history": "budget history ledger.db --dataset d",
@@ -178,15 +178,38 @@ def test_ctrl_c_ends_with_130(made, tmp_path):
 
 def test_a_report_of_a_study_is_written_with_its_pictures(dpfc, made, monkeypatch):
     monkeypatch.chdir(made)
-    done = dpfc("report", "sweep", "study.yaml", "--out", "swept", "--figures", "pictures")
+    done = dpfc("report", "sweep", "study.yaml", "--study", "swept", "--figures", "pictures")
     assert done.code == 0, done.err
     written = [Path(line) for line in done.out.splitlines()]
     assert written[0] == Path("swept/report.html") and all(path.is_file() for path in written)
     assert {path.name for path in written} >= {"accuracy-vs-epsilon.png", "accuracy-vs-epsilon.svg"}
     page = written[0].read_text(encoding="utf-8")
     assert "dpfc sweep study.yaml" in page and "methods: [ls]" in page
-    elsewhere = ("report", "sweep", "study.yaml", "--out", "swept", "--to", "page.html")
+    elsewhere = ("report", "sweep", "study.yaml", "--study", "swept", "--out", "page.html")
     assert dpfc(*elsewhere).code == 0
     again = dpfc(*elsewhere)
     assert again.code == 1 and "--force" in again.err
     assert dpfc(*elsewhere, "--force").code == 0
+
+
+def test_old_spellings_work_for_one_version_and_say_what_they_are_called_now(
+    dpfc, made, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(made)
+    now = dpfc("results", "study.yaml", "--study", "swept", "--format", "csv")
+    before = dpfc("results", "study.yaml", "--out", "swept", "--format", "csv")
+    assert before.code == now.code == 0 and before.out == now.out and now.err == ""
+    assert before.err.startswith("Warning: --out with a folder is called --study now")
+    page = tmp_path / "page.html"
+    before = dpfc("report", "sweep", "study.yaml", "--study", "swept", "--to", page)
+    assert before.code == 0 and page.exists()
+    assert before.err.startswith("Warning: --to is called --out now")
+    both = ("--out", tmp_path / "b.html", "--to", tmp_path / "c.html", "--study", "swept")
+    assert "give --out alone" in dpfc("report", "sweep", "study.yaml", *both).err
+
+
+def test_what_is_written_to_a_file_is_named_on_standard_output(dpfc, made, monkeypatch, tmp_path):
+    monkeypatch.chdir(made)
+    csv = tmp_path / "table.csv"
+    done = dpfc("results", "study.yaml", "--study", "swept", "--format", "csv", "--out", csv)
+    assert done.out == f"{csv}\n" and csv.exists()

@@ -285,3 +285,9 @@ def test_help_says_what_a_report_is(dpfc, command):
     assert result.code == 0 and f"dpfc {command}" in result.out
     assert command == "report" or "Example" in result.out
     assert "Usage: dpfc report" in dpfc("report").out
+
+
+def test_the_file_that_a_report_was_written_to_is_named(dpfc, fitted, tmp_path):
+    out = tmp_path / "statement.md"
+    done = dpfc("report", "privacy", fitted, "--format", "markdown", "--out", out)
+    assert done.code == 0 and done.out == f"{out}\n" and out.exists()

@@ -22,7 +22,7 @@ from dpfc.experiments.cli import main
 from dpfc.experiments.methods import _TRAIN_OPTIONS, _UNSETTABLE
 from dpfc.features import FeatureCache
 
-FAST = ("--steps", 3, "--sampling-probability", 0.2, "--model", "linear")
+FAST = ("--steps", 3, "--sampling-probability", 0.2, "--network", "linear")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -228,11 +228,11 @@ def test_a_ledger_pays_and_refuses(dpfc, cache_path, tmp_path):
 
 # -- refused -------------------------------------------------------------------------
 
-TRAIN = "train --features {cache} --out {out} --steps 3 --model linear "
+TRAIN = "train --features {cache} --out {out} --steps 3 --network linear "
 BAD = [
     (TRAIN, "Missing option '--epsilon'", 2),
     (TRAIN + "--epsilon 0", "epsilon must be", 1),
-    (TRAIN + "--epsilon 1 --model resnet", "'resnet' is not one of 'linear'", 2),
+    (TRAIN + "--epsilon 1 --network resnet", "'resnet' is not one of 'linear'", 2),
     (TRAIN + "--epsilon 1 --optimizer adm", "'adm' is not one of 'sgd'", 2),
     (TRAIN + "--epsilon 1 --steps 0", "n_steps must be", 1),
     (TRAIN + "--epsilon 1 --sampling-probability 2", "--sampling-probability must be", 1),
@@ -242,7 +242,7 @@ BAD = [
     (TRAIN + "--epsilon 1 --ema-decay 1", "--ema-decay must be", 1),
     (TRAIN + "--epsilon 1 --augmentation flip", "rows of 6 features are none", 1),
     (TRAIN + "--epsilon 1 --augmentation-multiplicity 2", "needs an augmentation", 1),
-    (TRAIN + "--epsilon 1 --model cnn", "6 is no square", 1),
+    (TRAIN + "--epsilon 1 --network cnn", "6 is no square", 1),
     (
         TRAIN + "--epsilon 1 --optimizer schedule-free-adamw --mechanic",
         "mechanic tunes 'sgd', 'adam', 'adamw', not 'schedule-free-adamw'",
@@ -301,3 +301,19 @@ def test_the_checkpoint_is_never_a_ledger(dpfc, cache_path, tmp_path):
     train = ("train", "--features", cache_path, "--epsilon", 1, *FAST, "--out", tmp_path / "model")
     refused = dpfc(*train, "--checkpoint", tmp_path / "ledger.db")
     assert refused.code == 1 and "is a ledger or another database" in refused.err
+
+
+def test_the_network_by_its_old_option_is_taken_with_a_warning(dpfc, cache_path, tmp_path):
+    train = ("train", "--features", cache_path, "--steps", 2, "--epsilon", 8)
+    old = dpfc(*train, "--out", tmp_path / "old", "--model", "linear")
+    assert old.code == 0 and "Warning: --model is called --network now" in old.err
+    assert load_model(tmp_path / "old").module == "linear"
+    both = dpfc(*train, "--out", tmp_path / "b", "--model", "linear", "--network", "mlp")
+    assert both.code == 1 and "give --network alone" in both.err
+
+
+@pytest.mark.parametrize("steps", [10**7 + 1, 10**18])
+def test_more_steps_than_the_limit_are_refused_at_once(dpfc, cache_path, tmp_path, steps):
+    train = ("train", "--features", cache_path, "--epsilon", 8, "--out", tmp_path / "m")
+    refused = dpfc(*train, "--steps", steps)
+    assert refused.code == 1 and "must be an int in [1, 10000000]" in refused.err

@@ -135,15 +135,15 @@ def test_the_command_writes_every_format(dpfc, tmp_path, strict_json):
     (tmp_path / "s.yaml").write_text(
         "name: s\ndatasets: [{name: d, builtin: digits}]\nmethods: [fc]\nepsilons: [1]\n"
     )
-    out = ("--out", tmp_path)
-    assert "run dpfc sweep first" in dpfc("results", tmp_path / "s.yaml", *out).err
+    study = ("--study", tmp_path)
+    assert "run dpfc sweep first" in dpfc("results", tmp_path / "s.yaml", *study).err
     table = pa.Table.from_pylist(ROWS, schema=results_schema())
     pq.write_table(table, tmp_path / "results.parquet")
-    shown = dpfc("results", tmp_path / "s.yaml", *out)
+    shown = dpfc("results", tmp_path / "s.yaml", *study)
     assert shown.code == 0 and "1 failed runs are left out." in shown.out
-    found = strict_json(dpfc("results", tmp_path / "s.yaml", *out, "--format", "json").out)
+    found = strict_json(dpfc("results", tmp_path / "s.yaml", *study, "--format", "json").out)
     assert found["failed"] == 1 and found["results"][-1]["epsilon"] == "inf"
     target = tmp_path / "t.tex"
-    command = ("results", tmp_path / "s.yaml", *out, "--format", "latex", "--to", target)
+    command = ("results", tmp_path / "s.yaml", *study, "--format", "latex", "--out", target)
     assert dpfc(*command).code == 0 and target.read_text().endswith("\\end{tabular}\n")
     assert dpfc(*command).code == 1 and dpfc(*command, "--force").code == 0

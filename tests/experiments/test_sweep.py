@@ -326,7 +326,7 @@ def test_the_command_runs_shows_and_exits_as_it_says(dpfc, study, tmp_path, stri
     report = strict_json(done.out)
     assert done.code == 0 and report["runs"] == report["new"] == 13 and report["failed"] == 0
     assert "digits, DP-FC, ε = 0.5, seed 0: " in done.err
-    shown = dpfc("results", study, *out)
+    shown = dpfc("results", study, "--study", out[1])
     assert "| digits   | DP-FC" in shown.out and "no privacy" in shown.out
     wrong = dpfc("sweep", study, "epsilon=3", *out)
     assert wrong.code == 1 and "did you mean 'epsilons'" in wrong.err

@@ -75,7 +75,7 @@ def test_networks_run_on_caches(dpfc, write_cache, tmp_path):
     dry = dpfc("sweep", study, "--dry-run", *out)
     assert dry.code == 0 and "DP-SGD" in dry.out and "(8, 1e-05)-differentially private" in dry.out
     assert dpfc("sweep", study, "--workers", 1, *out).code == 0
-    assert "DP-SGD" in dpfc("results", study, *out).out
+    assert "DP-SGD" in dpfc("results", study, "--study", out[1]).out
 
 
 def test_a_network_that_does_not_take_the_rows_fails_alone(tmp_path):
