@@ -154,8 +154,8 @@ def test_no_command_is_left_out():
         ("no-such-command", 2),
         ("budget show ledger.db --no-such-option", 2),
         ("sweep study.yaml seeds=-1", 1),
-        ("results study.yaml --out empty", 1),
-        ("report sweep study.yaml --out empty", 1),
+        ("results study.yaml --study empty", 1),
+        ("report sweep study.yaml --study empty", 1),
     ],
 )
 def test_exit_codes_are_those_of_the_page(dpfc, made, monkeypatch, words, code):

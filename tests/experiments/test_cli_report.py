@@ -151,7 +151,7 @@ def test_the_printed_schema_is_the_published_file(dpfc):
 def test_a_file_is_written_whole_and_nothing_is_printed(dpfc, model, tmp_path, form):
     out = tmp_path / f"statement.{form}"
     result = dpfc("report", "privacy", model, "--format", form, "--out", out)
-    assert (result.code, result.out, result.err) == (0, "", "")
+    assert (result.code, result.out, result.err) == (0, f"{out}\n", "")
     expected = rendered(load_model(model).privacy_, form).rstrip("\n") + "\n"
     assert out.read_text(encoding="utf-8") == expected
 
