@@ -190,7 +190,8 @@ class ProductGradients(RowPart):
     # -- what tokens do otherwise ----------------------------------------------------
 
     def _right_lengths(self, right: torch.Tensor) -> torch.Tensor:
-        return torch.linalg.vector_norm(right, dim=2)
+        lengths: torch.Tensor = torch.linalg.vector_norm(right, dim=2)
+        return lengths
 
     def _right_products(self, right: torch.Tensor) -> torch.Tensor:
         return right @ right.transpose(1, 2)
@@ -212,7 +213,7 @@ class ProductGradients(RowPart):
         if self._by_products(left.shape[2], right.shape[-1]):
             squares = (left @ left.transpose(1, 2)).mul_(self._right_products(right)).sum((1, 2))
             return (squares.clamp(min=0.0) + 2.0 * operations * _UNIT * extent.square()).sqrt()
-        lengths = torch.linalg.vector_norm(left.transpose(1, 2) @ right, dim=(1, 2))
+        lengths: torch.Tensor = torch.linalg.vector_norm(left.transpose(1, 2) @ right, dim=(1, 2))
         return lengths + 2.0 * operations * _UNIT * extent
 
     def _by_products(self, d_out: int, d_in: int) -> bool:

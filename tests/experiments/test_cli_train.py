@@ -81,7 +81,9 @@ def test_help_lists_the_librarys_names(dpfc, names, listed):
 
 def test_every_parameter_has_an_option_or_goes_through_set(dpfc):
     own = set(DPSGDClassifier().get_params()) - set(_TRAIN_OPTIONS) - _UNSETTABLE
-    assert own == {"momentum", "weight_decay", "warmup_steps", "trainable", "checkpoint_every"}
+    assert own == {
+        "momentum", "weight_decay", "warmup_steps", "trainable", "checkpoint_every", "input_bound",
+    }  # fmt: skip
     words = " ".join(dpfc("train", "--help").out.split())
     assert all(name in words for name in own)
     options = set(_TRAIN_OPTIONS.values()) - {"--public-features"}
