@@ -148,7 +148,7 @@ def test_the_printed_schema_is_the_published_file(dpfc):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_file_is_written_whole_and_nothing_is_printed(dpfc, model, tmp_path, form):
+def test_a_file_is_written_whole_and_named(dpfc, model, tmp_path, form):
     out = tmp_path / f"statement.{form}"
     result = dpfc("report", "privacy", model, "--format", form, "--out", out)
     assert (result.code, result.out, result.err) == (0, f"{out}\n", "")
