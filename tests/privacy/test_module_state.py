@@ -463,16 +463,16 @@ def test_a_wrong_gradient_of_a_small_part_is_seen_and_its_layer_named(fit, clipp
 
 
 def test_a_length_that_leaves_a_small_layer_out_is_seen(fit, monkeypatch):
-    from dpfc.full_models.row_gradients import RowGradients
+    from dpfc.full_models import gradient_checks
 
-    lengths = RowGradients.lengths
+    def leaving_out(clipping, module, clip_norm):
+        # Alone, a layer that no length counts is not clipped; the head's gradient is longer.
+        counted = module.head.weight.requires_grad
+        return make(clipping, module, clip_norm if counted else 1e9)
 
-    def shorter(self, losses, *args, **options):
-        found = lengths(self, losses, *args, **options)
-        return found[:-2] if len(found) > 2 else [torch.zeros_like(n) for n in found]
-
-    monkeypatch.setattr(RowGradients, "lengths", shorter)
-    with pytest.raises(ValueError, match="right gradients"):
+    make = gradient_checks.make_clipped_sums
+    monkeypatch.setattr(gradient_checks, "make_clipped_sums", leaving_out)
+    with pytest.raises(ValueError, match=r"right gradients.*layer 'inner'"):
         fit(Scaled(nn.Linear(5, 3), 0.02), *data(), clipping="ghost")
     assert fit.spent() == 0
 
