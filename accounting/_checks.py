@@ -93,5 +93,5 @@ def check_target(target_epsilon: object, target_delta: object) -> tuple[float, f
     # The interval is half open, yet infinity is allowed: it means "no noise".
     if isinstance(target_epsilon, Real) and float(target_epsilon) == math.inf:
         return math.inf, check_float("target_delta", target_delta, 0, 1, closed="left")
-    epsilon = check_epsilon("epsilon", target_epsilon)
+    epsilon = check_epsilon("target_epsilon", target_epsilon)
     return epsilon, check_float("target_delta", target_delta, 0, 1)
