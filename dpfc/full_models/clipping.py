@@ -10,6 +10,7 @@ to a sum whatever it holds.
 | has a longer one | g scaled to C, less 2^-22 C |
 | has one that is NaN or infinite in any entry | nothing |
 | fills up a pass of fixed shape | nothing |
+| makes the module raise | nothing |
 | under ghost clipping: has terms of g that are over 256 C in sum and cancel to less | g scaled so \
 that its terms are 256 C in sum |
 """
@@ -70,8 +71,11 @@ class ClippedSums:
         codes: torch.Tensor,
         totals: Sequence[torch.Tensor],
         n_rows: int | None = None,
+        first: int = 0,
     ) -> None:
         """Add a batch's clipped gradients to float64 `totals`, one a trainable parameter.
+
+        Whatever the module raises comes before anything is added.
 
         Parameters
         ----------
@@ -81,12 +85,15 @@ class ClippedSums:
         totals : sequence of torch.Tensor, float64
         n_rows : int or None
             How many of the n count; those after them fill up the pass. None: all.
+        first : int
+            The first that counts; those before it fill up the pass, too.
         """
         _, parts = self._parts(X, codes)
         if not parts:
             return
         factors = self._factors(parts)
-        factors[len(codes) if n_rows is None else n_rows :] = 0.0
+        last = len(codes) if n_rows is None else first + n_rows
+        factors[:first], factors[last:] = 0.0, 0.0
         into = dict(zip(self.parameters, totals, strict=True))
         while parts:
             parts.pop().add(factors, into)

@@ -58,6 +58,10 @@ class Passes:
         padded[: len(codes)] = codes
         return places[:, :width].view(self.n_rows, n_copies, *shape), padded
 
+    def filled_with(self, X: torch.Tensor, code: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put one row (1, n_copies, ...) into every place."""
+        return self.lay_out(X.expand(self.n_rows, *X.shape[1:]), code.expand(self.n_rows))
+
 
 def choose_passes(
     sums: ClippedSums, like: torch.Tensor, *, n_copies: int, most_rows: int, expected_rows: float
@@ -112,8 +116,8 @@ def _places_are_alike(sums: ClippedSums, passes: Passes, like: torch.Tensor, n_c
             ):
                 if not torch.equal(t[~replaced], before.roll(shift, 0)[~replaced]):
                     return False
-    except (RuntimeError, ValueError, IndexError):
-        return False  # it does not take gaps between rows
+    except Exception:  # it does not take gaps between rows, or rows of zeros
+        return False
     return True
 
 

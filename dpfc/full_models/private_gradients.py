@@ -8,7 +8,8 @@ argument stand in `dpfc.mechanisms`, which does the same for sums over features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -197,9 +198,46 @@ class GradientMechanism:
             # An empty tensor splits into one empty part, which would be a pass of its own.
             for part in torch.split(places, passes.n_rows) if len(places) else ():
                 X, codes = self._rows.take(part, self._device)
-                laid, padded = passes.lay_out(self._augmentation(X), codes)
-                self._sums.add(laid, padded, totals, n_rows=len(part))
+                self._add_pass(passes, self._augmentation(X), codes, totals)
         return flat
+
+    def _add_pass(
+        self,
+        passes: Passes,
+        X: torch.Tensor,
+        codes: torch.Tensor,
+        totals: Sequence[torch.Tensor],
+    ) -> None:
+        """Add the rows of one pass; one that the module raises at adds nothing.
+
+        Weights move, and a module of the user's own may come to raise at a row that it took
+        before the first step. That it does, and its words, would tell of the row. So would rows
+        that are left out because of another one: each is tried again in its own place of a pass
+        that has no other rows, and with the same random numbers, where it adds the same bits.
+        """
+        drawn = self._random_state()
+        try:
+            self._sums.add(*passes.lay_out(X, codes), totals, n_rows=len(codes))
+            return
+        except Exception as error:  # whatever a module of the user's own raises
+            if _is_of_memory(error):
+                raise
+        for place in range(len(codes)):
+            only = slice(place, place + 1)
+            filled = passes.filled_with(X[only], codes[only])
+            self._set_random_state(drawn)
+            with suppress(Exception):
+                self._sums.add(*filled, totals, n_rows=1, first=place)
+
+    def _random_state(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of the generators that dropout draws from."""
+        of_gpu = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
+        return torch.default_generator.get_state(), of_gpu
+
+    def _set_random_state(self, state: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+        torch.default_generator.set_state(state[0])
+        if state[1] is not None:
+            torch.cuda.set_rng_state(state[1], self._device)
 
     # -- sensitivity, spend and noise ------------------------------------------------
 
@@ -255,3 +293,10 @@ class GradientMechanism:
     def _done(self, name: str) -> None:
         if self._on_release is not None:
             self._on_release(name)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether a pass was too large for the machine, which no row is to blame for."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        type(error) is RuntimeError and "DefaultCPUAllocator" in str(error)
+    )

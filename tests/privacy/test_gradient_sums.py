@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from dpfc import DPSGDClassifier
 from dpfc.accounting import ReleaseRequest, calibrate
 from dpfc.full_models.augmentation import Augmentation
 from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
@@ -220,3 +222,99 @@ def test_ghost_clipping_and_hooks_sum_the_same():
         by_hooks, _ = the_sum(module.train(), "hooks", X, codes)
         by_ghost, _ = the_sum(module, "ghost", X, codes)
         assert float((by_hooks - by_ghost).norm()) <= 1e-5 * float(by_hooks.norm())
+
+
+class Fussy(nn.Module):
+    """Raises at some rows, as a check of shapes, of probabilities or of finite numbers does."""
+
+    def __init__(self, refuses, dropout=0.0):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(4, 3)
+        self.refuses = refuses
+
+    def forward(self, x):
+        if bool(self.refuses(x).any()):
+            raise AssertionError(f"{float(x.abs().max())} is out of range")
+        return self.head(self.drop(self.layer(x)))
+
+
+@pytest.mark.parametrize("most_rows", [1, 8])
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+def test_a_row_that_the_module_comes_to_raise_at_adds_nothing_and_takes_no_other_row_along(
+    clipping, most_rows
+):
+    """Not the rows beside it, nor those of a pass that zeros fill up."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn((18, 4), generator=generator)
+    codes = torch.randint(3, (18,), generator=generator)
+    X[3] = 100.0
+    usual = torch.arange(18) != 3
+    for refuses in (lambda x: x == 100.0, lambda x: (x == 100.0) | (x == 0.0)):
+        torch.manual_seed(0)
+        module = Fussy(lambda x: x != x).train()
+        expected, _ = the_sum(module, clipping, X[usual], codes[usual], most_rows=most_rows)
+        module.refuses = refuses  # once training has begun
+        total, _ = the_sum(module, clipping, X, codes, most_rows=most_rows)
+        fewer, _ = the_sum(module, clipping, X[usual], codes[usual], most_rows=most_rows)
+        assert bool(expected.any())
+        assert float((total - expected).norm()) <= 1e-12
+        assert float((fewer - expected).norm()) <= 1e-12
+
+
+def test_a_row_keeps_its_dropout_where_another_row_of_its_pass_fails():
+    torch.manual_seed(0)
+    module = Fussy(lambda x: x != x, dropout=0.5).train()
+    X, codes = torch.ones((8, 4)), torch.zeros(8, dtype=torch.int64)
+    expected, _ = the_sum(module, "hooks", X, codes, most_rows=8)
+    own, _ = the_sum(module, "hooks", X[:7], codes[:7], most_rows=8)
+    X[7] = 100.0
+    module.refuses = lambda x: x == 100.0
+    total, _ = the_sum(module, "hooks", X, codes, most_rows=8)
+    assert float((total - own).norm()) <= 1e-12
+    assert float((expected - own).norm()) > 0.1
+
+
+def test_a_fit_does_not_end_at_a_row_that_the_module_comes_to_raise_at():
+    """The weights move until it does, which an error after the spend would tell."""
+    X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    X[7] = 100.0
+    torch.manual_seed(0)
+
+    class Bounded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x):
+            scores = self.layer(x)
+            if bool(((x == 100.0).all(1) & (scores.abs().amax(1) > 300.0)).any()):
+                raise ValueError(f"a score is {float(scores.detach().abs().max())}")
+            return scores
+
+    model = DPSGDClassifier(
+        Bounded(), epsilon=5.0, classes=[0, 1], n_samples=40, n_steps=8, learning_rate=3.0
+    )
+    model.fit(X, np.arange(40) % 2)
+    with pytest.raises(ValueError, match="a score is"):
+        model.module_(torch.full((1, 4), 100.0))
+
+
+class RefusesZeros(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x):
+        assert bool((x != 0).any(1).all()), "a row is empty"
+        return self.layer(x)
+
+
+def test_a_module_that_takes_no_rows_of_zeros_is_trained_on_one_row_at_a_time():
+    """Passes are filled up with such; finding that out must not end a fit that is paid for."""
+    X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    model = DPSGDClassifier(
+        RefusesZeros(), epsilon=5.0, classes=[0, 1], n_samples=40, n_steps=2
+    ).fit(X, np.arange(40) % 2)
+    assert any("alone" in assumption for assumption in model.privacy_.rests_on)
