@@ -271,8 +271,8 @@ class PrivateLinearClassifier(LinearPredictor):
         if isinstance(X, BlockSource):
             if y is not None:
                 raise ValueError("y must be left out when X is a feature cache; it has labels.")
-            labels = (cache_labels(X, block_y) for _, block_y in X.blocks(_LABEL_ROWS))
-            self.classes_ = public_classes(self.classes, labels, X.class_names)
+            blocks = (cache_labels(X, block_y) for _, block_y in X.blocks(_LABEL_ROWS))
+            self.classes_ = public_classes(self.classes, blocks, X.class_names)
             self.n_features_in_ = X.n_features
             return open_cache(X, self.classes_)
         X = self._check_features(X, reset=True)

@@ -71,7 +71,7 @@ def as_labels(y: ArrayLike | None, n_rows: int, owner: str) -> NDArray[Any]:
         y = _of_tensor(y)
     if sparse.issparse(y):
         raise TypeError("y must be dense, one label a row, got a sparse matrix.")
-    masked = np.flatnonzero(np.ma.getmaskarray(y)) if np.ma.isMaskedArray(y) else ()
+    masked = np.flatnonzero(np.ma.getmaskarray(y) if np.ma.isMaskedArray(y) else ())
     if len(masked):
         raise _missing(int(masked[0]))
     with without_values("y must have one label a row, all numbers or all strings"):

@@ -13,7 +13,7 @@ from dpfc.experiments.options import Json, NoHeader, Unlabelled
 from dpfc.experiments.skipped import print_skipped
 
 if TYPE_CHECKING:
-    from dpfc.features import Dataset
+    from dpfc.features.datasets import Dataset
 
 __all__ = ["extract"]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dpfc.features import Backbone, Dataset, FeatureCache
+    from dpfc.features import Backbone, FeatureCache
+    from dpfc.features.datasets import Dataset
 
 __all__ = ["embed_new_rows"]
 

@@ -8,7 +8,7 @@ made-up rows beside different neighbours first; one that mixes rows then gets on
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -48,7 +48,6 @@ def independent_rows(
     inputs; a `UserWarning` says what it found.
     """
 
-    @wraps(embed)
     def checked(self: B, *args: P.args, **kwargs: P.kwargs) -> NDArray[np.float32]:
         batch: Any = args[0] if args else kwargs["batch"]
         raw: Any = embed
@@ -56,6 +55,7 @@ def independent_rows(
             return embed(self, *args, **kwargs)
         return np.concatenate([raw(self, batch[i : i + 1]) for i in range(len(batch))])
 
+    update_wrapper(checked, embed)
     return checked
 
 

@@ -58,7 +58,7 @@ def rows_digest(X: torch.Tensor, codes: torch.Tensor, salt: bytes) -> str:
     for tensor in (X, codes):
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}\n".encode())
         for part in torch.split(tensor, max(1, _PART_NUMBERS // max(1, tensor[0].numel()))):
-            digest.update(part.contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -130,8 +130,8 @@ class Fingerprint:
         elif isinstance(function, staticmethod | classmethod):
             function = function.__func__
         elif isinstance(function, functools.partial):
-            for part in (function.func, function.args, function.keywords):
-                self.add(part)
+            for bound in (function.func, function.args, function.keywords):
+                self.add(bound)
             return
         if not isinstance(function, types.FunctionType) or _of_a_library(function):
             self._note(str(getattr(function, "__qualname__", "")))
