@@ -146,7 +146,10 @@ def cache_labels(cache: BlockSource, labels: NDArray[Any] | None) -> NDArray[Any
         If the cache holds no labels, or a label has no class name.
     """
     if labels is None:
-        raise ValueError("the feature cache holds no labels; extract it from labelled data.")
+        raise ValueError(
+            "the feature cache holds no labels: extract it from labelled data, or import it with "
+            "labels."
+        )
     if cache.class_names is None:
         return np.asarray(labels)
     names = np.asarray(cache.class_names)

@@ -73,7 +73,7 @@ def train(
         ClippingName,
         typer.Option(
             metavar="NAME",
-            help="hooks, functorch, or ghost: least memory, fast on linear layers, float32.",
+            help="hooks, functorch, or ghost: least memory, fast on linear layers.",
         ),
     ] = "hooks",
     optimizer: Annotated[

@@ -46,7 +46,8 @@ def embed_new_rows(
     Raises
     ------
     ValueError
-        If nothing says which backbone it is, or it is another than the training rows'.
+        If nothing says which backbone it is, it is another than the training rows', or it takes
+        no such rows.
     DatasetError
         If the images or texts cannot be read.
     """
@@ -55,6 +56,12 @@ def embed_new_rows(
     rows = _images(images) if images else _texts(texts, text_column)
     origin = getattr(model, "features_from_", None)
     network = _backbone(origin, backbone)
+    if rows.modality != network.modality:
+        option = "--images" if network.modality == "image" else "--text"
+        raise ValueError(
+            f"these are {rows.modality}s, and {network.spec} takes {network.modality}s: give the "
+            f"model {network.modality}s, with {option}."
+        )
     dtype = "float16" if origin is None else origin["dtype"]
     return extract(rows, network, out, dtype=dtype, on_error=on_error, progress=None)
 
@@ -63,6 +70,9 @@ def _images(paths: Sequence[Path]) -> Dataset:
     from dpfc.features import DatasetError, open_dataset
     from dpfc.features.folder_images import IMAGE_SUFFIXES, UnsortedImages
 
+    for path in paths:
+        if not path.exists():
+            raise DatasetError(f"there is no file or folder {path}, which --images names.")
     if len(paths) == 1:
         return open_dataset(paths[0], unlabelled=True)
     for path in paths:

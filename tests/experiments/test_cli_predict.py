@@ -80,6 +80,20 @@ def test_a_model_knows_its_backbone_and_no_other_is_taken(dpfc, fitted, tmp_path
     assert run.code == 1
 
 
+def test_rows_of_the_wrong_kind_and_places_that_are_not_there_are_named_by_their_option(
+    dpfc, fitted, tmp_path
+):
+    predict = ["predict", "--model", fitted / "model", "--out", "-"]
+    run = dpfc(*predict, "--text", "a fine stay")
+    assert run.code == 1
+    assert (
+        "these are texts, and pixels takes images: give the model images, with --images" in run.err
+    )
+    run = dpfc(*predict, "--images", tmp_path / "nowhere")
+    assert run.code == 1
+    assert f"there is no file or folder {tmp_path / 'nowhere'}, which --images names" in run.err
+
+
 def test_a_model_of_imported_features_holds_nothing_of_their_sources(dpfc, fitted, tmp_path):
     X, y = FeatureCache.open(fitted / "cache").load()
     np.savez(tmp_path / "x.npz", X=X, y=y)
