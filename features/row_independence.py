@@ -48,7 +48,7 @@ def independent_rows(
     inputs; a `UserWarning` says what it found.
     """
 
-    def checked(self: B, *args: P.args, **kwargs: P.kwargs) -> NDArray[np.float32]:
+    def checked(self: B, /, *args: P.args, **kwargs: P.kwargs) -> NDArray[np.float32]:
         batch: Any = args[0] if args else kwargs["batch"]
         raw: Any = embed
         if len(batch) < 2 or not _mixes(self, raw):
