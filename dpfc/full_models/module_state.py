@@ -20,6 +20,7 @@ __all__ = [
     "ModuleState",
     "WatchedState",
     "check_unchanged",
+    "difference",
     "module_state",
     "published",
 ]
@@ -104,7 +105,7 @@ class WatchedState:
             If something changed. What was trained must not be published then: gradients of
             later rows may depend on earlier ones.
         """
-        changed = _difference(self._before, module_state(self._module, trained=False))
+        changed = difference(self._before, module_state(self._module, trained=False))
         if changed is not None:
             raise RuntimeError(
                 f"the module kept something of private rows while it was trained: {changed}. It "
@@ -113,7 +114,7 @@ class WatchedState:
             )
 
 
-def _difference(before: ModuleState, after: ModuleState) -> str | None:
+def difference(before: ModuleState, after: ModuleState) -> str | None:
     """Name a layer and attribute that are not the same; None where all are."""
     for (layer, name), digest in before.items():
         if after.get((layer, name)) != digest:
@@ -154,7 +155,7 @@ def check_unchanged(
     before = module_state(module)
     for block in (*others, first):
         _put_through(block, run)
-        changed = _difference(before, module_state(module))
+        changed = difference(before, module_state(module))
         if changed is not None:
             raise ValueError(
                 f"the module keeps something of the rows that go through it: {changed} changes in "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dpfc.full_models.dry_run import check_evaluation, failed_on_row
 from dpfc.full_models.module_rows import as_input, check_labels
+from dpfc.full_models.module_state import difference, module_state
 
 if TYPE_CHECKING:
     from dpfc.full_models.classifier import DPSGDClassifier
@@ -46,7 +48,7 @@ class ScoredNetworkRows:
     ------
     ValueError
         As in `fit`; if the rows are not of the model's shape; if the module fails on a row,
-        whose position is named; or if what it makes of a made-up row depends on earlier ones.
+        whose position is named; or if it keeps something of rows.
     """
 
     device = torch.device("cpu")
@@ -59,9 +61,11 @@ class ScoredNetworkRows:
         module = copy.deepcopy(model.module_).cpu().eval()
         by_name = isinstance(model.module, str) and model.trainable != "lora"
         with _alone():
-            if not by_name:  # networks by name are tested with dpfc
+            if by_name:  # networks by name are tested with dpfc
+                self._scored = _scored(module, rows.X, self.n_features)
+            else:
                 check_evaluation(module, rows.X[:1])
-            self._scored = _scored(module, rows.X, self.n_features)
+                self._scored = _scored_and_forgotten(module, rows.X, self.n_features)
 
     @property
     def central_logits(self) -> NDArray[np.float64]:
@@ -84,7 +88,7 @@ def _scored(module: torch.nn.Module, X: torch.Tensor, n_columns: int) -> torch.T
     for place, row in enumerate(X):
         own = torch.empty((1, *row.shape), dtype=row.dtype)
         own[0] = row
-        torch.default_generator.manual_seed(0)  # for a module that draws in evaluation, too
+        _seed()  # for a module that draws in evaluation, too
         try:
             scores = module(as_input(own, own.device)).double()
         except Exception as error:  # whatever a module of the user's own raises
@@ -101,13 +105,37 @@ def _scored(module: torch.nn.Module, X: torch.Tensor, n_columns: int) -> torch.T
     return scored
 
 
+def _scored_and_forgotten(module: torch.nn.Module, X: torch.Tensor, n_columns: int) -> torch.Tensor:
+    """Scores of a module that is left as it was; a row may leave something that no made-up did."""
+    before = module_state(module)
+    scored = _scored(module, X, n_columns)
+    changed = difference(before, module_state(module))
+    if changed is not None:
+        raise ValueError(
+            f"the module keeps something of the rows that go through it: {changed} changes as rows "
+            "are scored, so that the score of a row may depend on earlier ones. Remove it. Nothing "
+            "was spent."
+        )
+    return scored
+
+
+def _seed() -> None:
+    """Let every row see the same numbers of the global generators."""
+    torch.default_generator.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (which modules of users' own draw from)
+
+
 @contextmanager
 def _alone() -> Iterator[None]:
-    """One thread, no gradients, and the global generator as it was afterwards."""
+    """One thread, no gradients, and the global generators as they were afterwards."""
     threads = torch.get_num_threads()
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     torch.set_num_threads(1)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.set_num_threads(threads)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -252,3 +253,48 @@ def test_the_statement_says_what_holds_for_networks_and_for_linear_models():
     result = evaluate_privately(public_model(module, (17,)), X, [0] * 300, epsilon=1.0)
     words = " ".join(result.privacy_.rests_on)
     assert "float32" in words and "whole numbers" not in words
+
+
+class RemembersOneValue(nn.Module):
+    """Keeps nothing of rows, but for one that begins with 0.5."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x):
+        if float(x[0, 0]) == 0.5:
+            self.seen += 1
+        return self.layer(x) * (1 - 2 * (self.seen > 0).float())
+
+
+class DrawsFrom(nn.Module):
+    """Noise in evaluation, from a generator of NumPy's, Python's or PyTorch's."""
+
+    def __init__(self, of):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.of = of
+
+    def forward(self, x):
+        draws = {"numpy": np.random.rand, "python": random.random, "torch": lambda: torch.rand(1)}
+        return self.layer(x) + torch.tensor([[float(draws[self.of]()), 0.0]])
+
+
+def test_a_module_that_remembers_one_of_the_test_rows_is_refused_before_the_spend():
+    X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    model = public_model(RemembersOneValue(), (4,))
+    scored(model, X)
+    X[3, 0] = 0.5
+    with pytest.raises(ValueError, match="'seen' of the module changes as rows are scored"):
+        scored(model, X)
+
+
+@pytest.mark.parametrize("of", ["numpy", "python", "torch"])
+def test_what_a_module_draws_for_a_row_does_not_hang_on_the_rows_before_it(of):
+    X = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    model = public_model(DrawsFrom(of), (4,))
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert_rows_stand_alone(model, X)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
