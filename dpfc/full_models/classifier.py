@@ -126,7 +126,8 @@ class DPSGDClassifier(NetworkPredictor):
     physical_batch_size : int, default=128
         Most copies of rows that go through the network at a time. Memory grows with it. With 1,
         nothing that is computed of a row can depend on another one, by construction; otherwise
-        this is tried out on made-up rows before the first step.
+        this is tried out on made-up rows before the first step. A module of your own that takes
+        values out of tensors (`if (x == -1).any()`) is given one row at a time in any case.
     checkpoint : path-like or None, default=None
         File that a stopped fit goes on from when it is called again with the same module,
         parameters and data, without a new spend. Removed when the fit is complete. Going on

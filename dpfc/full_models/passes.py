@@ -6,17 +6,21 @@ gradient may differ in its last bits, and for rows of large numbers in all of th
 row is there would then move the gradients of the others, which no clipping bounds. Here each pass
 has the same shape, filled up with rows of zeros that count for nothing, and it is tried out on
 made-up rows that every place of it gives the same bits, whatever stands in the others. Where it
-does not, rows go through the network one at a time.
+does not, rows go through the network one at a time. So they do where a forward pass takes values
+out of tensors, as `if (x == -1).any()` does: what follows may hang on values that no made-up row
+has, and on all rows of a pass.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from dpfc.full_models.clipping import ClippedSums
 
@@ -28,6 +32,14 @@ _ALIGNMENT = 16
 _MULTIPLE = 8
 _LARGE = 1e6
 _SIZES = (1.0, 0.1, 0.01, 3.0)
+# Functions that give Python values of a tensor, or tensors whose shape hangs on them.
+_READS = frozenset(
+    (
+        "__bool__", "__int__", "__float__", "__index__", "__complex__", "__contains__", "__array__",
+        "item", "tolist", "numpy", "equal", "allclose", "is_nonzero", "nonzero", "argwhere",
+        "masked_select", "unique", "unique_consecutive", "bincount",
+    )
+)  # fmt: skip
 # Places that rows are moved by: with these, each comes to lie at several places of a register.
 _SHIFTS = (1, 2, 3, 5, 7)
 
@@ -83,6 +95,8 @@ def choose_passes(
     """
     size = _size(most_rows, expected_rows)
     with _off_their_start(sums):
+        if size > 1 and _reads_values(sums.module, like):
+            return Passes(1)
         for passes in (Passes(size), Passes(size, aligned=True)):
             if size > 1 and _places_are_alike(sums, passes, like, n_copies):
                 return passes
@@ -94,6 +108,37 @@ def _size(most_rows: int, expected_rows: float) -> int:
     wanted = expected_rows + 2.0 * math.sqrt(expected_rows) + 1.0
     even = math.ceil(wanted / math.ceil(wanted / most_rows))
     return min(math.ceil(even / _MULTIPLE) * _MULTIPLE, most_rows)
+
+
+class _ValueReads(TorchFunctionMode):
+    """Notes whether Python is given numbers that stand in a tensor, or shapes made of them."""
+
+    seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        masked = len(args) > 1 and getattr(func, "__name__", "") == "__getitem__"
+        if getattr(func, "__name__", "") in _READS or (masked and _has_mask(args[1])):
+            self.seen = True
+        return func(*args, **(kwargs or {}))
+
+
+def _has_mask(index: object) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(p, torch.Tensor) and p.dtype in (torch.bool, torch.uint8) for p in parts)
+
+
+@torch.no_grad()
+def _reads_values(module: torch.nn.Module, like: torch.Tensor) -> bool:
+    rows, _ = _made_up(like, 2)
+    with (
+        torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
+        suppress(Exception),  # of such a module all places are not alike
+        _ValueReads() as reads,
+    ):
+        module(rows)
+    return reads.seen
 
 
 def _places_are_alike(sums: ClippedSums, passes: Passes, like: torch.Tensor, n_copies: int) -> bool:

@@ -318,3 +318,47 @@ def test_a_module_that_takes_no_rows_of_zeros_is_trained_on_one_row_at_a_time():
         RefusesZeros(), epsilon=5.0, classes=[0, 1], n_samples=40, n_steps=2
     ).fit(X, np.arange(40) % 2)
     assert any("alone" in assumption for assumption in model.privacy_.rests_on)
+
+
+class LooksForOneValue(nn.Module):
+    """All rows of a pass are changed where one of them holds a value that made-up rows do not."""
+
+    def __init__(self, value, ask):
+        super().__init__()
+        self.value = value
+        self.ask = ask
+        self.embed = nn.Embedding(500, 8) if isinstance(value, int) else nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        factor = 3.0 if ASKS[self.ask](x == self.value) else 1.0
+        h = self.embed(x)
+        return self.head(torch.tanh(factor * (h.mean(1) if h.ndim == 3 else h)))
+
+
+ASKS = {
+    "any": lambda found: found.any(),
+    "item": lambda found: found.sum().item() > 0,
+    "list": lambda found: True in found.flatten().tolist(),
+    "numpy": lambda found: found.numpy().any(),
+    "nonzero": lambda found: len(found.nonzero()) > 0,
+    "mask": lambda found: len(found[found]) > 0,
+    "equal": lambda found: not torch.equal(found, torch.zeros_like(found)),
+}
+
+
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize("value", [-1.0, -100.0, 250])
+def test_a_condition_on_all_rows_of_a_pass_moves_no_other_row_whatever_it_looks_for(value, ask):
+    torch.manual_seed(0)
+    module = LooksForOneValue(value, ask).train()
+    tokens = isinstance(value, int)
+    X = torch.randint(200, (12, 6)) if tokens else torch.randn(12, 8)
+    X[5] = value
+    codes = torch.arange(12) % 3
+    rest = torch.arange(12) != 5
+    full, sensitivity = the_sum(module, "hooks", X, codes)
+    fewer, _ = the_sum(module, "hooks", X[rest], codes[rest])
+    own, _ = the_sum(module, "hooks", X[~rest], codes[~rest])
+    assert float((full - fewer).norm()) <= sensitivity
+    assert float((full - fewer - own).norm()) <= 1e-12
