@@ -71,7 +71,13 @@ def test_a_row_without_a_finite_score_counts_as_one_row_and_spoils_no_sum():
     with torch.no_grad():
         module[0].weight.copy_(torch.linspace(-9, 9, 640).view(10, 64))
     linear = DPSGDClassifier(
-        module, math.inf, classes=range(10), n_steps=1, learning_rate=1e-9, optimizer="sgd"
+        module,
+        math.inf,
+        classes=range(10),
+        n_steps=1,
+        learning_rate=1e-9,
+        optimizer="sgd",
+        input_bound=3.3e38,
     ).fit(X[:60], Y[:60])
     huge = np.concatenate([X[:20], np.full((1, 64), 3e38, np.float32)])
     huge[-1, ::2] *= -1
