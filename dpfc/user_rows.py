@@ -136,10 +136,13 @@ def check_finite(X: Any, first_row: int = 0) -> None:
 
 
 def _column_names(X: Any) -> list[Any] | None:
-    """Names of a data frame's columns; None for anything else."""
-    if not (hasattr(X, "columns") and hasattr(X, "dtypes")):
+    """Names of the columns of a data frame, or of a table of Arrow; None for anything else."""
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        names = list(X.columns)
+    elif isinstance(of_arrow := getattr(getattr(X, "schema", None), "names", None), list):
+        names = list(of_arrow)
+    else:
         return None
-    names = list(X.columns)
     places: dict[Any, int] = {}
     for place, name in enumerate(names):
         if name in places:

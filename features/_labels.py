@@ -5,13 +5,14 @@ Parquet know types) and whatever type they have:
 
 - A label is its text, without blanks around it. A whole number is the same label as an integer,
   as a float (``2.0``) and as text (``2`` or ``2.0``); ``02`` is text. A bool is ``True`` or
-  ``False``. What is neither text, bool nor number, or is missing, is refused.
+  ``False``, and finds its class name in any capitals, as text too. What is neither text, bool nor
+  number, or is missing, is refused.
 - With class names, a label is one of them. Only where no name is a number are whole numbers
   positions in the list, from 0. Names and positions are not mixed.
 - A list that belongs to the source's own integers (a column of classes, ``ClassLabel``) numbers
   them: there integers are positions whatever the names are.
 - Without class names, whole numbers keep their value, from 0 on; other labels are numbered in the
-  alphabetical order of their text.
+  alphabetical order of their text. Numbers of which one has a fraction are refused, as text too.
 """
 
 import math
@@ -36,6 +37,8 @@ _MAX_CLASSES = 100_000
 _MANY_ROWS = 100
 # A longer number is no class, and slow to parse.
 _WHOLE = re.compile(r"-?(?:0|[1-9]\d{0,18})(?:\.0{1,20})?", re.ASCII)
+_FRACTION = re.compile(r"-?\d{0,19}\.\d{1,20}", re.ASCII)
+_BOOLS = ("true", "false")
 
 
 @dataclass(frozen=True)
@@ -215,8 +218,8 @@ class _PublicNames:
         number = whole_number(label.text)
         if label.text in self._by_text and (number is None or label.kind == "text"):
             return self._by_text[label.text]
-        if label.kind == "bool":  # JSON and R write bools in other capitals than Python
-            return self._by_folded.get(label.text.casefold())
+        if (folded := label.text.casefold()) in _BOOLS:  # JSON, R and Python write them in turn
+            return self._by_folded.get(folded)
         return None if number is None else self._by_number.get(number)
 
 
@@ -231,10 +234,17 @@ def _without_names(labels: Sequence[_Label]) -> tuple[list[int], list[str] | Non
                     f"outside its classes, 0 to {MAX_LABEL}: correct it, or state all class_names",
                 )
         return [number for number in numbers if number is not None], None
+    # A file of text cannot say that its numbers are no names: where all are numbers, they are not.
+    measured = all(
+        number is not None or _FRACTION.fullmatch(text)
+        for number, (text, _) in zip(numbers, labels, strict=True)
+    )
     for place, (_, kind) in enumerate(labels):
-        if kind == "number" and numbers[place] is None:
+        if numbers[place] is None and (kind == "number" or measured):
             raise _RefusedError(
-                place, "that is no whole number: name the column that holds classes"
+                place,
+                "that is no whole number: name the column that holds classes, or state all "
+                "class_names",
             )
     kinds = {kind: place for place, (_, kind) in reversed(list(enumerate(labels)))}
     if len(kinds) > 1:

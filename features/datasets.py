@@ -356,6 +356,8 @@ def checked_names(names: Sequence[str]) -> list[str]:
     DatasetError
         If it is no list of different, non-empty strings.
     """
+    if isinstance(names, set | frozenset):
+        raise DatasetError("class_names must be in an order, which a set has not: pass a list.")
     listed = [names] if isinstance(names, str) else list(names)
     # Written with a blank behind each comma, names are still the names.
     listed = [name.strip() if isinstance(name, str) else name for name in listed]

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from scipy import sparse
@@ -183,6 +184,19 @@ def test_columns_in_another_order_or_of_other_names_are_refused(make, names, tmp
     refitted = model.fit(ROWS, CODES)
     assert not hasattr(refitted, "feature_names_in_")
     refitted.predict(pd.DataFrame(ROWS))
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("fitted_as_frame", [True, False])
+def test_columns_of_an_arrow_table_are_held_against_those_of_the_fit(make, fitted_as_frame):
+    table = pa.table(FRAME)
+    model = make().fit(FRAME if fitted_as_frame else table, CODES)
+    assert list(model.feature_names_in_) == list(FRAME.columns)
+    np.testing.assert_array_equal(model.predict(table), model.predict(FRAME))
+    turned = table.select(table.column_names[::-1])
+    for other in (turned, turned.to_batches()[0]):
+        with pytest.raises(ValueError, match="stand in another order"):
+            model.predict(other)
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -200,6 +200,34 @@ def test_the_same_labels_give_the_same_classes_in_every_container(
 
 
 @pytest.mark.parametrize("container", [c for c in CONTAINERS if c is not class_folders])
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([True, False, True], ["false", "true"]),
+        (["TRUE", "FALSE", "TRUE"], ["False", "True"]),
+        ([2.5, 1.5, 2.5], ["1.5", "2.5"]),
+    ],
+)
+def test_bools_in_any_capitals_and_fractions_find_their_names_in_every_container(
+    tmp_path, encode, container, values, names
+):
+    found, _ = classes_of(container(tmp_path, values, names, encode))
+    assert found == [names[1], names[0], names[1]]
+
+
+@pytest.mark.parametrize("container", [c for c in CONTAINERS if c is not class_folders])
+def test_numbers_with_fractions_are_no_classes_in_any_container(tmp_path, encode, container):
+    with pytest.raises(DatasetError, match=r"no whole number: name the column .* class_names"):
+        classes_of(container(tmp_path, [1.0, 2.5, 10.5], None, encode))
+
+
+def test_a_set_of_class_names_is_refused_for_it_has_no_order(tmp_path):
+    path = write_csv(tmp_path / "a.csv", ["a", "b"])
+    with pytest.raises(DatasetError, match="in an order, which a set has not"):
+        open_dataset(path, class_names={"a", "b"})
+
+
+@pytest.mark.parametrize("container", [c for c in CONTAINERS if c is not class_folders])
 @pytest.mark.parametrize("kind", [int, float, str])
 def test_whole_numbers_are_positions_only_where_no_name_is_a_number(
     tmp_path, encode, container, kind
