@@ -27,6 +27,10 @@ APPLICATION_ID: Final = int.from_bytes(b"dpfc", "big")
 FORMATS: Final = (1, 2)
 FORMAT: Final = FORMATS[-1]
 
+# Of what a file holds that no ledger has: what SQLite calls it, and how much of its name is said.
+_KINDS: Final = ("table", "index", "trigger", "view")
+_LONGEST_NAME: Final = 80
+
 # What each format adds: tables with the columns that are unique, one by one or together.
 _TABLES: Final[dict[int, dict[str, tuple[tuple[str, ...], ...]]]] = {
     1: {
@@ -161,10 +165,18 @@ def schema_problem(connection: sqlite3.Connection, version: int) -> str | None:
         if key not in found:
             return f"its {kind} {name} is missing"
         if key not in expected:
-            return f"it has a {kind} {name!r} that no ledger has"
+            return f"it has a {_quoted(kind, name)} that no ledger has"
         if found[key] != expected[key]:
             return f"its {kind} {name} was changed"
     return None
+
+
+def _quoted(kind: object, name: object) -> str:
+    """Return what may be anybody's text, or no text, without what a terminal would obey."""
+    quoted = repr(name)
+    if len(quoted) > _LONGEST_NAME:
+        quoted = quoted[: _LONGEST_NAME - 1] + "…"
+    return f"{kind if kind in _KINDS else 'part'} {quoted}"
 
 
 def _schema_of(connection: sqlite3.Connection) -> dict[tuple[str, str], tuple[str, str | None]]:

@@ -178,6 +178,25 @@ def test_tables_indexes_and_triggers_must_be_exactly_a_ledgers(request, spend, w
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ['CREATE TABLE "a\n\x1b[2Jb" (id INTEGER)'],
+        [f"CREATE TABLE {'x' * 5000} (id INTEGER)"],
+        [
+            "PRAGMA writable_schema = ON",
+            "UPDATE sqlite_master SET type = 'i\n\x1b[2Jdex' WHERE name = 'spends'",
+        ],
+    ],
+    ids=["name", "long name", "type"],
+)
+def test_what_a_damaged_file_names_cannot_break_or_fill_the_message(full, statements):
+    execute(full, *statements)
+    with pytest.raises(LedgerError) as caught:
+        full.history("ward")
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
 # -- costs ---------------------------------------------------------------------------
 
 
