@@ -19,7 +19,7 @@ def test_it_prints_noisy_counts_by_class_name(dpfc, cache_path, strict_json):
 
 def test_a_mean_needs_a_clip_norm_and_a_ledger_pays(dpfc, cache_path, tmp_path, strict_json):
     refused = dpfc("summarize", "--features", cache_path, "--epsilon", "1", "--statistics", "mean")
-    assert refused.code != 0 and "l2_clip_norm" in refused.err
+    assert refused.code != 0 and "--l2-clip-norm" in refused.err
     ledger = tmp_path / "ledger.db"
     PrivacyLedger(ledger).create_budget("ants", epsilon=2, delta=1e-5)
     done = dpfc(
