@@ -44,6 +44,8 @@ _MODULES = {
     "DPLeastSquaresClassifier": "dpfc.least_squares",
     "DPNewtonClassifier": "dpfc.newton",
 }
+# What the parts of a damaged file raise where they are put together.
+_MISFITS = (LookupError, TypeError, ValueError, OverflowError, RecursionError)
 # Fitted arrays that a model may lack.
 _OPTIONAL = ("center", "linear_map", "length_coef")
 
@@ -133,8 +135,8 @@ def load_model(
         raise ModelFileError(f"{path} is not a model file of dpfc (format {_FORMAT!r}).")
     try:
         model = _rebuild(header, tensors)
-    except (LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    except (*_MISFITS, AttributeError) as error:
+        raise ModelFileError(f"{path} is damaged: {_said(error)}") from error
     if header["format"] == _FORMAT_OF_PLAIN_ROOTS and model.nonnegative_root:
         raise ModelFileError(
             f"{path} was written by an older dpfc, which took square roots of rows in another way: "
@@ -193,10 +195,17 @@ def _load_network(
 
     try:
         return rebuild_network(header, load_file(path), module)
-    except (LookupError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+    except (*_MISFITS, RuntimeError) as error:
         if isinstance(error, ModelFileError):
-            raise
-        raise ModelFileError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+            raise ModelFileError(f"{path} cannot be loaded: {error}") from error
+        raise ModelFileError(f"{path} is damaged: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a file, in words."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _rebuild(

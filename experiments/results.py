@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dpfc._support.files import check_regular
 from dpfc.experiments.console import shown
 from dpfc.experiments.csv_text import write_csv
+from dpfc.experiments.run_checks import check_run
 from dpfc.experiments.sweep_store import RESULTS, results_schema
 
 if TYPE_CHECKING:
@@ -66,9 +67,18 @@ def load_results(folder: Path) -> pa.Table:
     try:
         check_regular(path)
         table = read_columns(path)
-        return table.select(results_schema().names).cast(results_schema())
+        table = table.select(results_schema().names).cast(results_schema())
     except (pa.ArrowException, KeyError) as error:
         raise ValueError(f"{path} is not the table of a sweep: run dpfc sweep again.") from error
+    for place, row in enumerate(table.drop_columns(["statement"]).to_pylist()):
+        try:
+            check_run(row)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is not the table of a sweep: in row {place}, counted from 0, {error}. "
+                "Run dpfc sweep again."
+            ) from None
+    return table
 
 
 def filter_rows(rows: Iterable[Mapping[str, Any]], conditions: Sequence[str]) -> list[Any]:

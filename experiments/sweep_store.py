@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dpfc._support.files import read_regular
 from dpfc.experiments.console import strict
 from dpfc.experiments.files import write_whole
+from dpfc.experiments.run_checks import check_run
 from dpfc.experiments.sweep_runs import RunSpec
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(read_regular(path, limit="json_bytes").decode())
         if record["key"] != path.stem:
-            raise ValueError
-    except (ValueError, KeyError, TypeError):
+            raise ValueError("its key must be the file's name")
+        check_run(_row(record))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise ValueError(f"{path} is not a run of a sweep: remove it to run it again.") from None
     return record

@@ -168,7 +168,10 @@ def open_npy(path: Path) -> NDArray[Any]:
     with _reading(path):
         with open_regular(path) as file:
             _read_header(file, str(path))
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OverflowError, TypeError) as error:  # of sizes that no memory has
+            raise ValueError(str(error)) from error
     return array
 
 
@@ -212,6 +215,8 @@ def check_column(
 def _stream(member: IO[bytes], what: str) -> Iterator[NDArray[Any]]:
     """Yield blocks of rows of an array that stands in a stream."""
     shape, fortran_order, dtype = _read_header(member, what)
+    if not shape:
+        raise DatasetError(f"{what} is a single value: it needs one dimension.")
     count = math.prod(shape[1:])
     if fortran_order and len(shape) > 1:
         size = math.prod(shape) * dtype.itemsize
@@ -254,6 +259,8 @@ def _read_header(file: IO[bytes], what: str) -> Header:
         shape, fortran_order, dtype = _VERSIONS[np.lib.format.read_magic(file)](file)
     except Exception as error:  # a damaged header raises whatever it likes
         raise DatasetError(f"{what} is not an array as np.save writes it.") from error
+    if not all(type(side) is int and side >= 0 for side in shape):
+        raise DatasetError(f"{what} states a shape that is none: fetch or write the file again.")
     if dtype.hasobject:
         raise DatasetError(
             f"{what} holds Python objects, which are pickled and could run code when they are "

@@ -83,10 +83,10 @@ class CacheDescription:
             if type(value) is not int or not 1 <= value <= _MAX_SIZE:
                 raise ValueError(f"{name} must be an int > 0 and < 2^31, got {value!r:.40}.")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r:.40}.")
         for name in ("has_labels", "has_ids"):
             if type(getattr(self, name)) is not bool:
-                raise ValueError(f"{name} must be a bool, got {getattr(self, name)!r}.")
+                raise ValueError(f"{name} must be a bool, got {getattr(self, name)!r:.40}.")
         names = self.class_names
         if isinstance(names, str) or not all(isinstance(name, str) for name in names or ()):
             raise ValueError("class_names must be a list of strings.")
@@ -184,39 +184,77 @@ class Manifest:
             raise _damaged(path, "is not laid out as dpfc writes it: a byte was changed")
         try:
             return cls._parse(body)
-        except (KeyError, TypeError, ValueError):
-            raise _damaged(path, "lacks a field or has one of the wrong type") from None
+        except ValueError as error:
+            said = f"lacks a field or has one of the wrong type ({str(error).rstrip('.')})"
+            raise _damaged(path, said) from None
 
     @classmethod
     def _parse(cls, body: dict[str, Any]) -> "Manifest":
-        names = body["class_names"]
-        if not isinstance(names, list | None):
-            raise TypeError("class_names")
-        fields = {key: body[key] for key in CacheDescription.__dataclass_fields__}
-        if isinstance(names, str):  # its characters would be taken for names
-            raise TypeError("class_names")
+        """Take a manifest apart; a ValueError names the field."""
+        fields = {key: _field(body, key) for key in CacheDescription.__dataclass_fields__}
+        names = fields["class_names"]
+        if not isinstance(names, list | None):  # a text's characters would be taken for names
+            raise ValueError("class_names must be a list or null")
         fields["class_names"] = None if names is None else tuple(names)
-        shards = tuple(Shard(s["file"], s["rows"], s["sha256"]) for s in body["shards"])
-        for index, shard in enumerate(shards):
-            # Plain names in order: nothing outside the folder, and no shard twice.
-            if shard.file != shard_name(index) or not _SHA256.fullmatch(shard.sha256):
-                raise ValueError("shard")
-            if type(shard.rows) is not int or shard.rows < 0:
-                raise ValueError("rows")
-        if type(body["complete"]) is not bool:
-            raise TypeError("complete")
+        description = CacheDescription(**fields)
+        shards = tuple(map(_shard, *_numbered(_field(body, "shards"), "shards")))
+        if type(_field(body, "complete")) is not bool:
+            raise ValueError("complete must be true or false")
         # Caches of the first versions have no such list.
-        skipped = tuple(Skipped(**row) for row in body.get("skipped", ()))
-        for row in skipped:
-            if type(row.shard) is not int or not 0 <= row.shard < len(shards):
-                raise ValueError("skipped")
-            if not (isinstance(row.id, str) and isinstance(row.reason, str)):
-                raise TypeError("skipped")
-        # A shard without rows is one whose rows were all skipped.
+        skipped = tuple(map(_skipped, *_numbered(body.get("skipped", []), "skipped")))
+        for place, row in enumerate(skipped):
+            if not 0 <= row.shard < len(shards):
+                raise ValueError(f"skipped.{place}.shard must be the place of one of the shards")
         emptied = {row.shard for row in skipped}
-        if any(shard.rows == 0 and i not in emptied for i, shard in enumerate(shards)):
-            raise ValueError("rows")
-        return cls(CacheDescription(**fields), shards, body["complete"], skipped)
+        # A shard without rows is one whose rows were all skipped.
+        for index, shard in enumerate(shards):
+            if shard.rows == 0 and index not in emptied:
+                raise ValueError(f"shards.{index}.rows must be above 0")
+        n_samples = _field(body, "n_samples")
+        if type(n_samples) is not int or n_samples != sum(shard.rows for shard in shards):
+            raise ValueError("n_samples must be the sum of the rows of all shards")
+        return cls(description, shards, body["complete"], skipped)
+
+
+def _field(node: Mapping[str, Any], name: str, at: str = "") -> Any:
+    if name not in node:
+        raise ValueError(f"{at}{name} is missing")
+    return node[name]
+
+
+def _numbered(nodes: object, name: str) -> tuple[list[dict[str, Any]], range]:
+    """The objects of a list, and their places."""
+    if not isinstance(nodes, list):
+        raise ValueError(f"{name} must be a list")
+    for index, node in enumerate(nodes):
+        if not isinstance(node, dict):
+            raise ValueError(f"{name}.{index} must be an object")
+    return nodes, range(len(nodes))
+
+
+def _shard(node: dict[str, Any], index: int) -> Shard:
+    at = f"shards.{index}."
+    # Plain names in order: nothing outside the folder, and no shard twice.
+    if _field(node, "file", at) != shard_name(index):
+        raise ValueError(f"{at}file must be {shard_name(index)}")
+    rows, sha256 = _field(node, "rows", at), _field(node, "sha256", at)
+    if type(rows) is not int or not 0 <= rows <= _MAX_SIZE:
+        raise ValueError(f"{at}rows must be an int >= 0 and < 2^31")
+    if not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
+        raise ValueError(f"{at}sha256 must be 64 digits of base 16")
+    return Shard(node["file"], rows, sha256)
+
+
+def _skipped(node: dict[str, Any], index: int) -> Skipped:
+    at = f"skipped.{index}."
+    for name in ("id", "reason"):
+        if not isinstance(_field(node, name, at), str):
+            raise ValueError(f"{at}{name} must be a text")
+    if unknown := node.keys() - Skipped.__dataclass_fields__:
+        raise ValueError(f"{at}{min(unknown)} is not known")
+    if type(_field(node, "shard", at)) is not int:
+        raise ValueError(f"{at}shard must be an int")
+    return Skipped(node["id"], node["reason"], node["shard"])
 
 
 def _damaged(path: Path, what: str) -> FeatureCacheError:

@@ -160,7 +160,10 @@ def _pooling_and_width(
         for key, value in content.items()
         if key.startswith("pooling_mode_") and value is True
     ]
-    modes = [modes] if isinstance(modes, str) else list(modes)
+    modes = [modes] if isinstance(modes, str) else modes
+    if not (isinstance(modes, list) and all(isinstance(mode, str) for mode in modes)):
+        where = folder / modules[1][1] / "config.json"
+        raise ValueError(f"{spec}: pooling_mode in {where} must be a text or a list of texts.")
     names = {value: key for key, value in _POOLINGS.items()}
     own = "+".join(names.get(mode, mode) for mode in modes)
     if not isinstance(width, int) or not modes:

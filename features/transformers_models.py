@@ -1,5 +1,7 @@
 """Image models of transformers: ``hf:ID_OR_PATH``, and the choice between image and text."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -162,15 +164,24 @@ def _preparer(folder: Path, family: _Family, vision: Any, spec: str) -> Processo
     content = {**_DEFAULTS.get(kind, _DEFAULTS[family.processor]), **content}
     if family is _SIGLIP2:
         # Models for images of any proportions see squares, as those of one size do.
-        side = int(content["max_num_patches"] ** 0.5) * vision.patch_size
+        patches = _whole("max_num_patches in preprocessor_config.json", content, spec)
+        side = math.isqrt(patches) * _whole("patch_size in config.json", vision.to_dict(), spec)
         content = {**content, "size": {"height": side, "width": side}}
     return read_processor(content, spec)
+
+
+def _whole(where: str, content: Mapping[str, Any], spec: str) -> int:
+    """A count in a model's files, by its name, the first word of `where`."""
+    value = content.get(where.split()[0])
+    if type(value) is not int or not 0 < value < 2**31:
+        raise ValueError(f"{spec}: {where} must be an int > 0 and < 2^31, got {value!r:.40}.")
+    return value
 
 
 def _check_sides(preparer: ProcessorPixels, vision: Any, spec: str) -> int:
     """Side of the square, which must be whole patches."""
     height, width = preparer.crop
-    patch = vision.patch_size
+    patch = _whole("patch_size in config.json", vision.to_dict(), spec)
     if height != width or height % patch:
         raise ValueError(
             f"{spec}: images of {height} x {width} px cannot be cut into patches of {patch} px: "

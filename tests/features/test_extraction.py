@@ -127,7 +127,8 @@ def test_a_cache_of_other_inputs_is_refused_by_name_and_overwritten_on_request(
     backbone = other(change.get("n_features", 12))
     with pytest.raises(FeatureCacheError, match=f"{named} \\(") as error:
         run(images, backbone, tmp_path / "out", **options)
-    assert "--overwrite" in str(error.value)
+    # Python spells its own parameter; the command line says --overwrite.
+    assert "overwrite=True" in str(error.value)
     cache = run(images, backbone, tmp_path / "out", overwrite=True, **options)
     assert np.isfinite(cache.load()[0]).all()
 

@@ -286,6 +286,10 @@ def test_damaged_modules_are_refused(save_model, content):
         ("sentence_bert_config.json", {"model_args": {"attn_implementation": "a/b"}}, "model_args"),
         ("sentence_bert_config.json", {"modality_config": {"message": {}}}, "modality_config"),
         ("1_Pooling/config.json", {"embedding_dimension": None}, "the pooling in .* is unknown"),
+        *[
+            ("1_Pooling/config.json", {"pooling_mode": value}, "pooling_mode in .* must be a text")
+            for value in (3, True, [1, "a"], [[]])
+        ],
         ("2_Dense/config.json", {"activation_function": "evil.f"}, "'evil.f': code that comes"),
         ("2_Dense/config.json", {"out_features": "5"}, "the width of the layer in .* is unknown"),
         ("config.json", {"attn_implementation": "kernels-community/x"}, "fetch code from a hub"),

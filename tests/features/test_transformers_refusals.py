@@ -128,6 +128,10 @@ CONFIG = "preprocessor_config.json"
         ("config.json", '{"model_type": ["vit"]}', "is unknown to the installed transformers"),
         ("config.json", '{"model_type": "vit", "image_size": "big"}', "is not valid"),
         ("config.json", '{"model_type": "no"}', "'no' is unknown to the installed transformers"),
+        *[
+            ("config.json", f'{{"model_type": "dinov2", "patch_size": {value}}}', "patch_size")
+            for value in ("0", "-1", "[]")
+        ],
         (CONFIG, '{"size": {"longest_edge": 3}}', "size in preprocessor_config.json must be"),
         (CONFIG, '{"size": {"height": 0, "width": 28}}', "size in preprocessor_config.json must"),
         (CONFIG, '{"do_pan_and_scan": true}', "asks for do_pan_and_scan, which is unknown"),
