@@ -21,7 +21,7 @@ from dpfc.accounting.accountants import (
     resolve_accountant,
     trial_epsilon,
 )
-from dpfc.accounting.gaussian import gaussian_mu
+from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
 from dpfc.accounting.plans import PlannedRelease, PrivacyPlan, ReleaseRequest, check_unique_names
 
 _SHARES_TOLERANCE = 1e-9
@@ -94,7 +94,7 @@ def calibrate(
         exact_mu(steps)  # raises for sampled releases
     if target_epsilon == math.inf:
         return plan_at(math.inf)
-    mu = gaussian_mu(target_epsilon, target_delta)
+    mu = _aim(target_epsilon, target_delta)
     if accountant == "exact":
         return plan_at(mu)
     if accountant == "pld":
@@ -106,6 +106,22 @@ def calibrate(
 
     start = _log_scale_guess(plan_at, mu)
     return plan_at(math.exp(find_log(epsilon_at, target_epsilon, start)))
+
+
+def _aim(target_epsilon: float, target_delta: float) -> float:
+    """Return the mu that a plan is made for: the largest, or a trifle below it.
+
+    The mu of all releases together is rounded, to a little less. Where epsilon is next to nothing,
+    it is computed with an error that is larger than that, and a statement would say more than was
+    planned, after the spend.
+    """
+    mu, room = gaussian_mu(target_epsilon, target_delta), 2.0**-48
+    # Where the mu of a plan's releases lies: their noise has a margin.
+    below = [1.0 - k * _NOISE_MARGIN / 100 for k in range(201)]
+    while any(gaussian_epsilon(mu * part, target_delta) > target_epsilon for part in below):
+        mu, room = mu * (1.0 - room), 2.0 * room
+    # More of it, as not every number was tried.
+    return mu if room == 2.0**-48 else mu * (1.0 - 8.0 * room)
 
 
 def central_limit_mu(noise_multiplier: float, neighboring_relation: str) -> float:

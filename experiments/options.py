@@ -38,9 +38,25 @@ MethodName = Literal["fc", "ls", "gd", "newton"]
 RelationName = Literal["add_or_remove_one", "replace_one"]
 AccountantName = Literal["auto", "exact", "pld", "rdp"]
 
+
+def _epsilon(text: str) -> float:
+    """Read ε; what is too large for a float is no "inf", which means no noise at all."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a valid float.") from None
+    if math.isinf(value) and "inf" not in text.lower():
+        raise typer.BadParameter(f"{text!r} is too large; for no noise at all, say 'inf'.")
+    return value
+
+
 Epsilon = Annotated[
     float,
-    typer.Option(help="ε, > 0; smaller is more private; 'inf': no noise at all."),
+    typer.Option(
+        parser=_epsilon,
+        metavar="<float>",
+        help="ε, > 0; smaller is more private; 'inf': no noise at all.",
+    ),
 ]
 Delta = Annotated[
     float,

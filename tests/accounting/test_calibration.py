@@ -11,8 +11,10 @@ from dpfc.accounting import (
     UnsupportedEventError,
     calibrate,
     compute_epsilon,
+    gaussian_epsilon,
     gaussian_mu,
 )
+from dpfc.accounting._events import event_mu
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 
@@ -246,3 +248,21 @@ def test_a_delta_that_pld_cannot_resolve_is_refused_for_sampled_plans():
             target_delta=1e-14,
             neighboring_relation="replace_one",
         )
+
+
+@pytest.mark.parametrize("delta", [1e-2, 1e-5, 1e-7, 1e-9, 1e-13])
+@pytest.mark.parametrize("epsilon", [1.0, 1e-2, 1e-4, 3e-5, 1e-5, 1e-6, 1e-8, 1e-10, 1e-50])
+def test_a_plan_of_next_to_no_epsilon_is_not_exceeded_by_rounding(epsilon, delta):
+    """A statement would refuse it after the spend."""
+    requests = [ReleaseRequest("a", 0.03), ReleaseRequest("b", 0.2), ReleaseRequest("c", 0.77, 20)]
+    plan = calibrate(
+        requests,
+        target_epsilon=epsilon,
+        target_delta=delta,
+        neighboring_relation="add_or_remove_one",
+        accountant="exact",
+    )
+    mu = event_mu(plan.event)
+    for k in range(-20, 20):  # as the releases' shares and their order may round it
+        assert gaussian_epsilon(mu * (1 - k * 2.0**-52), delta) <= epsilon
+    assert mu >= gaussian_mu(epsilon, delta) * (1 - 1e-4)

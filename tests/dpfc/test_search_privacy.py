@@ -256,6 +256,7 @@ PUBLISHED = {
     "best_params_",
     "best_score_",
     "classes_",
+    "features_from_",
     "n_features_in_",
     "privacy_",
 }
