@@ -219,3 +219,9 @@ def test_two_hundred_wrong_command_lines_end_with_their_code_and_no_signal(place
         ]
         ended = [(line, code, run.result().returncode) for line, code, run in runs]
     assert [(line, got) for line, code, got in ended if got != code] == []
+
+
+@pytest.mark.parametrize("epsilon", ["1e400", "9" * 400])
+def test_an_epsilon_too_large_for_a_float_is_not_taken_for_no_noise(dpfc, tmp_path, epsilon):
+    done = dpfc("fit", "--features", tmp_path, f"--epsilon={epsilon}", "--out", tmp_path / "m")
+    assert done.code == 2 and "is too large; for no noise at all, say 'inf'" in done.err
