@@ -132,10 +132,11 @@ def _has_mask(index: object) -> bool:
 @torch.no_grad()
 def _reads_values(module: torch.nn.Module, like: torch.Tensor) -> bool:
     rows, _ = _made_up(like, 2)
+    reads = _ValueReads()
     with (
         torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
         suppress(Exception),  # of such a module all places are not alike
-        _ValueReads() as reads,
+        reads,
     ):
         module(rows)
     return reads.seen
