@@ -165,7 +165,7 @@ def _pooling_and_width(
         where = folder / modules[1][1] / "config.json"
         raise ValueError(f"{spec}: pooling_mode in {where} must be a text or a list of texts.")
     names = {value: key for key, value in _POOLINGS.items()}
-    own = "+".join(names.get(mode, mode) for mode in modes)
+    own = "+".join(str(names.get(mode, mode)) for mode in modes)
     if not isinstance(width, int) or not modes:
         raise ValueError(f"{spec}: the pooling in {folder / modules[1][1]} is unknown.")
     if pooling == "auto":
