@@ -172,7 +172,7 @@ def _gradients(module: nn.Module, row: torch.Tensor, code: torch.Tensor) -> dict
                 f"{name} has no part in the scores, and would get noise alone: freeze it "
                 "(requires_grad_(False)) or remove it."
             )
-    return {name: g.detach().double() for name, g in found.items()}
+    return {name: g.detach() for name, g in found.items()}
 
 
 def _check_sums(
@@ -195,10 +195,11 @@ def _check_sums(
         ) from error
     factors = [min(1.0, clip_norm / max(norm, 1e-300)) for norm in norms]
     for name, total in totals.items():
-        parts = [f * each[name] for f, each in zip(factors, expected, strict=True)]
-        size = sum(float(part.norm()) for part in parts)
-        room = _TOLERANCE * size + _FLOOR * clip_norm
-        if not float((total - torch.stack(parts).sum(0)).norm()) <= room:
+        size = 0.0
+        for factor, each in zip(factors, expected, strict=True):
+            size += factor * _length([each[name]])
+            total -= factor * each[name]
+        if not float(total.norm()) <= _TOLERANCE * size + _FLOOR * clip_norm:
             raise ValueError(_wrong(clipping, name))
 
 

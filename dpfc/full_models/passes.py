@@ -31,6 +31,8 @@ _ALIGNMENT = 16
 # Sizes that kernels like.
 _MULTIPLE = 8
 _LARGE = 1e6
+# Of a checksum at a time.
+_COLUMNS = 2**12
 _SIZES = (1.0, 0.1, 0.01, 3.0)
 # Functions that give Python values of a tensor, or tensors whose shape hangs on them.
 _READS = frozenset(
@@ -76,7 +78,13 @@ class Passes:
 
 
 def choose_passes(
-    sums: ClippedSums, like: torch.Tensor, *, n_copies: int, most_rows: int, expected_rows: float
+    sums: ClippedSums,
+    like: torch.Tensor,
+    *,
+    n_copies: int,
+    most_rows: int,
+    expected_rows: float,
+    sampling_probability: float,
 ) -> Passes:
     """Find passes in which a row's place makes no difference; looks at made-up rows alone.
 
@@ -92,8 +100,11 @@ def choose_passes(
         In a pass.
     expected_rows : float
         In a step; public.
+    sampling_probability : float
+        Of a row in a step.
     """
-    size = _size(most_rows, expected_rows)
+    deviation = math.sqrt(expected_rows * (1.0 - sampling_probability))
+    size = _size(most_rows, max(1.0, expected_rows + 2.0 * deviation))
     with _off_their_start(sums):
         if size > 1 and _reads_values(sums.module, like):
             return Passes(1)
@@ -103,10 +114,9 @@ def choose_passes(
     return Passes(1)
 
 
-def _size(most_rows: int, expected_rows: float) -> int:
+def _size(most_rows: int, wanted_rows: float) -> int:
     """Of passes that leave few places empty in most steps."""
-    wanted = expected_rows + 2.0 * math.sqrt(expected_rows) + 1.0
-    even = math.ceil(wanted / math.ceil(wanted / most_rows))
+    even = math.ceil(wanted_rows / math.ceil(wanted_rows / most_rows))
     return min(math.ceil(even / _MULTIPLE) * _MULTIPLE, most_rows)
 
 
@@ -153,12 +163,12 @@ def _places_are_alike(sums: ClippedSums, passes: Passes, like: torch.Tensor, n_c
     codes = torch.arange(n_rows, device=like.device) % 2
     replaced = torch.arange(n_rows, device=like.device) % 3 == 0
     try:
-        first = _traces(sums, passes, rows, codes, n_copies)
+        first = _checksums(sums, passes, rows, codes, n_copies)
         for shift in (0, *_SHIFTS, n_rows // 2 + 1):
             moved, moved_codes = rows.roll(shift, 0), codes.roll(shift, 0)
             moved[replaced] = others[replaced]
             for t, before in zip(
-                _traces(sums, passes, moved, moved_codes, n_copies), first, strict=True
+                _checksums(sums, passes, moved, moved_codes, n_copies), first, strict=True
             ):
                 if not torch.equal(t[~replaced], before.roll(shift, 0)[~replaced]):
                     return False
@@ -167,13 +177,30 @@ def _places_are_alike(sums: ClippedSums, passes: Passes, like: torch.Tensor, n_c
     return True
 
 
-def _traces(
+def _checksums(
     sums: ClippedSums, passes: Passes, X: torch.Tensor, codes: torch.Tensor, n_copies: int
 ) -> list[torch.Tensor]:
     copies = X.unsqueeze(1).repeat_interleave(n_copies, dim=1)
     with torch.random.fork_rng(devices=[X.device] if X.is_cuda else []):
         torch.manual_seed(0)
-        return sums.traces(*passes.lay_out(copies, codes))
+        return [_checksum(numbers) for numbers in sums.traces(*passes.lay_out(copies, codes))]
+
+
+def _checksum(numbers: torch.Tensor) -> torch.Tensor:
+    """The bits of each row's numbers in one, modulo 2^64; other bits have another but by chance.
+
+    Numbers themselves would be kept for two passes at once.
+    """
+    flat = numbers.detach().reshape(len(numbers), -1)
+    total = torch.zeros(len(flat), dtype=torch.int64, device=flat.device)
+    generator = torch.Generator().manual_seed(0)
+    for piece in torch.split(flat, _COLUMNS, dim=1):
+        whole = piece + 0  # zeros of one sign
+        if whole.is_floating_point():
+            whole = whole.view(torch.int32 if whole.element_size() == 4 else torch.int64)
+        weights = torch.randint(2**62, (piece.shape[1],), generator=generator)
+        total += (whole.long() * (2 * weights + 1).to(flat.device)).sum(1)
+    return total
 
 
 def _made_up(like: torch.Tensor, n_rows: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -130,6 +130,7 @@ class GradientMechanism:
                 n_copies=self._augmentation.multiplicity,
                 most_rows=self._most_rows,
                 expected_rows=self.expected_batch_size(),
+                sampling_probability=self.plan[GRADIENT].sampling_probability,
             )
         return self._passes
 

@@ -88,35 +88,39 @@ class HeldGradients(RowPart):
 
     def lengths(self) -> tuple[torch.Tensor, torch.Tensor]:
         """See `RowPart`; the same vector twice."""
-        parts = [torch.linalg.vector_norm(piece, dim=1) for _, piece in self._doubled()]
+        parts = [torch.linalg.vector_norm(piece, dim=1) for _, piece in self._doubled(slice(None))]
         lengths = torch.linalg.vector_norm(torch.stack(parts), dim=0)
         return lengths, lengths
 
     def add(self, factors: torch.Tensor, totals: Totals) -> None:
         """See `RowPart`."""
-        flat, left_out = totals[self.parameter].view(-1), factors == 0.0
+        counted = factors.nonzero()[:, 0]
+        if len(counted) == 0:
+            return
+        rows = slice(int(counted[0]), int(counted[-1]) + 1)  # without what fills up a pass
+        flat, left_out = totals[self.parameter].view(-1), factors[rows] == 0.0
         broken = bool(left_out.any())
-        for columns, piece in self._doubled():
+        for columns, piece in self._doubled(rows):
             if broken:  # zero times infinity is no number
                 piece[left_out] = 0.0
-            flat[columns] += factors @ piece
+            flat[columns] += factors[rows] @ piece
 
     def numbers(self) -> list[torch.Tensor]:
         """See `RowPart`."""
         return [self._gradients]
 
-    def _doubled(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Float64 copies of some columns at a time.
+    def _doubled(self, rows: slice) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Float64 copies of some columns of rows at a time.
 
         All are in the same place: without that, most of a step's time goes into fresh memory.
         """
-        n_rows, n_entries = self._gradients.shape
-        width = max(1, (_CUDA_PIECE if self._gradients.is_cuda else _PIECE) // n_rows)
-        shape = (n_rows, min(width, n_entries))
-        place = self._gradients.new_empty(shape, dtype=torch.float64)
+        gradients = self._gradients[rows]
+        n_rows, n_entries = gradients.shape
+        width = max(1, (_CUDA_PIECE if gradients.is_cuda else _PIECE) // n_rows)
+        place = gradients.new_empty((n_rows, min(width, n_entries)), dtype=torch.float64)
         for start in range(0, n_entries, width):
             columns = slice(start, min(start + width, n_entries))
-            yield columns, place[:, : columns.stop - start].copy_(self._gradients[:, columns])
+            yield columns, place[:, : columns.stop - start].copy_(gradients[:, columns])
 
 
 class ProductGradients(RowPart):
@@ -199,7 +203,12 @@ class ProductGradients(RowPart):
     def _add_products(
         self, scaled: torch.Tensor, right: torch.Tensor, out: torch.Tensor, total: torch.Tensor
     ) -> None:
-        total += (scaled.T @ right.double().masked_fill_(out, 0.0)).view(total.shape)
+        inputs = right.double().masked_fill_(out, 0.0)
+        matrix = total.view(scaled.shape[1], -1)
+        height = max(1, _PRODUCT_PIECE // 4 // inputs.shape[1])  # not a second total
+        for start in range(0, len(matrix), height):
+            columns = slice(start, start + height)
+            matrix[columns] += scaled[:, columns].T @ inputs
 
     # -- lengths ---------------------------------------------------------------------
 

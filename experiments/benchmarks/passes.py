@@ -118,7 +118,12 @@ def _command(
             module = make_network(network, input_shape=_SHAPES[network], n_classes=_CLASSES, seed=0)
             sums = make_clipped_sums(clipping, module.to(where).train(), 1.0)
             passes = choose_passes(
-                sums, X[:1], n_copies=1, most_rows=rows, expected_rows=float(rows)
+                sums,
+                X[:1],
+                n_copies=1,
+                most_rows=rows,
+                expected_rows=float(rows),
+                sampling_probability=0.5,
             )
             fixed, batch = times(sums, passes, X, repeats)
             moved = moved_beyond_own(sums, passes, X[: 3 * passes.n_rows // 2 + 1])

@@ -12,11 +12,16 @@ from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
 from dpfc.full_models.passes import Passes, choose_passes
 
 
-def chosen(module, like, *, clipping="hooks", most_rows=16, expected_rows=30.0, n_copies=1):
+def chosen(module, like, *, clipping="hooks", most_rows=16, expected_rows=30.0, n_copies=1, q=0.01):
     sums = make_clipped_sums(clipping, module.train(), 1.0)
     try:
         return choose_passes(
-            sums, like, n_copies=n_copies, most_rows=most_rows, expected_rows=expected_rows
+            sums,
+            like,
+            n_copies=n_copies,
+            most_rows=most_rows,
+            expected_rows=expected_rows,
+            sampling_probability=q,
         )
     finally:
         sums.close()
@@ -73,7 +78,9 @@ def test_passes_leave_few_places_empty():
     module = nn.Linear(16, 3)
     sizes = {n: chosen(module, torch.zeros(1, 16), most_rows=128, expected_rows=n).n_rows
              for n in (1.0, 20.0, 100.0, 130.0, 1000.0)}  # fmt: skip
-    assert sizes == {1.0: 8, 20.0: 32, 100.0: 128, 130.0: 80, 1000.0: 120}
+    assert sizes == {1.0: 8, 20.0: 32, 100.0: 120, 130.0: 80, 1000.0: 120}
+    all_rows = chosen(module, torch.zeros(1, 16), most_rows=128, expected_rows=64.0, q=1.0)
+    assert all_rows.n_rows == 64
     assert chosen(module, torch.zeros(1, 16), most_rows=3).n_rows == 3
     assert chosen(module, torch.zeros(1, 16), most_rows=1) == Passes(1)
 
