@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 INPUTS := setup.cfg pyproject.toml constraints.txt
+# A process for each of two cores; threads of their own would only stand in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .PHONY: help demo picture test check lint typecheck slow docs clean
@@ -24,7 +26,7 @@ picture: demo
 	cp runs/demo/results.csv docs/accuracy.csv
 
 test: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 check: lint typecheck slow
 
@@ -36,7 +38,7 @@ typecheck: $(VENV)/.stamp-dev
 	.ci/typecheck $(BIN)/python
 
 slow: $(VENV)/.stamp-dev
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 docs: $(VENV)/.stamp-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import torch
 
@@ -10,6 +11,8 @@ __all__ = ["noise_spectral_radius", "shrunk_inverse"]
 
 # Relative to the largest eigenvalue: where a matrix without noise counts as singular.
 _SINGULAR = 1e-12
+# Of the largest eigenvalue: what is added to it and changes nothing.
+_LOST = sys.float_info.epsilon / 2.0
 # Of the radius: wide enough to hold many eigenvalues, narrow beside the spectrum.
 _SMOOTHING = 0.2
 
@@ -51,8 +54,8 @@ def shrunk_inverse(
     radius : float
         R, the edge of the noise's spectrum; 0 means that there is no noise.
     damping : float or torch.Tensor of shape (d,)
-        In the units of A's eigenvalues. With 0, directions in which Â is singular get
-        0 (the pseudo-inverse).
+        In the units of A's eigenvalues. With 0, or with so little that it is lost in rounding,
+        directions in which Â is singular get 0 (the pseudo-inverse).
     guess : torch.Tensor of shape (d, d) or None
         What A is without looking at the data. What it leaves of the noisy matrix is
         cleaned instead, and where noise explains all of that, Â is the guess.
@@ -70,9 +73,14 @@ def shrunk_inverse(
     if isinstance(damping, torch.Tensor):
         if bool((damping != damping[0]).any()):
             damped = (vectors * values) @ vectors.T + damping.diag()
-            return torch.cholesky_inverse(torch.linalg.cholesky(damped))
+            factor, failed = torch.linalg.cholesky_ex(damped)
+            if not bool(failed):
+                return torch.cholesky_inverse(factor)
+            # So little damping that the matrix is singular all the same.
+            values, vectors = torch.linalg.eigh(damped)
+            damping = torch.zeros(1)
         damping = float(damping[0])
-    if damping == 0.0:
+    if damping <= max(_LOST * float(values.max()), sys.float_info.min):
         regular = values > _SINGULAR * values.max()
         inverse = torch.where(regular, 1.0 / torch.where(regular, values, 1.0), 0.0)
     else:

@@ -77,7 +77,8 @@ def test_without_noise_figures_are_scikit_learns(fitted, relation):
     else:
         expected = roc_auc_score(y, probabilities, multi_class="ovr")
         assert result.auc == pytest.approx(result.auc_per_class.mean())
-    assert result.auc == pytest.approx(expected, abs=0.005)
+    # Scores in one bin count as ties; of other models' scores more may share one.
+    assert result.auc == pytest.approx(expected, abs=0.015)
     assert result.n_samples == 400 and result.n_samples_interval == (400, 400)
     assert result.confusion_noise == 0.0
     assert not result.privacy_.private

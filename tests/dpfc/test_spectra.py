@@ -33,6 +33,18 @@ def test_without_noise_or_damping_a_singular_matrix_gets_its_pseudo_inverse():
     torch.testing.assert_close(result, torch.linalg.pinv(matrix, hermitian=True))
 
 
+@pytest.mark.parametrize("tiny", [5e-324, 1e-320, 1e-30])
+@pytest.mark.parametrize("alike", [True, False])
+def test_damping_that_rounding_loses_is_none(tiny, alike):
+    matrix = spd(3, 8)
+    damping = torch.full((8,), tiny, dtype=torch.float64)
+    if not alike:
+        damping[-1] = 0.0
+    expected = shrunk_inverse(matrix, radius=0.0, damping=0.0)
+    result = shrunk_inverse(matrix, radius=0.0, damping=damping)
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
+
+
 def test_the_inverse_is_symmetric_positive_and_finite_under_noise():
     rng = np.random.default_rng(3)
     for scale in (0.1, 10.0, 1e4):
