@@ -1,11 +1,13 @@
 """One row more or less moves a sum of clipped gradients by no more than is stated.
 
 Each case is a public network, private rows chosen against it, and one row among them that goes.
+With DPFC_TEST_DEVICE=cuda in the environment sums are taken there.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from dpfc.full_models.private_gradients import GRADIENT, GradientMechanism
 from dpfc.noise import SeededNoise
 
 C = 1.0
+DEVICE = torch.device(os.environ.get("DPFC_TEST_DEVICE", "cpu"))
 VOCABULARY = 11
 SHAPES = {
     "linear": (17,),
@@ -61,7 +64,7 @@ def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_ro
         target_delta=1e-5,
         neighboring_relation=relation,
     )
-    sums = make_clipped_sums(clipping, module, C)
+    sums = make_clipped_sums(clipping, module.to(DEVICE), C)
     tried = (module, clipping, X.shape[1:], most_rows)  # keeps the module, so that it stays itself
     mechanism = GradientMechanism(
         ModuleRows(X, codes),
@@ -71,7 +74,7 @@ def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_ro
         n_samples=20,
         augmentation=Augmentation(),
         physical_batch_size=most_rows,
-        device=torch.device("cpu"),
+        device=DEVICE,
     )
     mechanism._passes = PASSES.get(tried)  # trying them out takes longer than the sums
     try:
@@ -79,7 +82,7 @@ def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_ro
         # What noise is calibrated to: its standard deviation by the noise multiplier.
         PASSES[tried] = mechanism.passes
         scale, _ = mechanism._scale(GRADIENT, *mechanism._gradient_bounds())
-        return total, scale / plan[GRADIENT].noise_multiplier
+        return total.cpu(), scale / plan[GRADIENT].noise_multiplier
     finally:
         sums.close()
 
@@ -340,7 +343,7 @@ ASKS = {
     "any": lambda found: found.any(),
     "item": lambda found: found.sum().item() > 0,
     "list": lambda found: True in found.flatten().tolist(),
-    "numpy": lambda found: found.numpy().any(),
+    "numpy": lambda found: found.cpu().numpy().any(),
     "nonzero": lambda found: len(found.nonzero()) > 0,
     "mask": lambda found: len(found[found]) > 0,
     "equal": lambda found: not torch.equal(found, torch.zeros_like(found)),
