@@ -10,8 +10,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def pytest_sessionstart():
-    """Hear Ctrl-C: a shell that runs tests in the background has it ignored, children too."""
+    """Hear signals: a shell that runs tests in the background has some ignored, children too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")

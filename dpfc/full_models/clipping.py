@@ -17,7 +17,8 @@ that its terms are 256 C in sum |
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch.nn import functional
@@ -25,7 +26,7 @@ from torch.nn import functional
 from dpfc.full_models.row_gradients import RowGradients
 from dpfc.full_models.row_parts import DEPTH, RowPart
 
-__all__ = ["CLIPPINGS", "ClippedSums", "make_clipped_sums"]
+__all__ = ["CLIPPINGS", "ClippedSums", "make_clipped_sums", "steady_kernels"]
 
 CLIPPINGS = ("hooks", "functorch", "ghost")
 # Below C by more than rounding adds, so that no row is longer than C.
@@ -33,6 +34,19 @@ _MARGIN = 1.0 - 2.0**-22
 # How much longer than C the terms of a clipped gradient may be in sum.
 _EXTENT = 2.0**8
 _UNIT = 2.0**-53
+
+
+@contextmanager
+def steady_kernels() -> Iterator[None]:
+    """Convolutions on a GPU that give the same numbers again, in full float32.
+
+    cuDNN's fastest ones add up in the order in which threads come to an end, and in TF32.
+    """
+    enabled = torch.backends.cudnn.enabled
+    with torch.backends.cudnn.flags(
+        enabled=enabled, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield
 
 
 class ClippedSums:
@@ -117,6 +131,7 @@ class ClippedSums:
         """Take all hooks off the module."""
         self._rows.close()
 
+    @steady_kernels()
     def _parts(self, X: torch.Tensor, codes: torch.Tensor) -> tuple[torch.Tensor, list[RowPart]]:
         """Scores of all copies, and the gradients of rows before they are clipped."""
         n_copies = X.shape[1]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dpfc.full_models.clipping import make_clipped_sums
+from dpfc.full_models.clipping import make_clipped_sums, steady_kernels
 from dpfc.full_models.layer_checks import check_layers_see_rows, trained_layers
 from dpfc.full_models.made_up_rows import made_up_blocks, made_up_rows, repeatable
 from dpfc.full_models.module_checks import copy_of_module
@@ -28,6 +28,7 @@ _FLOOR = 1e-5
 _SMALLEST = 1e-12  # of a layer's gradient: a shorter one is rounding
 
 
+@steady_kernels()
 def check_row_gradients(
     module: nn.Module,
     X: torch.Tensor,

@@ -232,6 +232,8 @@ class ProductGradients(RowPart):
         d_out, d_in = self._left.shape[2], self._right.shape[-1]
         held = self._n_terms**2 if self._by_products(d_out, d_in) else d_out * d_in
         rows = max(1, _PRODUCT_PIECE // (self._n_terms * (d_out + d_in) + 2 * held))
+        if self._left.is_cuda:  # its batched products round by where a row stands in the batch
+            rows = 1
         for start in range(0, self.n_rows, rows):
             places = slice(start, start + rows)
             yield self._left[places].double(), self._doubled_right(self._right[places])

@@ -50,11 +50,10 @@ def moved_beyond_own(sums: ClippedSums, passes: Passes, X: torch.Tensor) -> floa
     mixed = X * sizes.view(-1, *[1] * (X.ndim - 1))
     worst = 0.0
     for rows in (X, 1e9 * X, mixed, X[:1] + 1e-7 * X):
+        codes = _codes(X)
         full, fewer, own = (
-            _sum(sums, passes, part, codes)
-            for part, codes in zip(
-                (rows, rows[1:], rows[:1]), _codes((X, X[1:], X[:1]), len(X)), strict=True
-            )
+            _sum(sums, passes, rows[part], codes[part])
+            for part in (slice(None), slice(1, None), slice(1))
         )
         worst = max(worst, float((full - fewer - own).norm()))
     return worst / sums.l2_clip_norm
@@ -62,7 +61,7 @@ def moved_beyond_own(sums: ClippedSums, passes: Passes, X: torch.Tensor) -> floa
 
 def times(sums: ClippedSums, passes: Passes, X: torch.Tensor, repeats: int) -> tuple[float, float]:
     """Medians of seconds: a sum over rows in passes, and over the same rows in one batch."""
-    (codes,) = _codes((X,), len(X))
+    codes = _codes(X)
     taken: tuple[list[float], list[float]] = ([], [])
     plain = Passes(len(X))
     for _ in range(repeats):
@@ -71,13 +70,8 @@ def times(sums: ClippedSums, passes: Passes, X: torch.Tensor, repeats: int) -> t
     return statistics.median(taken[0]), statistics.median(taken[1])
 
 
-def _codes(parts: tuple[torch.Tensor, ...], n_rows: int) -> list[torch.Tensor]:
-    return [
-        torch.arange(n_rows - len(part), n_rows, device=part.device) % _CLASSES
-        if len(part) > 1
-        else torch.zeros(len(part), dtype=torch.int64, device=part.device)
-        for part in parts
-    ]
+def _codes(X: torch.Tensor) -> torch.Tensor:
+    return torch.arange(len(X), device=X.device) % _CLASSES
 
 
 def _sum(sums: ClippedSums, passes: Passes, X: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

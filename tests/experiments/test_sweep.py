@@ -465,7 +465,9 @@ def test_few_shot_takes_the_first_rows_of_each_class(tmp_path):
 def test_shell_completion_installs_and_completes(tmp_path):
     command = str(Path(sys.executable).with_name("dpfc"))
     environment = os.environ | {"HOME": str(tmp_path), "SHELL": "/bin/bash"}
-    subprocess.run([command, "--install-completion", "bash"], env=environment, check=True)
+    # The shell that asks is found among the parents: not `exec`, as bash does with a last command.
+    line = f"{command} --install-completion bash; exit $?"
+    subprocess.run(["bash", "-c", line], env=environment, check=True)
     assert "dpfc" in (tmp_path / ".bash_completions" / "dpfc.sh").read_text()
     asked = {"_DPFC_COMPLETE": "complete_bash", "COMP_WORDS": "dpfc swe", "COMP_CWORD": "1"}
     found = subprocess.run([command], env=environment | asked, capture_output=True, text=True)

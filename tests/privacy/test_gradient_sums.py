@@ -297,7 +297,13 @@ def test_a_fit_does_not_end_at_a_row_that_the_module_comes_to_raise_at():
             return scores
 
     model = DPSGDClassifier(
-        Bounded(), epsilon=5.0, classes=[0, 1], n_samples=40, n_steps=8, learning_rate=3.0
+        Bounded(),
+        epsilon=5.0,
+        classes=[0, 1],
+        n_samples=40,
+        n_steps=8,
+        learning_rate=3.0,
+        device="cpu",
     )
     model.fit(X, np.arange(40) % 2)
     with pytest.raises(ValueError, match="a score is"):

@@ -121,3 +121,24 @@ def test_what_fills_up_a_pass_adds_nothing(clipping):
     sums.close()
     for a, b in zip(plain, filled, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+def test_sums_run_on_kernels_that_give_the_same_again_and_leave_the_switches(clipping):
+    seen = set()
+
+    def switches():
+        cudnn = torch.backends.cudnn
+        return cudnn.enabled, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+
+    class Records(nn.Linear):
+        def forward(self, x):
+            seen.add(switches())
+            return super().forward(x)
+
+    before = switches()
+    sums = make_clipped_sums(clipping, nn.Sequential(Records(4, 4), nn.Linear(4, 2)).train(), 1.0)
+    totals = [torch.zeros_like(p, dtype=torch.float64) for p in sums.parameters]
+    sums.add(torch.ones(3, 1, 4), torch.zeros(3, dtype=torch.int64), totals)
+    sums.close()
+    assert seen == {(before[0], True, False, False)} and switches() == before

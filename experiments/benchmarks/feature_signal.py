@@ -1,6 +1,6 @@
 """Signal against noise, direction by direction: what limits a private classifier on these rows.
 
-Run `python -m dpfc.experiments.benchmarks.signal --data digits`. Rows are mapped as the
+Run `python -m dpfc.experiments.benchmarks.feature_signal --data digits`. Rows are mapped as the
 estimators map them, with exact means; their covariance's eigenvectors are put into groups, and
 for each group it is printed how much of a row's energy and of the class sums' lies there, and
 how the class sums compare with the noise that the whole budget would add to them. This looks at
@@ -83,7 +83,7 @@ def _command(
 ) -> None:
     """Print, as Markdown, where the classes differ and how loud the noise is there.
 
-    Example: python -m dpfc.experiments.benchmarks.signal --data digits --epsilons 0.5,2
+    Example: python -m dpfc.experiments.benchmarks.feature_signal --data digits --epsilons 0.5,2
     """
     budgets = parse_numbers(epsilons, "--epsilons")
     for named in load_either(data, caches):
