@@ -74,6 +74,7 @@ def training_assumptions(
     input_bound: float,
     one_at_a_time: bool,
     checkpointed: bool,
+    own_module: bool = False,
     columns_named: bool = False,
 ) -> list[str]:
     """List the assumptions behind the training of a whole network.
@@ -90,6 +91,8 @@ def training_assumptions(
         Whether one row went through the network at a time.
     checkpointed : bool
         Whether the fit was kept in a file that it could go on from.
+    own_module : bool, default=False
+        Whether the network is the user's, in place of one that comes with dpfc.
     columns_named : bool, default=False
         As for `fit_assumptions`.
 
@@ -103,6 +106,10 @@ def training_assumptions(
         else "rows went through the network in passes of one shape, in which a row's place and the "
         "rows beside it change no bit of its gradient (tried out on made-up rows, on the machine "
         "of the fit)"
+    )
+    unseen = (
+        "the module joins rows of a pass in no way that made-up rows do not show, as by looking "
+        "for one value in all of them (physical_batch_size=1 rules that out)"
     )
     once = "the fit's checkpoint was not published, and was gone on from in one line only"
     return [
@@ -118,6 +125,7 @@ def training_assumptions(
         f"out, and clipped to l2 norm {l2_clip_norm:g}",
         f"numbers of a row bounded to {input_bound:g} either way, a bound that is public",
         alone,
+        *([unseen] if own_module and not one_at_a_time else []),
         *([once] if checkpointed else []),
         "clipped gradients are summed in float64, whose rounding is covered by numerical_slack; "
         "noise is on a public grid; timing and memory use are not protected",

@@ -33,6 +33,7 @@ from dpfc.full_models.module_rows import (
     bounded_rows,
     check_labels,
     check_rows,
+    has_type,
     row_kind,
 )
 from dpfc.full_models.module_state import WatchedState, published
@@ -299,7 +300,8 @@ class DPSGDClassifier(NetworkPredictor):
         ----------
         X : array-like or torch.Tensor of shape (n_samples, ...), or FeatureCache
             Private rows: floats; bytes (uint8), which are divided by 255; or other integers,
-            which go to the module as tokens.
+            which go to the module as tokens. Which of these is public: the type of the array
+            tells. Lists have none: they are floats, or tokens where `vocabulary_size` is given.
         y : array-like of shape (n_samples,), optional
             Labels; left out for a feature cache, which has its own.
 
@@ -377,10 +379,16 @@ class DPSGDClassifier(NetworkPredictor):
         rows = check_rows(X, y)
         check_columns(self, X, reset=True)
         self.features_from_ = getattr(X, "origin", None) if isinstance(X, BlockSource) else None
-        # Whole numbers are tokens to networks that take such, and numbers to all others.
+        # Whole numbers are tokens to networks that take such, and numbers to all others. Of what
+        # has no type of its own, the values would tell which: there, vocabulary_size does.
         takes_tokens = not isinstance(self.module, str) or self.module == "dlr"
+        takes_tokens &= has_type(X) or self.vocabulary_size is not None
         tensor = rows.X if takes_tokens or row_kind(rows.X) == "bytes" else rows.X.float()
         self.row_kind_ = row_kind(tensor)
+        if self.vocabulary_size is not None and self.row_kind_ == "floats":
+            raise ValueError(
+                "X holds floats, and vocabulary_size is for rows of whole numbers (tokens)."
+            )
         self.classes_ = public_classes(self.classes, [rows.labels], rows.class_names)
         self.input_shape_ = tuple(tensor.shape[1:])
         bounded = bounded_rows(tensor, self.input_bound)
@@ -555,6 +563,7 @@ class DPSGDClassifier(NetworkPredictor):
                     input_bound=float(self.input_bound),
                     one_at_a_time=mechanism.passes.n_rows == 1,
                     checkpointed=self.checkpoint is not None,
+                    own_module=not isinstance(self.module, str),
                     columns_named=hasattr(self, "feature_names_in_")
                     or hasattr(self, "_columns_in"),
                 ),

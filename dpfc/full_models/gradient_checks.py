@@ -148,9 +148,7 @@ def _scores(module: nn.Module, rows: torch.Tensor, seed: int = 0) -> torch.Tenso
 def _both_ways(module: nn.Module, rows: torch.Tensor) -> None:
     """One pass as in training, forward and backward, and one as in use."""
     codes = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-    trained = [p for p in module.parameters() if p.requires_grad]
-    loss = functional.cross_entropy(_scores(module, rows), codes)
-    torch.autograd.grad(loss, trained, allow_unused=True)
+    _backward(module, rows, codes)
     module.eval()
     try:
         with torch.no_grad():
@@ -163,17 +161,32 @@ def _both_ways(module: nn.Module, rows: torch.Tensor) -> None:
 
 
 def _gradients(module: nn.Module, row: torch.Tensor, code: torch.Tensor) -> dict[str, torch.Tensor]:
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    loss = functional.cross_entropy(_scores(module, row), code)
-    gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-    found = dict(zip(trained, gradients, strict=True))
+    found = _backward(module, row, code)
     for name, gradient in found.items():
         if gradient is None:
             raise ValueError(
                 f"{name} has no part in the scores, and would get noise alone: freeze it "
                 "(requires_grad_(False)) or remove it."
             )
-    return {name: g.detach() for name, g in found.items()}
+    return {name: g.detach() for name, g in found.items() if g is not None}
+
+
+def _backward(
+    module: nn.Module, rows: torch.Tensor, codes: torch.Tensor
+) -> dict[str, torch.Tensor | None]:
+    """Gradients of the mean loss, one a trained parameter; None where it has no part in it."""
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    loss = functional.cross_entropy(_scores(module, rows), codes)
+    if not loss.requires_grad:
+        raise ValueError(
+            "the module's scores have no gradient: they are detached from its parameters "
+            "(.detach(), torch.no_grad(), or a way through NumPy)."
+        )
+    try:
+        gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    except Exception as error:  # whatever a backward pass of the user's own raises
+        raise ValueError(f"the module's backward pass fails: {error}") from error
+    return dict(zip(trained, gradients, strict=True))
 
 
 def _check_sums(
@@ -188,11 +201,12 @@ def _check_sums(
     clip_norm = max(0.5 * min(norms), 1e-6)
     try:
         totals = _clipped(module, rows, codes, clip_norm, clipping)
-    except (NotImplementedError, RuntimeError, ValueError, AttributeError, IndexError) as error:
+    except Exception as error:  # whatever Opacus raises at a layer
+        other = "functorch" if clipping == "hooks" else "hooks"
         raise ValueError(
             f'clipping="{clipping}" does not work for this module'
-            f"{_failing(module, rows, codes, clipping)} ({error}). Try another clipping: "
-            '"functorch" or "hooks".'
+            f"{_failing(module, rows, codes, clipping)} ({error}). Try "
+            f'clipping="{other}", or build it of other layers.'
         ) from error
     factors = [min(1.0, clip_norm / max(norm, 1e-300)) for norm in norms]
     for name, total in totals.items():

@@ -22,6 +22,7 @@ __all__ = [
     "bounded_rows",
     "check_labels",
     "check_rows",
+    "has_type",
     "row_kind",
 ]
 
@@ -99,6 +100,11 @@ def check_rows(
     if not labelled:
         return UserRows(tensor, _NO_LABELS)
     return UserRows(tensor, as_labels(y, len(tensor), "DPSGDClassifier"))
+
+
+def has_type(X: Any) -> bool:
+    """Whether rows come with a type of numbers, which is public; a list of lists has none."""
+    return hasattr(X, "dtype") or hasattr(X, "dtypes") or isinstance(X, BlockSource)
 
 
 def row_kind(rows: torch.Tensor) -> str:

@@ -43,6 +43,7 @@ def epsilon_of(plan: PrivacyPlan, accountant: str) -> float:
     )
 
 
+@pytest.mark.slow
 def test_a_thousand_random_full_batch_plans_meet_their_target_from_below():
     rng = np.random.default_rng(0)
     for _ in range(1000):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 from scipy import sparse
+from torch import nn
 
 from dpfc import (
     DPFCClassifier,
@@ -228,3 +229,24 @@ def test_a_network_takes_bytes_and_tokens_as_it_was_fitted():
     )
     with pytest.raises(ValueError, match="fitted on whole numbers"):
         of_tokens.predict(tokens.astype(float))
+
+
+@pytest.mark.parametrize("fraction", [False, True])
+def test_whether_a_list_holds_tokens_does_not_follow_from_its_values(fraction):
+    """One fraction among whole numbers would make a model of another kind."""
+    rows = np.random.default_rng(0).integers(0, 5, size=(40, 6)).tolist()
+    if fraction:
+        rows[7][2] = 0.5
+    model = DPSGDClassifier(nn.Linear(6, 2), epsilon=5.0, classes=[0, 1], n_samples=40, n_steps=2)
+    assert model.fit(rows, np.arange(40) % 2).row_kind_ == "floats"
+
+
+def test_a_list_holds_tokens_where_there_is_a_vocabulary():
+    rows = np.random.default_rng(0).integers(0, 5, size=(40, 6)).tolist()
+    model = DPSGDClassifier(
+        "dlr", vocabulary_size=5, epsilon=5.0, classes=[0, 1], n_samples=40, n_steps=2
+    )
+    assert model.fit(rows, np.arange(40) % 2).row_kind_ == "tokens"
+    rows[7][2] = 0.5
+    with pytest.raises(ValueError, match="whole numbers"):
+        model.fit(rows, np.arange(40) % 2)

@@ -166,6 +166,7 @@ def test_exit_codes_are_those_of_the_page(dpfc, made, monkeypatch, words, code):
     assert len(result.err.splitlines()) == (code != 0)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_with_130(made, tmp_path):
     command = [Path(sys.executable).with_name("dpfc"), "sweep", "digits", "--out", tmp_path / "out"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

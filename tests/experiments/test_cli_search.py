@@ -140,6 +140,7 @@ def test_help_tells_what_must_not_be_published(dpfc):
     assert "do not publish how long the search took" in words and "Example: dpfc search" in words
 
 
+@pytest.mark.slow
 def test_search_and_predict_in_real_processes(cache_path, tmp_path):
     out = tmp_path / "searched.safetensors"
     command = ["search", "--features", cache_path, "--epsilon", "8", *TRY, "--out", out]

@@ -22,7 +22,7 @@ COMMANDS = {
     ),
     "extract": ("extract --data {table} --backbone pixels --image-size 256", "m"),
 }
-FAST = [("train", signal.SIGTERM), ("fit", signal.SIGHUP), ("extract", signal.SIGINT)]
+FAST = [("fit", signal.SIGHUP), ("extract", signal.SIGINT)]
 ALL = [(name, number) for name in COMMANDS for number in CODES]
 
 

@@ -215,6 +215,7 @@ def test_a_checkpoint_of_something_else_is_refused(rows, tmp_path, stopped):
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_was_changed_is_refused_byte_by_byte(rows, tmp_path, stopped):
     path = stopped()
     data = path.read_bytes()

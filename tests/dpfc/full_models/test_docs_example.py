@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PAGE = (Path(__file__).parents[3] / "docs/full-models.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_pages_example_runs(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     done = subprocess.run(

@@ -115,6 +115,7 @@ def logistic_gap(settings, n_steps=2000):
     return loss(parameter.detach()) - loss(best)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["sgd", "adam"])
 def test_six_decades_of_learning_rates_end_within_a_constant_of_the_best(base):
     """Cutkosky, Defazio, Mehta (2023): convex logistic regression, s_init = 1e-8.

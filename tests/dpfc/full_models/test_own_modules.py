@@ -13,6 +13,7 @@ from torch import nn
 import dpfc
 from dpfc import DPSGDClassifier
 from dpfc.exceptions import ModelFileError
+from dpfc.full_models.clipping import CLIPPINGS
 
 
 def fit(module, X, **options):
@@ -175,3 +176,70 @@ def test_a_prediction_for_an_unknown_token_says_so():
     for bad in (11, -1):
         with pytest.raises(ValueError, match="token that the network does not know"):
             model.predict(np.full((2, 8), bad))
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Bilinear(5, 5, 3)
+
+    def forward(self, x):
+        return self.layer(x, x)
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x):
+        grown = torch.exp(self.layer(x))
+        product = grown * grown
+        grown.add_(1.0)
+        return product
+
+
+class BackwardRaises(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2.0 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise KeyError("missing")
+
+
+class OwnBackward(nn.Linear):
+    def forward(self, x):
+        return BackwardRaises.apply(super().forward(x))
+
+
+class Detached(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (TwoInputs, r"at layer 'layer' \(Bilinear\).*build it of other layers"),
+        (InPlace, "backward pass fails: .*inplace operation"),
+        (lambda: OwnBackward(5, 3), "backward pass fails: 'missing'"),
+        (lambda: Detached(5, 3), "scores have no gradient"),
+    ],
+)
+def test_a_backward_pass_that_fails_is_a_value_error_before_the_spend(make, words, clipping):
+    with pytest.raises(ValueError, match=words):
+        fit(make(), numbers(5), clipping=clipping)
+
+
+def test_the_statement_says_what_a_module_of_one_s_own_must_not_do_with_a_pass():
+    said = "joins rows of a pass in no way that made-up rows do not show"
+    for module, options, there in (
+        (nn.Linear(5, 3), {}, True),
+        (nn.Linear(5, 3), {"physical_batch_size": 1}, False),
+        ("linear", {}, False),
+    ):
+        rests_on = fit(module, numbers(5), **options).privacy_.rests_on
+        assert any(said in assumption for assumption in rests_on) is there
