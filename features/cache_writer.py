@@ -1,6 +1,6 @@
 """Writing a feature cache so that a kill at any moment loses at most one shard."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +162,21 @@ class FeatureCacheWriter:
             start += rows
             if self._room() == 0:
                 self._finish_shard()
+
+    def note_passes(self, passes: Mapping[str, str]) -> None:
+        """Note how rows go through the backbone; shards whose rows went otherwise are redone.
+
+        Parameters
+        ----------
+        passes : mapping of str to str
+            For the manifest; see `RowCheck.describe`.
+        """
+        found = self._manifest
+        if found.passes == dict(passes):
+            return
+        # Of caches of older versions it is not known how their rows went.
+        self._save(replace(found.first(0), passes=dict(passes)))
+        self._remove_leftovers()
 
     def skip(self, row_id: str, reason: str) -> None:
         """Note that a row is left out; it takes a row's room in its shard all the same.

@@ -110,7 +110,7 @@ class EfficientNetLite0:
         """Rows a forward pass: 16 on a CPU, where they stay in its caches; 512 on CUDA."""
         return 16 if self.device == "cpu" else 512
 
-    @independent_rows
+    @independent_rows(any_code=False)
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Features of prepared images.
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from dpfc.features.backbones import Backbone
 from dpfc.features.exceptions import OutOfDeviceMemoryError
 from dpfc.features.preparing import Rows
+from dpfc.features.row_independence import check_rows, one_by_one
 
 __all__ = ["Embedder"]
 
@@ -21,6 +22,7 @@ class Embedder:
     Parameters
     ----------
     backbone : Backbone
+        Looked at here for rows that depend on each other, on made-up rows; see `check_rows`.
     batch_size : int
         Rows a forward pass to begin with.
 
@@ -28,12 +30,16 @@ class Embedder:
     ----------
     limit : int
         Rows a forward pass now.
+    check : RowCheck
+        How rows go through the backbone.
     """
 
     def __init__(self, backbone: Backbone, batch_size: int) -> None:
         self._backbone = backbone
         self._lock = threading.Lock()
-        self.limit = batch_size
+        self.check = check_rows(backbone, batch_size)
+        # Where two rows have no room, one goes at a time from the start.
+        self.limit = 1 if self.check.n_rows == 1 else batch_size
 
     def __call__(self, rows: Rows) -> NDArray[np.float32]:
         """Features, shape (n, n_features), of n prepared rows; may be called by several threads.
@@ -48,7 +54,7 @@ class Embedder:
             parts = [rows[i : i + limit] for i in range(0, len(rows), limit)]
             try:
                 # From the first row again after a halving: a batch is cut in one way only.
-                features = [self._backbone.embed(part) for part in parts]
+                features = [one_by_one(self._backbone, part, self.check) for part in parts]
             except OutOfDeviceMemoryError:
                 failed = min(limit, len(rows))
                 if failed == 1:

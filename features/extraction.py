@@ -50,6 +50,10 @@ def extract(
     on from there; the result is the same, byte by byte, as if it had not been stopped. Over a
     complete cache of the same inputs it does nothing, but redoes shards that are damaged.
 
+    Before the first row is read, the backbone embeds made-up ones: where a row's features depend
+    on the rows beside it, a `UserWarning` says so and rows go one by one. The manifest says under
+    ``passes`` which it was.
+
     A batch that does not fit into the device's memory is halved, down to one row, and so are
     those after it. Kernels differ with the batch, so features may then differ in their last
     bits from those of a run with room enough; two runs with the same room agree.
@@ -91,7 +95,7 @@ def extract(
     ------
     ValueError
         If a parameter is out of range, or the backbone takes images and the data set holds
-        texts, or the other way round.
+        texts, or the other way round, or it keeps something of the rows that went through it.
     UnreadableItemError, DatasetError
         If a row or the data set cannot be read.
     OutOfDeviceMemoryError
@@ -104,10 +108,13 @@ def extract(
     with FeatureCacheWriter(out, description, overwrite=overwrite) as writer:
         if not writer.is_complete:
             rows = backbone.best_batch_size if isinstance(batch_size, str) else batch_size
+            # Before any row is read.
+            embedder = Embedder(backbone, rows)
+            writer.note_passes(embedder.check.describe())
             with reporting(progress, writer.n_covered, len(dataset)) as shown:
                 spare = 1 if backbone.device == "cpu" else 0
                 threads = workers or available_cores() + spare
-                run = _Run(dataset, backbone, writer, rows, threads, on_error)
+                run = _Run(dataset, backbone, writer, embedder, rows, threads, on_error)
                 run(shown)
     return FeatureCache.open(out)
 
@@ -161,13 +168,14 @@ class _Run:
     dataset: Dataset
     backbone: Backbone
     writer: FeatureCacheWriter
+    embedder: Embedder
     batch_size: int
     workers: int
     on_error: str
 
     def __call__(self, shown: Progress) -> None:
         """Embed batches in threads, write them here in order."""
-        embedder = Embedder(self.backbone, self.batch_size)
+        embedder = self.embedder
         on_gpu = self.backbone.device != "cpu"
         threads = _GPU_THREADS if on_gpu else self.workers
         done, total = self.writer.n_covered, len(self.dataset)

@@ -94,7 +94,7 @@ class TorchImageBackbone:
         """Rows a forward pass on this device."""
         return _CPU_ROWS if self.device == "cpu" else _CUDA_ROWS
 
-    @independent_rows
+    @independent_rows(any_code=False)
     def embed(self, batch: "NDArray[Any] | Sequence[NDArray[Any]]") -> NDArray[np.float32]:
         """Features, shape (n, n_features), of prepared images uint8, shape (n, H, W, 3).
 

@@ -108,12 +108,17 @@ class CacheDescription:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A description, the finished shards with the rows skipped in them, and whether that is all."""
+    """A description, the finished shards with the rows skipped in them, and whether that is all.
+
+    `passes` says how rows went through the backbone, and that it was looked at; None where
+    no backbone ran here, and in caches of older versions.
+    """
 
     description: CacheDescription
     shards: tuple[Shard, ...] = ()
     complete: bool = False
     skipped: tuple[Skipped, ...] = ()
+    passes: Mapping[str, str] | None = None
 
     def covered(self, index: int) -> int:
         """Rows of the data set that a shard covers, the skipped ones with it."""
@@ -122,7 +127,7 @@ class Manifest:
     def first(self, shards: int) -> "Manifest":
         """The same cache cut after so many shards, incomplete."""
         kept = tuple(row for row in self.skipped if row.shard < shards)
-        return Manifest(self.description, self.shards[:shards], skipped=kept)
+        return Manifest(self.description, self.shards[:shards], skipped=kept, passes=self.passes)
 
     def to_dict(self) -> dict[str, Any]:
         """Contents of ``manifest.json`` as a dictionary."""
@@ -137,6 +142,7 @@ class Manifest:
             "complete": self.complete,
             "n_samples": sum(shard.rows for shard in self.shards),
             **asdict(self.description),
+            **({} if self.passes is None else {"passes": dict(self.passes)}),
             "shards": [asdict(shard) for shard in self.shards],
             "skipped": [asdict(row) for row in self.skipped],
         }
@@ -213,7 +219,7 @@ class Manifest:
         n_samples = _field(body, "n_samples")
         if type(n_samples) is not int or n_samples != sum(shard.rows for shard in shards):
             raise ValueError("n_samples must be the sum of the rows of all shards")
-        return cls(description, shards, body["complete"], skipped)
+        return cls(description, shards, body["complete"], skipped, _passes(body.get("passes")))
 
 
 def _field(node: Mapping[str, Any], name: str, at: str = "") -> Any:
@@ -255,6 +261,14 @@ def _skipped(node: dict[str, Any], index: int) -> Skipped:
     if type(_field(node, "shard", at)) is not int:
         raise ValueError(f"{at}shard must be an int")
     return Skipped(node["id"], node["reason"], node["shard"])
+
+
+def _passes(node: object) -> dict[str, str] | None:
+    if node is None:
+        return None
+    if not (isinstance(node, dict) and all(isinstance(value, str) for value in node.values())):
+        raise ValueError("passes must be an object of texts, or be left out")
+    return node
 
 
 def _damaged(path: Path, what: str) -> FeatureCacheError:

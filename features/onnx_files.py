@@ -31,6 +31,8 @@ __all__ = ["OnnxBackbone", "load_onnx_file"]
 
 _IMAGE_SIZE = 224
 _CPU_ROWS, _CUDA_ROWS = 16, 128
+# They look at all rows of a batch, or may: a scale or a condition on the whole of it.
+_MIXING = ("DynamicQuantize", "If", "Loop", "Scan", "Unique")
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
 
@@ -98,7 +100,9 @@ class OnnxBackbone:
     def __init__(self, path: Path, spec: str, image_size: int | None, device: str) -> None:
         self.spec = spec
         self._path = path
-        self._metadata = _read_metadata(path, spec)
+        model = _read_model(path, spec)
+        self._metadata = {entry.key: entry.value for entry in model.metadata_props}
+        self.mixing_operators = _mixing_operators(model)
         self.mean = self._channels("mean", IMAGENET_MEAN)
         self.std = self._channels("std", IMAGENET_STD)
         if min(self.std) <= 0:
@@ -140,7 +144,7 @@ class OnnxBackbone:
         side = self.image_size
         return int(self._forward(np.zeros((1, side, side, 3), np.uint8)).shape[1])
 
-    @independent_rows
+    @independent_rows(any_code=False)
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Features of prepared images, uint8 of shape (n, image_size, image_size, 3).
 
@@ -203,8 +207,8 @@ class OnnxBackbone:
         return values
 
 
-def _read_metadata(path: Path, spec: str) -> dict[str, str]:
-    """The file's own notes; refuses weights in other files."""
+def _read_model(path: Path, spec: str) -> Any:
+    """The file, parsed; refuses weights in other files."""
     import onnx
 
     try:
@@ -223,7 +227,13 @@ def _read_metadata(path: Path, spec: str) -> dict[str, str]:
             f"{spec}: the weights lie in other files, which the checksum would not cover: save "
             "them in one file with onnx.save(model, path, save_as_external_data=False)."
         )
-    return {entry.key: entry.value for entry in model.metadata_props}
+    return model
+
+
+def _mixing_operators(model: Any) -> tuple[str, ...]:
+    """Names of the operators that may look at all rows, in the graph and in functions."""
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    return tuple(sorted({node.op_type for node in nodes if node.op_type.startswith(_MIXING)}))
 
 
 def _uses_other_files(message: Any) -> bool:

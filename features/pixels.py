@@ -74,7 +74,7 @@ class Pixels:
             "layout": "channel, row, column",
         }
 
-    @independent_rows
+    @independent_rows(any_code=False)
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Rows, shape (n, 3 * image_size²), of prepared images uint8, shape (n, H, W, 3).
 

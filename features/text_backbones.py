@@ -183,7 +183,7 @@ class TorchTextBackbone:
         """Rows to embed at once: many, so that few passes are not full."""
         return _BATCH_ROWS[self.device]
 
-    @independent_rows
+    @independent_rows(any_code=False)
     def embed(self, batch: "Sequence[NDArray[Any]] | NDArray[Any]") -> NDArray[np.float32]:
         """Features, shape (n, n_features), of token ids.
 

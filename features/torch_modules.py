@@ -149,7 +149,7 @@ class TorchModuleBackbone:
             )
         return sample
 
-    @independent_rows
+    @independent_rows(any_code=True)
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Features, shape (n, n_features), of prepared inputs, shape (n, ...).
 
