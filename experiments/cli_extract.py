@@ -128,6 +128,7 @@ def extract(
     """
     from dpfc.features import DEFAULT_BACKBONES, load_backbone, open_dataset
     from dpfc.features import extract as extract_features
+    from dpfc.features.cache_writer import refuse_overwritten
 
     if batch_size != "auto" and not batch_size.isdecimal():
         raise ValueError(f"--batch-size must be 'auto' or a whole number, got {batch_size!r}.")
@@ -150,6 +151,8 @@ def extract(
         device=device,
         dtype=compute_dtype,
     )
+    if overwrite:
+        refuse_overwritten(out, [Path(data)])
     cache = extract_features(
         dataset,
         network,

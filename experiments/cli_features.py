@@ -156,7 +156,7 @@ def export(
     from dpfc.experiments.export_features import EXPORT_SUFFIXES, export_cache
     from dpfc.features import FeatureCache
 
-    check_writable(out, force=force, suffixes=EXPORT_SUFFIXES)
+    check_writable(out, reads=(cache,), force=force, suffixes=EXPORT_SUFFIXES)
     opened = FeatureCache.open(cache)
     export_cache(opened, out)
     if json:

@@ -83,7 +83,7 @@ def fit(
     from dpfc.model_file import model_bytes
     from dpfc.paid_models import PaidModel
 
-    check_writable(out, force=force)
+    check_writable(out, reads=(features, public_features, ledger), force=force)
     cache = FeatureCache.open(features)
     said = Said(purpose, by, allow_not_private, another_budget)
     book = open_ledger(ledger, dataset, cache, seed, said)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -88,7 +90,8 @@ def predict(
     if sum(source is not None for source in (features, images or None, text or None)) != 1:
         raise ValueError("name the rows with one of --features, --images and --text.")
     if out != "-":
-        check_writable(Path(out), force=force, suffixes=(".csv", ".parquet"))
+        reads = (model, features, *(images or ()), *_tables(text or ()))
+        check_writable(Path(out), reads=reads, force=force, suffixes=(".csv", ".parquet"))
     classifier = load_model(model)
     if features is not None:
         _predict(classifier, FeatureCache.open(features), out, proba, json)
@@ -106,6 +109,15 @@ def predict(
         for row in cache.manifest["skipped"]:
             print(f"left out, since it cannot be read: {shown(row['id'])}", file=sys.stderr)
         _predict(classifier, cache, out, proba, json)
+
+
+def _tables(texts: Sequence[str]) -> list[Path]:
+    """Those that are names of files, not texts themselves."""
+    found = []
+    for text in texts:
+        with suppress(OSError):  # a text may be too long for a name
+            found += [Path(text)] if Path(text).is_file() else []
+    return found
 
 
 def _predict(classifier: Any, cache: FeatureCache, out: str, proba: bool, json: bool) -> None:

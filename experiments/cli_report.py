@@ -80,9 +80,7 @@ def privacy(
     dpfc report privacy ledger.db --dataset ward-7 --format html --out statement.html
     """
     if out is not None:
-        if source.exists() and out.exists() and out.samefile(source):
-            raise ValueError(f"--out {out} is what the report is about: choose another name.")
-        check_writable(out, force=force)
+        check_writable(out, reads=(source,), force=force)
     statement = _read(source, dataset, max_sampled_releases)
     rendered = {
         "text": statement.to_text,

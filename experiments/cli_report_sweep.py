@@ -16,6 +16,7 @@ from dpfc.experiments.cli_sweep import (
     StudyFolder,
     find_config,
     study_and_out,
+    study_files,
     study_folder,
 )
 from dpfc.experiments.files import check_writable, write_whole
@@ -54,9 +55,9 @@ def report_sweep(
     path = find_config(config)
     study = read_study(path, overrides or ())
     folder = study_folder(study, folder)
-    table = load_results(folder)
     page = out or folder / "report.html"
-    check_writable(page, force=force or out is None)
+    check_writable(page, reads=(path, *study_files(folder)), force=force or out is None)
+    table = load_results(folder)
     words = ["dpfc", "sweep", str(config), *(overrides or ())]
     content = report_html(
         table,

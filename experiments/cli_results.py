@@ -14,6 +14,7 @@ from dpfc.experiments.cli_sweep import (
     StudyFolder,
     find_config,
     study_and_out,
+    study_files,
     study_folder,
 )
 from dpfc.experiments.console import to_json
@@ -73,10 +74,12 @@ def results(
     from dpfc.experiments.config import read_study
 
     folder, out = study_and_out(folder, out, to)
+    path = find_config(config)
+    study = read_study(path, overrides or ())
+    folder = study_folder(study, folder)
     if out is not None:
-        check_writable(out, force=force)
-    study = read_study(find_config(config), overrides or ())
-    table = tables.load_results(study_folder(study, folder))
+        check_writable(out, reads=(path, *study_files(folder)), force=force)
+    table = tables.load_results(folder)
     rows = tables.filter_rows(table.to_pylist(), where or ())
     groups = tables.group_rows(rows)
     groups = tables.best_settings(groups) if best else groups

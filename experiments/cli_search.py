@@ -127,7 +127,7 @@ def search(
     from dpfc.paid_models import PaidModel
     from dpfc.tuning import DPSearchCV
 
-    check_writable(out, force=force)
+    check_writable(out, reads=(features, ledger), force=force)
     cache = FeatureCache.open(features)
     said = Said(purpose, by, allow_not_private, another_budget)
     book = open_ledger(ledger, dataset, cache, seed, said)

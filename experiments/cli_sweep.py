@@ -33,6 +33,7 @@ __all__ = [
     "StudyFolder",
     "find_config",
     "study_and_out",
+    "study_files",
     "study_folder",
     "sweep",
 ]
@@ -160,6 +161,13 @@ def study_and_out(
 def study_folder(study: StudyConfig, out: Path | None) -> Path:
     """Where a study's runs are kept."""
     return Path("runs") / study.name if out is None else out
+
+
+def study_files(folder: Path) -> tuple[Path, Path]:
+    """What a study's folder keeps of its runs, beside pages and tables made of them."""
+    from dpfc.experiments.sweep_store import RESULTS, RUNS
+
+    return folder / RESULTS, folder / RUNS
 
 
 def _cores() -> int:

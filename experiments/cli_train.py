@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -160,9 +161,10 @@ def train(
 
     chosen = old_spelling(network, model, now="--network", before="--model") or "mlp"
     saved = _saved_before(checkpoint, out)
-    check_writable(out, force=force or saved)
+    reads = (features, schedule_norms, ledger)
+    check_writable(out, reads=reads, force=force or saved)
     if checkpoint is not None:
-        _check_checkpoint(checkpoint, out)
+        _check_checkpoint(checkpoint, out, reads)
     cache = FeatureCache.open(features)
     said = Said(purpose, by, allow_not_private, another_budget)
     book = open_ledger(ledger, dataset, cache, seed, said)
@@ -221,11 +223,11 @@ def _saved_before(checkpoint: Path | None, out: Path) -> bool:
         return False
 
 
-def _check_checkpoint(checkpoint: Path, out: Path) -> None:
+def _check_checkpoint(checkpoint: Path, out: Path, reads: Sequence[Path | None]) -> None:
     """Refuse a checkpoint that could not be written once the budget is spent."""
     if checkpoint.resolve() == out.resolve():
         raise ValueError("--checkpoint and --out are the same file: name two.")
-    check_writable(checkpoint, force=True, option="--checkpoint")
+    check_writable(checkpoint, reads=reads, force=True, option="--checkpoint")
 
 
 def _check_images(cache: FeatureCache) -> None:

@@ -16,9 +16,10 @@ from dpfc.experiments.sweep_runs import RunSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["RESULTS", "RunStore", "results_schema"]
+__all__ = ["RESULTS", "RUNS", "RunStore", "results_schema"]
 
 RESULTS = "results.parquet"
+RUNS = "runs"
 
 
 class RunStore:
@@ -37,7 +38,7 @@ class RunStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._runs = folder / "runs"
+        self._runs = folder / RUNS
         self._records = {path.stem: _read(path) for path in sorted(self._runs.glob("*.json"))}
 
     def get(self, key: str) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """Writing a feature cache so that a kill at any moment loses at most one shard."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from dpfc.features.manifest import (
     shard_name,
 )
 
-__all__ = ["FeatureCacheWriter"]
+__all__ = ["FeatureCacheWriter", "is_cache_file", "refuse_overwritten"]
 
 
 class FeatureCacheWriter:
@@ -230,7 +230,7 @@ class FeatureCacheWriter:
     def _prepare(self) -> None:
         """Find what is there and go on from it, or start afresh, or refuse."""
         names = {path.name for path in self.path.iterdir()}
-        foreign = [name for name in names if not _is_ours(name)]
+        foreign = [name for name in names if not is_cache_file(name)]
         if self._overwrite:
             if foreign:
                 raise self._foreign(foreign)
@@ -277,7 +277,7 @@ class FeatureCacheWriter:
         """Remove what a killed or overwritten run left: temporaries and unlisted shards."""
         listed = {shard.file for shard in self._manifest.shards}
         for path in self.path.iterdir():
-            if _is_ours(path.name) and path.name not in {MANIFEST_NAME, *listed}:
+            if is_cache_file(path.name) and path.name not in {MANIFEST_NAME, *listed}:
                 path.unlink()
 
     def _finish_shard(self) -> None:
@@ -319,10 +319,29 @@ def _as_labels(y: ArrayLike) -> NDArray[np.int32]:
     return narrow
 
 
-def _is_ours(name: str) -> bool:
+def is_cache_file(name: str) -> bool:
     """Whether a file name is one that a writer gives."""
     name = final_name(name) or name
     return name == MANIFEST_NAME or SHARD_NAME.fullmatch(name) is not None
+
+
+def refuse_overwritten(out: Path, sources: Iterable[Path]) -> None:
+    """Refuse to start afresh over what a cache is to be made from.
+
+    Raises
+    ------
+    FeatureCacheError
+        If a source is the folder itself, or a file that it would lose; also through links.
+    """
+    if not out.is_dir():
+        return
+    lost = [out, *(path for path in out.iterdir() if is_cache_file(path.name))]
+    for source in filter(Path.exists, sources):
+        if any(path.exists() and path.samefile(source) for path in lost):
+            raise FeatureCacheError(
+                f"{source} is what the cache is made from, and overwriting {out} would remove it: "
+                "choose another folder."
+            )
 
 
 def _encode(columns: dict[str, Any], schema: pa.Schema) -> memoryview:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dpfc.features._files import refuse_irregular, sha256_of_bytes, sha256_of_file
 from dpfc.features._labels import read_labels
 from dpfc.features.cache import FeatureCache
-from dpfc.features.cache_writer import FeatureCacheWriter
+from dpfc.features.cache_writer import FeatureCacheWriter, refuse_overwritten
 from dpfc.features.datasets import checked_names, printable, row_id
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.extraction import ON_ERROR
@@ -107,7 +107,8 @@ def import_features(
         If a file cannot be read, rows differ in width, a feature is not finite in `dtype`, ids
         repeat, or labels do not match the rows; the message names the file and the row or line.
     FeatureCacheError
-        If the folder is foreign, in use, holds a cache of other inputs, or cannot be written.
+        If the folder is foreign, in use, holds a cache of other inputs or, with `overwrite`, a
+        source, or cannot be written.
     """
     for option, value, allowed in (("dtype", dtype, DTYPES), ("on_error", on_error, ON_ERROR)):
         if value not in allowed:
@@ -120,6 +121,8 @@ def import_features(
     if not paths:
         raise ValueError("sources must name at least one file.")
     files = paths if label_path is None else [*paths, label_path]
+    if overwrite:
+        refuse_overwritten(Path(out), files)
     before = _stamps(files)
     opened = _open(paths, columns)
     names = _stated_names(opened, None if class_names is None else checked_names(class_names))

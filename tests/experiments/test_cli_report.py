@@ -173,7 +173,7 @@ def test_the_ledger_is_not_overwritten_by_its_own_report(dpfc, ledger):
     spelled = ledger.parent / "." / ".." / ledger.parent.name / ledger.name
     for out in (ledger, spelled):
         result = dpfc("report", "privacy", ledger, "--out", out, "--force")
-        assert result.code == 1 and "is what the report is about" in result.err
+        assert result.code == 1 and "is a file that this command reads" in result.err
     assert ledger.read_bytes() == content
 
 
