@@ -13,8 +13,10 @@ __all__ = ["dataset_key", "easily_taken_for", "similar_names"]
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
-# Words shorter than this are labels, as in "site A" and "site B".
+# Shorter words are labels, as in "site A" and "site B", or other words, as "men" and "man". The
+# longer of two counts: "Wrd" is what is left of "Ward". Letters that changed places make no word.
 _SHORTEST_WORD = 4
+_SHORTEST_SWAPPED = 3
 
 
 def dataset_key(dataset: str) -> str:
@@ -44,33 +46,35 @@ def similar_names(dataset: str, names: Sequence[str]) -> str:
 
 
 def easily_taken_for(first: str, second: str) -> bool:
-    """Whether two names differ only in punctuation, or by a slip of one letter in a word.
+    """Whether two names differ only in punctuation, or by a slip of one letter in their words.
 
-    "Station-7" and "station 7", or "Staton-7"; not "Station-8", "site B" or another word.
+    "Station-7" and "station 07", or "Staton-7"; "Ward 7" and "Wrd 7". Not "Station-8": numbers are
+    what people tell their data sets apart by, and a question that comes with every ward would
+    be answered before it is read. Nor "site B", or another word.
     """
     ours, theirs = _words(first), _words(second)
     if "".join(ours) == "".join(theirs):
         return True
-    different = [pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]]
-    if len(ours) != len(theirs) or len(different) != 1:
+    if len(ours) != len(theirs):
         return False
-    (one, other) = different[0]
-    long = min(len(one), len(other)) >= _SHORTEST_WORD
-    return long and not (one + other).isdigit() and _is_one_slip(one, other)
+    pairs = zip(ours, theirs, strict=True)
+    return all(_is_one_slip(one, other) for one, other in pairs if one != other)
 
 
 def _words(name: str) -> list[str]:
-    """Runs of letters and runs of digits."""
-    return re.findall(r"[^\W\d_]+|\d+", dataset_key(name))
+    """Runs of letters, and runs of digits without the zeros that lead them."""
+    runs = re.findall(r"[^\W\d_]+|\d+", dataset_key(name))
+    return [run.lstrip("0") or "0" if run.isdecimal() else run for run in runs]
 
 
 def _is_one_slip(one: str, other: str) -> bool:
     """Whether one letter was added, left out, replaced, or changed places with the next."""
     short, long = sorted((one, other), key=len)
-    if len(long) - len(short) > 1:
+    if len(long) - len(short) > 1 or not (one.isalpha() and other.isalpha()):
         return False
     start = next((i for i, letter in enumerate(short) if letter != long[i]), len(short))
     if len(short) < len(long):
-        return short[start:] == long[start + 1 :]
-    swapped = long[:start] + long[start : start + 2][::-1] + long[start + 2 :]
-    return short == swapped or short[start + 1 :] == long[start + 1 :]
+        return len(long) >= _SHORTEST_WORD and short[start:] == long[start + 1 :]
+    if short == long[:start] + long[start : start + 2][::-1] + long[start + 2 :]:
+        return len(long) >= _SHORTEST_SWAPPED
+    return len(long) >= _SHORTEST_WORD and short[start + 1 :] == long[start + 1 :]

@@ -97,7 +97,7 @@ def test_a_name_that_people_would_take_for_another_is_refused(tmp_path, twin):
 
 @pytest.mark.parametrize(
     "slip",
-    ["Station7", "station_7", "Station 7.", "Staton-7", "Sttation-7", "Staiton-7", "Stetion-7"],
+    ["Station7", "station_07", "Station 7.", "Staton-7", "Sttation-7", "Staiton-7", "Stetion-7"],
 )
 def test_a_mistyped_name_is_asked_about_before_it_becomes_a_second_budget(tmp_path, slip):
     ledger = PrivacyLedger(tmp_path / "ledger.db")
@@ -109,6 +109,39 @@ def test_a_mistyped_name_is_asked_about_before_it_becomes_a_second_budget(tmp_pa
     assert len(ledger.budgets()) == 1
     ledger.create_budget(slip, epsilon=9, delta=1e-5, another_budget=True)
     assert len(ledger.budgets()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "slips"),
+    [
+        ("Ward 7", ("Wrd 7", "War-7", "ard 7", "Wadr 7", "Warrd7", "Wart 7", "ward 007")),
+        ("ICU 3", ("IUC 3", "CIU-3")),
+        ("Klinik Süd", ("Klink Süd", "Klinik Sdü", "Klinki Süd", "Klnik-Südd")),
+    ],
+)
+def test_a_slip_in_a_short_word_or_in_each_word_is_asked_about(tmp_path, name, slips):
+    ledger = PrivacyLedger(tmp_path / "ledger.db")
+    ledger.create_budget(name, epsilon=1, delta=1e-5)
+    for slip in slips:
+        with pytest.raises(LedgerError, match=f"has a budget for '{name}': did you mean that"):
+            ledger.create_budget(slip, epsilon=9, delta=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("Ward 7", ("Ward 8", "Ward 77", "Ward 7 b", "Word count", "Wing 7", "W 7", "Ward")),
+        ("site A", ("site B", "site AB", "site AC")),
+        ("ICU 3", ("ICU 4", "ECU 3", "IC 3", "ICUX 4")),
+        ("men 2020", ("man 2020", "women 2020", "men 2002")),
+    ],
+)
+def test_names_that_people_tell_apart_are_taken_without_a_question(tmp_path, name, others):
+    for other in others:
+        ledger = PrivacyLedger(tmp_path / f"{other}.db")
+        ledger.create_budget(name, epsilon=1, delta=1e-5)
+        ledger.create_budget(other, epsilon=1, delta=1e-5)
+        assert len(ledger.budgets()) == 2
 
 
 @pytest.mark.parametrize("other", ["Station-8", "Station-71", "Station-7 test", "Clinic-7", "S-7"])
