@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from dpfc.accounting._ledger_schema import CHAINED_TABLES
 
-__all__ = ["chain_problem", "head_of", "place_of", "seal"]
+__all__ = ["chain_problem", "head_of", "name_of_row", "place_of", "seal"]
 
 _START: Final = "0" * 64
 _KEYS: Final = {
@@ -31,7 +31,13 @@ _NAMES: Final = {
     "details": "the details of spend {}",
     "models": "the model of spend {}",
     "statements": "the statement of spend {}",
+    "records": "record {}",
 }
+
+
+def name_of_row(table: object, row_id: object) -> str:
+    """Name a row for people."""
+    return _NAMES.get(table, "an unknown row").format(row_id)
 
 
 def seal(connection: sqlite3.Connection) -> None:
@@ -83,7 +89,7 @@ def chain_problem(connection: sqlite3.Connection) -> str | None:
     head = _START
     records = connection.execute("SELECT id, table_name, row_id, hash FROM records ORDER BY id")
     for number, (record, table, row_id, stated) in enumerate(records.fetchall(), 1):
-        name = _NAMES.get(table, "an unknown row").format(row_id)
+        name = name_of_row(table, row_id)
         values = rows.pop((table, row_id), None)
         if record != number or values is None:
             return f"{name}: it, or a record before it, was removed"
@@ -92,7 +98,7 @@ def chain_problem(connection: sqlite3.Connection) -> str | None:
             return f"{name}: it was changed after it was written"
     if rows:
         table, row_id = next(iter(rows))
-        return f"{_NAMES[table].format(row_id)}: it was not written by a ledger"
+        return f"{name_of_row(table, row_id)}: it was not written by a ledger"
     return None
 
 

@@ -25,6 +25,7 @@ from dpfc.accounting._ledger_schema import (
     schema_problem,
     upgrade_tables,
 )
+from dpfc.accounting._ledger_values import value_problem
 
 __all__ = ["LedgerError", "damage_named", "one_line", "reading", "writing"]
 
@@ -143,6 +144,8 @@ def _connect(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 def _reason(error: sqlite3.Error) -> str:
+    if str(error).startswith("Could not decode"):  # Python's own, which quotes the text
+        return _REASONS[sqlite3.SQLITE_CORRUPT]
     # The low byte is the kind of error; the rest tells where it happened.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     return _REASONS.get(code, f"cannot be used: {one_line(error)}")
@@ -180,18 +183,19 @@ def _check_file(path: Path, connection: sqlite3.Connection) -> int:
         raise LedgerError(f"ledger {path} {_REASONS[sqlite3.SQLITE_CORRUPT]}.")
     problem = schema_problem(connection, version)
     if problem is not None:
-        raise _changed(path, problem)
-    if version == FORMAT:
+        raise _changed(path, f": {problem}")
+    problem = value_problem(connection, version)
+    if problem is None and version == FORMAT:
         with damage_named(path, "its chain"):
             problem = chain_problem(connection)
-        if problem is not None:
-            raise _changed(path, problem)
+    if problem is not None:
+        raise _changed(path, f" at {problem}")
     return version
 
 
 def _changed(path: Path, problem: str) -> LedgerError:
     return LedgerError(
-        f"ledger {path} is damaged at {problem}. It was changed by something that is no ledger, "
+        f"ledger {path} is damaged{problem}. It was changed by something that is no ledger, "
         "or by a bad disk: ask its owner for a backup that holds every spend."
     )
 

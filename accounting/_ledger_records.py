@@ -245,7 +245,7 @@ def insert_budget(
         raise LedgerError(
             f"ledger {path} has a budget for {near!r}: did you mean that, instead of "
             f"{budget.dataset!r}? A second name for the same rows would void the claim of both. "
-            "For other rows, say --another-budget (another_budget=True)."
+            "For other rows, say another_budget=True."
         )
     connection.execute(
         "INSERT INTO budgets (dataset, dataset_key, epsilon, delta, neighboring_relation, "

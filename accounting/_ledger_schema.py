@@ -19,6 +19,7 @@ __all__ = [
     "create_tables",
     "fill_in_tables",
     "schema_problem",
+    "tables_of",
     "upgrade_tables",
 ]
 
@@ -130,6 +131,11 @@ BEGIN SELECT RAISE(ABORT, 'a ledger is append-only'); END;
 """
 
 
+def tables_of(version: int) -> list[str]:
+    """Names of the tables that a ledger of `version` has."""
+    return [table for earlier in FORMATS if earlier <= version for table in _TABLES[earlier]]
+
+
 def create_tables(connection: sqlite3.Connection) -> None:
     """Make an empty ledger of the newest format, in the open transaction."""
     for version in FORMATS:
@@ -165,18 +171,19 @@ def schema_problem(connection: sqlite3.Connection, version: int) -> str | None:
         if key not in found:
             return f"its {kind} {name} is missing"
         if key not in expected:
-            return f"it has a {_quoted(kind, name)} that no ledger has"
+            return f"it has {_quoted(kind, name)} that no ledger has"
         if found[key] != expected[key]:
             return f"its {kind} {name} was changed"
     return None
 
 
 def _quoted(kind: object, name: object) -> str:
-    """Return what may be anybody's text, or no text, without what a terminal would obey."""
+    """Name what may be anybody's text, or no text, without what a terminal would obey."""
     quoted = repr(name)
     if len(quoted) > _LONGEST_NAME:
         quoted = quoted[: _LONGEST_NAME - 1] + "…"
-    return f"{kind if kind in _KINDS else 'part'} {quoted}"
+    named = kind if kind in _KINDS else "part"
+    return f"{'an' if named == 'index' else 'a'} {named} {quoted}"
 
 
 def _schema_of(connection: sqlite3.Connection) -> dict[tuple[str, str], tuple[str, str | None]]:

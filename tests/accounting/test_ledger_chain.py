@@ -131,7 +131,8 @@ def test_a_file_that_is_cut_anywhere_is_seen(full, tmp_path):
             "SELECT budget_id, purpose, event, cost, made_at FROM spends WHERE id = 1",
             "spend 5: it was not written by a ledger",
         ),
-        ("UPDATE spends SET purpose = x'ff' WHERE id = 2", "its chain: "),
+        ("UPDATE spends SET purpose = x'ff' WHERE id = 2", "spend 2: its purpose holds bytes"),
+        ("UPDATE records SET row_id = 'x' WHERE id = 2", "record 2: its row_id holds a text"),
     ],
 )
 def test_a_row_that_was_changed_by_hand_stops_everything_and_is_named(
@@ -173,7 +174,7 @@ def test_tables_indexes_and_triggers_must_be_exactly_a_ledgers(request, spend, w
         statements = [statement.replace("records", "budgets") for statement in statements]
     execute(ledger, *statements)
     for use in (ledger.history, ledger.remaining, lambda name: spend(ledger, dataset=name)):
-        with pytest.raises(LedgerError, match="is damaged at it") as caught:
+        with pytest.raises(LedgerError, match="is damaged: it") as caught:
             use("ward")
         assert "\n" not in str(caught.value)
 

@@ -146,7 +146,7 @@ DAMAGES = [
     (_flip, "is damaged; keep it"),
     (lambda ledger: _execute(ledger, "PRAGMA user_version = 3"), "has format 3, and this version"),
     (lambda ledger: _execute(ledger, "PRAGMA application_id = 7"), "of another program .*7"),
-    (lambda ledger: _drop(ledger, "spends"), "is damaged at its table spends is missing"),
+    (lambda ledger: _drop(ledger, "spends"), "is damaged: its table spends is missing"),
 ]
 
 
@@ -172,12 +172,12 @@ def test_a_file_that_cannot_be_used_is_named_with_the_reason(filled, spend, dama
         ("UPDATE spends SET cost = '{\"0\": 1}' WHERE id = 2", "spend 2: expected a list"),
         ("UPDATE spends SET cost = '[\"0.0\"]' WHERE id = 2", "spend 2: cost must be a float"),
         (f"UPDATE spends SET cost = '[1{'0' * 400}]' WHERE id = 2", "spend 2: cost must be"),
-        ("UPDATE spends SET cost = x'ff' WHERE id = 2", "spend 2"),
+        ("UPDATE spends SET cost = x'ff' WHERE id = 2", "spend 2: its cost holds bytes"),
         ("UPDATE budgets SET filter = '{}'", "the budget of 'ward'"),
         ("UPDATE budgets SET filter = '[]'", "the budget of 'ward'"),
         ('UPDATE budgets SET filter = \'{"kind": "gdp", "mu": 1e999}\'', "the budget of 'ward'"),
         ("UPDATE budgets SET neighboring_relation = 'x'", "the budget of 'ward'"),
-        ("UPDATE budgets SET epsilon = 'x'", "the budget of 'ward': epsilon must be"),
+        ("UPDATE budgets SET epsilon = 'x'", "budget 1: its epsilon holds a text, where a ledger"),
         ("UPDATE budgets SET delta = 2", "the budget of 'ward': delta must be"),
         # A filter or a promise that changed in one digit: the filter must not allow more.
         ("UPDATE budgets SET epsilon = 0.9", "the budget of 'ward': its filter allows more"),
@@ -203,6 +203,39 @@ def test_a_damaged_record_stops_every_spend_and_is_named(from_before, spend, sta
     for use in uses:
         with pytest.raises(LedgerError, match=f"is damaged at {place}"):
             use("ward")
+
+
+TEXTS = [
+    ("budgets", "dataset"), ("budgets", "dataset_key"), ("budgets", "neighboring_relation"),
+    ("budgets", "unit_of_privacy"), ("budgets", "filter"), ("budgets", "created_at"),
+    ("spends", "purpose"), ("spends", "event"), ("spends", "cost"), ("spends", "made_at"),
+    ("statements", "statement"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["filled", "from_before"])
+@pytest.mark.parametrize(("table", "column"), TEXTS)
+def test_bytes_in_the_place_of_a_text_are_damage_that_is_named(request, which, table, column):
+    ledger = request.getfixturevalue(which)
+    first = f"(SELECT min(rowid) FROM {table})"
+    _execute(ledger, f"UPDATE {table} SET {column} = x'ff00' WHERE rowid = {first}")
+    for use in (ledger.history, ledger.remaining, ledger.budget, lambda _: ledger.budgets()):
+        with pytest.raises(LedgerError, match=f"is damaged at .*: its {column} holds bytes") as no:
+            use("ward")
+        assert "JSON" not in str(no.value) and str(no.value).isprintable()
+
+
+def test_a_text_that_is_no_unicode_is_damage(filled):
+    _execute(filled, "UPDATE spends SET purpose = CAST(x'ff' AS TEXT)")
+    with pytest.raises(LedgerError, match="is damaged") as caught:
+        filled.history("ward")
+    assert str(caught.value).isprintable()
+
+
+def test_what_a_ledger_has_and_lacks_is_said_in_whole_words(filled):
+    _execute(filled, "CREATE INDEX fast ON spends (purpose)")
+    with pytest.raises(LedgerError, match="is damaged: it has an index 'fast' that no ledger has"):
+        filled.budgets()
 
 
 @pytest.mark.parametrize("column", ["event = '{}'", "event = 'x'", "event = '[' || event || ']'"])

@@ -175,5 +175,5 @@ def test_an_edited_budget_is_refused(tmp_path):
         for (trigger,) in triggers.fetchall():
             connection.execute(f"DROP TRIGGER {trigger}")
         connection.execute("UPDATE budgets SET epsilon = 1")
-    with pytest.raises(ValueError, match="is damaged at its trigger budgets_delete is missing"):
+    with pytest.raises(ValueError, match="is damaged: its trigger budgets_delete is missing"):
         make_ledger_statement(PrivacyLedger(path), "stays-2026")

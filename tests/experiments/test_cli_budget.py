@@ -296,6 +296,7 @@ def test_the_same_cache_under_another_name_is_asked_about(dpfc, fit, ledger_path
     assert fit("--epsilon", 1).code == 0
     done = dpfc("budget", "create", ledger_path, "--dataset", "wadr 7", "--epsilon", 3)
     assert done.code == 1 and "has a budget for 'ward 7': did you mean that" in plain(done.err)
+    assert plain(done.err).strip().endswith("For other rows, say --another-budget.")
     options = ("--dataset", "clinic", "--epsilon", 3)
     assert dpfc("budget", "create", ledger_path, *options).code == 0
     done = fit("--epsilon", 1, "--dataset", "clinic")
