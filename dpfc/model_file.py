@@ -205,7 +205,25 @@ def _said(error: Exception) -> str:
     """What is wrong with a file, in words."""
     if isinstance(error, KeyError):
         return f"it lacks {error}"
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, ValueError):
+        return str(error)
+    return f"one of its fields is of the wrong type or size ({error})"
+
+
+def parameters_of(header: dict[str, str], estimator_class: type[Any]) -> dict[str, Any]:
+    """The parameters of a file's header.
+
+    Raises
+    ------
+    ValueError
+        If they are none, or the estimator has none of such a name.
+    """
+    parameters = json.loads(header["parameters"])
+    if not isinstance(parameters, dict):
+        raise ValueError("its parameters are no JSON object")
+    if unknown := parameters.keys() - estimator_class().get_params(deep=False).keys():
+        raise ValueError(f"{estimator_class.__name__} has no parameter {min(unknown)!r}")
+    return parameters
 
 
 def _rebuild(
@@ -214,7 +232,7 @@ def _rebuild(
     """Put a fitted estimator together from a file's parts, checking that they fit."""
     name = header["estimator"]
     estimator_class = getattr(import_module(_MODULES[name]), name)
-    parameters = {k: _from_plain(v) for k, v in json.loads(header["parameters"]).items()}
+    parameters = {k: _from_plain(v) for k, v in parameters_of(header, estimator_class).items()}
     # Models that were saved before rows had roots, or columns for their length, have none.
     parameters.setdefault("nonnegative_root", False)
     if "length_scaling" in estimator_class().get_params():

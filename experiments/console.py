@@ -40,8 +40,12 @@ class Ended(BaseException):
         super().__init__(f"ended by {signal.Signals(number).name}.")
 
 
+# Weights that diverged raise a FloatingPointError.
+_IN_OUR_WORDS = (ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
 # Columns; more than any row of a table takes.
 _WIDEST = 2000
+# Characters; more than any message of ours takes.
+_LONGEST = 3000
 
 
 def run_guarded(
@@ -120,14 +124,17 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}.", 1
-    if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and str(error):
+    if isinstance(error, _IN_OUR_WORDS) and str(error):
         return str(error), 1
     # The text of an error that nobody foresaw may hold anything, a private value as well.
     return f"internal error ({type(error).__name__}); --debug shows where.", 1
 
 
 def _print_line(kind: str, message: str) -> None:
-    print(f"{kind}: {shown(message)}", file=sys.stderr)
+    line = shown(message)
+    if len(line) > _LONGEST:  # a file's own value, quoted; what to do stands at the end
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    print(f"{kind}: {line}", file=sys.stderr)
 
 
 def shown(text: str) -> str:

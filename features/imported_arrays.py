@@ -1,7 +1,11 @@
 """Features from NumPy's files: ``.npy``, mapped into memory, and ``.npz``, read as a stream."""
 
+import lzma
 import math
+import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,7 +33,15 @@ _VERSIONS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 # What the header of a pickle starts with; NumPy writes and reads those as .npy on request.
+_GOES_ON = "goes on behind the array that its header states: fetch or write the file again."
+# Of the record that ends a zip archive; its number of members where that does not fit in there.
+_END_BYTES, _END_MARK, _MORE = 22, b"PK\5\6", 0xFFFF
 _PICKLE = b"\x80"
+# What a damaged archive raises, by its compression.
+_DAMAGES = (
+    *(OSError, ValueError, EOFError, KeyError, RuntimeError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
@@ -84,7 +96,10 @@ class NpzFile:
     def __init__(self, path: Path, columns: Columns) -> None:
         self.path = path
         with _reading(path), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            _check_members(file, archive)
             names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+            if len(set(names)) < len(names):
+                raise DatasetError(f"{path} holds two arrays of one name: write it again.")
             self._features = self._choose_features(names, columns.features)
             ids = chosen_column(path, "array", names, "id_column", columns.id, _IDS)
             labels = None
@@ -157,6 +172,18 @@ class NpzFile:
         return [str(name) for name in names]
 
 
+def _check_members(file: IO[bytes], archive: zipfile.ZipFile) -> None:
+    """Refuse an archive in which a changed byte hides an array or gives it another name."""
+    for member in archive.infolist():
+        archive.open(member).close()  # its name stands beside its content, too
+    file.seek(-_END_BYTES, os.SEEK_END)
+    end = file.read(_END_BYTES)
+    stated = int.from_bytes(end[10:12], "little")
+    # Where a comment follows, this is not the record; where there are more, another has the number.
+    if end.startswith(_END_MARK) and stated not in (len(archive.infolist()), _MORE):
+        raise zipfile.BadZipFile("it states another number of members")
+
+
 def open_npy(path: Path) -> NDArray[Any]:
     """Map an ``.npy`` file's array into memory.
 
@@ -167,7 +194,10 @@ def open_npy(path: Path) -> NDArray[Any]:
     """
     with _reading(path):
         with open_regular(path) as file:
-            _read_header(file, str(path))
+            shape, _, dtype = _read_header(file, str(path))
+            held = os.fstat(file.fileno()).st_size - file.tell()
+        if held > math.prod(shape) * dtype.itemsize:
+            raise DatasetError(f"{path} {_GOES_ON}")
         try:
             array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OverflowError, TypeError) as error:  # of sizes that no memory has
@@ -217,6 +247,20 @@ def _stream(member: IO[bytes], what: str) -> Iterator[NDArray[Any]]:
     shape, fortran_order, dtype = _read_header(member, what)
     if not shape:
         raise DatasetError(f"{what} is a single value: it needs one dimension.")
+    yield from _blocks(member, what, shape, dtype, fortran_order=fortran_order)
+    # Its checksum, too, is looked at when the end is.
+    if member.read(1):
+        raise DatasetError(f"{what} {_GOES_ON}")
+
+
+def _blocks(
+    member: IO[bytes],
+    what: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    fortran_order: bool,
+) -> Iterator[NDArray[Any]]:
     count = math.prod(shape[1:])
     if fortran_order and len(shape) > 1:
         size = math.prod(shape) * dtype.itemsize
@@ -280,7 +324,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise DatasetError(f"{path} does not exist.") from None
     except IrregularFileError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}.") from error
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
         raise DatasetError(
             f"{path} cannot be read: it is damaged or cut short. Fetch or write it again."
         ) from error

@@ -14,7 +14,7 @@ from dpfc.features.exceptions import MissingDependencyError
 from dpfc.features.hub_models import find_model, read_json, read_model_config, weight_files
 from dpfc.features.text_backbones import TextModel, TokenIds, TorchTextBackbone
 from dpfc.features.transformers_loading import load_pretrained, quiet
-from dpfc.features.transformers_text import token_limit
+from dpfc.features.transformers_text import position_limit, token_limit
 
 if TYPE_CHECKING:
     import torch
@@ -194,13 +194,17 @@ def _dense_width(folder: Path, spec: str) -> int:
 def _preparer(folder: Path, transformer: Path, config: Any, spec: str) -> TokenIds:
     """Tokenizing as the model's own files ask for it: length, case, prompt."""
     own = _transformer_settings(transformer, spec)
-    limit = own.get("max_seq_length")
-    if isinstance(limit, int):
-        limit = min(limit, getattr(config, "max_position_embeddings", limit))
-    else:
+    limit, lower_case = own.get("max_seq_length"), own.get("do_lower_case")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise ValueError(f"{spec}: max_seq_length in {transformer} must be an int > 0 or null.")
+    if not isinstance(lower_case, bool | None):
+        raise ValueError(f"{spec}: do_lower_case in {transformer} must be true, false or null.")
+    if limit is None:
         limit = token_limit(transformer, config, spec) or _MAX_TOKENS
+    else:  # the library then asks the tokenizer no more
+        limit = min(limit, position_limit(config) or limit)
     prompt = _default_prompt(folder, spec)
-    return TokenIds(transformer, limit, prefix=prompt, lower_case=own.get("do_lower_case") is True)
+    return TokenIds(transformer, limit, prefix=prompt, lower_case=lower_case is True)
 
 
 def _transformer_settings(transformer: Path, spec: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from dpfc.features.backbones import BackboneOptions
 
-__all__ = ["is_text_model", "load_text_model", "token_limit"]
+__all__ = ["is_text_model", "load_text_model", "position_limit", "token_limit"]
 
 # Attention over more tokens than this is rarely worth its time.
 _MAX_TOKENS = 512
@@ -107,12 +107,26 @@ def _default_pooling(folder: Path, spec: str) -> str:
 
 def token_limit(folder: Path, config: Any, spec: str) -> int | None:
     """Tokens that the model and its tokenizer take; None where neither says."""
-    limits = [getattr(config, "max_position_embeddings", None)]
+    limits = [position_limit(config)]
     if (folder / "tokenizer_config.json").is_file():
-        limits.append(read_json(folder / "tokenizer_config.json", spec).get("model_max_length"))
+        stated = read_json(folder / "tokenizer_config.json", spec).get("model_max_length")
+        if isinstance(stated, bool) or not isinstance(stated, int | float | None):
+            raise ValueError(
+                f"{spec}: model_max_length in {folder / 'tokenizer_config.json'} must be a number."
+            )
+        limits.append(_limit(stated))
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def position_limit(config: Any) -> int | None:
+    """Tokens that the model has places for; None where it does not say."""
+    return _limit(getattr(config, "max_position_embeddings", None))
+
+
+def _limit(stated: Any) -> int | None:
     # Where there is no limit, transformers writes 1e30, and XLNet -1.
-    stated = [n for n in limits if isinstance(n, int | float) and 0 < n < _NO_LIMIT]
-    return int(min(stated)) if stated else None
+    is_number = isinstance(stated, int | float) and not isinstance(stated, bool)
+    return int(stated) if is_number and 1 <= stated < _NO_LIMIT else None
 
 
 def _build(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from typing import Any
 import torch
 
 from dpfc._support.files import read_regular
+from dpfc.accounting import PrivacyStatement
 from dpfc.reserved_files import ReservedFile
 
 __all__ = [
     "CheckpointError",
+    "check_alike",
     "config_digest",
     "read_checkpoint",
     "rows_digest",
@@ -32,6 +35,9 @@ __all__ = [
 
 _MAGIC = b"dpfc-checkpoint-2 "
 _PART_NUMBERS = 1 << 24
+_SALT_BYTES = 16
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+_STATE = ("module", "mechanism", "rule", "average", "noise")
 
 
 class CheckpointError(ValueError):
@@ -113,9 +119,75 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         content: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
-        known = isinstance(content, dict) and {"digest", "rows", "token"} <= set(content)
     except Exception as error:  # whatever torch raises at bytes that only look right
         raise CheckpointError(f"{path} cannot be read as a checkpoint.") from error
-    if not known:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint.")
+    if (problem := _problem(content)) is not None:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {problem}.")
     return content
+
+
+def check_alike(kept: object, wanted: object, name: str) -> None:
+    """Refuse what differs from an example in kind: keys, types, lengths, shapes of tensors.
+
+    Parameters
+    ----------
+    kept : object
+        Of a checkpoint.
+    wanted : object
+        What this fit would keep there; its values don't matter.
+    name : str
+        Of the place, for messages.
+
+    Raises
+    ------
+    ValueError
+        Names the place.
+    """
+    if isinstance(wanted, torch.Tensor):
+        alike = isinstance(kept, torch.Tensor) and (kept.shape, kept.dtype, kept.layout) == (
+            *(wanted.shape, wanted.dtype, wanted.layout),
+        )
+        if not alike:
+            raise ValueError(f"{name} must be a {wanted.dtype} tensor of {tuple(wanted.shape)}")
+    elif isinstance(wanted, dict):
+        if not isinstance(kept, dict) or kept.keys() != wanted.keys():
+            raise ValueError(f"{name} must have the keys {', '.join(map(str, wanted))}")
+        for key, entry in wanted.items():
+            check_alike(kept[key], entry, f"{name}.{key}")
+    elif isinstance(wanted, list | tuple):
+        if type(kept) is not type(wanted) or len(kept) != len(wanted):
+            raise ValueError(f"{name} must be a {type(wanted).__name__} of {len(wanted)}")
+        for place, entry in enumerate(wanted):
+            check_alike(kept[place], entry, f"{name}.{place}")
+    elif _kind(kept) != _kind(wanted):
+        raise ValueError(f"{name} must be of the type {type(wanted).__name__}")
+
+
+def _kind(value: object) -> object:
+    """The type; a sum that begins as a whole number may go on as another."""
+    return "number" if type(value) in (int, float) else type(value)
+
+
+def _problem(content: object) -> str | None:
+    """What is wrong with the parts of a checkpoint that every fit has; None if nothing is."""
+    if not isinstance(content, dict):
+        return "it holds no parts by name"
+    if not isinstance(content.get("digest"), str):
+        return "digest must be a text"
+    rows = content.get("rows")
+    salt = rows.get("salt") if isinstance(rows, dict) else None
+    if not isinstance(salt, bytes) or len(salt) != _SALT_BYTES:
+        return f"rows.salt must be {_SALT_BYTES} bytes"
+    token = content.get("token")
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        return "token must be 32 digits of base 16"
+    found = [name for name in _STATE if name in content]
+    if found and len(found) < len(_STATE):
+        return f"{next(name for name in _STATE if name not in content)} is missing"
+    statement = content.get("statement")
+    try:
+        if statement is not None:
+            PrivacyStatement.from_json(statement)
+    except (ValueError, TypeError):
+        return "statement is none of dpfc"
+    return None

@@ -19,7 +19,13 @@ from dpfc.file_writing import write_model
 from dpfc.full_models.module_rows import ROW_KINDS
 from dpfc.full_models.networks import NETWORKS, make_network, network_shapes
 from dpfc.full_models.trainable import freeze
-from dpfc.model_file import NETWORK_FORMAT, columns_header, plain_number, set_columns
+from dpfc.model_file import (
+    NETWORK_FORMAT,
+    columns_header,
+    parameters_of,
+    plain_number,
+    set_columns,
+)
 from dpfc.tensor_bytes import in_order
 
 if TYPE_CHECKING:
@@ -94,7 +100,7 @@ def rebuild_network(
     if not (isinstance(sides, list) and all(type(side) is int and side > 0 for side in sides)):
         raise ValueError("its input_shape is no list of whole numbers above 0")
     shape = tuple(sides)
-    parameters = json.loads(header["parameters"])
+    parameters = parameters_of(header, DPSGDClassifier)
     if name:
         _check_tensors(name, shape, len(classes), parameters["vocabulary_size"], tensors)
         network = make_network(

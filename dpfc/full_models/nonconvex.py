@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -68,6 +69,10 @@ class OnlineToNonconvex(torch.optim.Optimizer):
         }
         super().__init__(parameters, defaults)
         self._uniform = uniform
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's leaves out what is a subclass's own, and a copy could take no step.
+        return {**super().__getstate__(), "_uniform": self._uniform}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no losses here

@@ -108,17 +108,27 @@ class GradientMechanism:
         ValueError
             If it was not drawn under this plan.
         """
-        records = [ReleaseRecord.model_validate(record) for record in state["records"]]
+        kept, n_samples = state["records"], state["n_samples"]
+        if type(kept) is not list or type(n_samples) is not int or n_samples < 1:
+            raise ValueError("its records or n_samples are none")
+        try:
+            records = [ReleaseRecord.model_validate(record) for record in kept]
+        except ValueError as error:  # pydantic's words take several lines
+            raise ValueError("one of its records is not as a fit writes it") from error
+        if len({record.name for record in records}) < len(records):
+            raise ValueError("it names a release twice")
         for record in records:
+            if record.name not in {release.name for release in self.plan.releases}:
+                raise ValueError("it names a release that this fit does not draw")
             planned = self.plan[record.name]
-            kept = (record.noise_multiplier, record.sampling_probability)
+            drawn = (record.noise_multiplier, record.sampling_probability)
             if (
-                kept != (planned.noise_multiplier, planned.sampling_probability)
+                drawn != (planned.noise_multiplier, planned.sampling_probability)
                 or record.count > planned.count
             ):
                 raise ValueError(f"its {record.name} is not what this fit would draw.")
         self._records = {record.name: record for record in records}
-        self._n_samples = state["n_samples"]
+        self._n_samples = n_samples
 
     @property
     def passes(self) -> Passes:

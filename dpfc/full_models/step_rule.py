@@ -69,6 +69,12 @@ class StepRule:
         (self._mechanic or self._optimizer).step()
         self.gradient_norms.append(norm)
 
+    def made_up_step(self) -> None:
+        """Take a step by gradients of ones: for a copy that nobody trains."""
+        for parameter in self._parameters:
+            parameter.grad = torch.ones_like(parameter)
+        self.step()
+
     def train_mode(self) -> None:
         """Weights at which gradients are taken; here they are always in place."""
 

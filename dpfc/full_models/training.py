@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 import signal
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from dpfc.accounting import PrivacyStatement
 from dpfc.full_models.averaging import WeightAverage
 from dpfc.full_models.checkpoints import (
     CheckpointError,
+    check_alike,
     read_checkpoint,
     rows_digest,
     write_checkpoint,
@@ -26,6 +28,9 @@ from dpfc.noise import NoiseSource, SeededNoise
 from dpfc.reserved_files import remove_stale
 
 __all__ = ["CheckpointPlan", "TrainingRun"]
+
+# What the parts of a checkpoint raise that was put together by hand.
+_MISFITS = (AttributeError, LookupError, TypeError, ValueError, OverflowError)
 
 
 class CheckpointPlan:
@@ -212,25 +217,49 @@ class TrainingRun:
 
     @torch.no_grad()
     def _load_trained(self, kept: dict[str, torch.Tensor]) -> None:
-        trained = self._trained()
-        if list(kept) != list(trained):
-            raise ValueError("it has other trained parameters.")
-        for name, parameter in trained.items():
+        for name, parameter in self._trained().items():
             parameter.copy_(kept[name])
 
     def _load_mechanism(self, kept: dict[str, Any]) -> None:
         try:
             self._mechanism.load_state(kept["mechanism"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the checkpoint does not fit this fit: {error}") from error
+        except _MISFITS as error:
+            raise _misfit(error) from error
+
+    def _check_kind(self, kept: dict[str, Any]) -> None:
+        """Refuse a state that is not of the kind that this run would leave."""
+        wanted = self._state() | {"rule": _state_after_a_step(self.rule)}
+        norms = kept["rule"]["gradient_norms"]
+        if type(norms) is not list or len(norms) != self._mechanism.steps:
+            raise ValueError("rule.gradient_norms must be a list of one number a step")
+        wanted["rule"]["gradient_norms"] = [0.0] * len(norms)
+        for name in ("module", "rule", "average", "noise"):
+            check_alike(kept[name], wanted[name], name)
 
     def _load(self, kept: dict[str, Any]) -> None:
         try:
+            self._check_kind(kept)
             self._load_trained(kept["module"])
             self.rule.load_state_dict(kept["rule"])
             if self._average is not None:
                 self._average.load_state_dict(kept["average"])
             if isinstance(self._noise, SeededNoise):
                 self._noise.load_state(kept["noise"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"the checkpoint does not fit this fit: {error}") from error
+        except (*_MISFITS, RuntimeError) as error:
+            raise _misfit(error) from error
+
+
+def _state_after_a_step(rule: StepRule) -> dict[str, Any]:
+    """An example of what a rule keeps: some of it is there only once a step was taken."""
+    tried = copy.deepcopy(rule)
+    tried.train_mode()
+    tried.made_up_step()
+    return tried.state_dict()
+
+
+def _misfit(error: Exception) -> CheckpointError:
+    said = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+    return CheckpointError(
+        f"the checkpoint does not fit this fit: {said}. Remove it to start afresh; that is a new "
+        "fit, with a spend of its own."
+    )

@@ -1,6 +1,7 @@
 """Files that can be parsed and hold the wrong types are refused in words, by file and field."""
 
 import json
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from dpfc.exceptions import ModelFileError
 from dpfc.experiments.cli import main
 from dpfc.experiments.results import load_results
 from dpfc.experiments.sweep_store import RunStore, results_schema
-from dpfc.features import DatasetError, import_features
+from dpfc.features import DatasetError, FeatureCache, import_features
 
 VALUES = (None, 3, -1, "text", "", [], [1, "a"], {}, {"a": 1}, 10**400, 1e308, True, 1.5, [[]])
 X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
@@ -145,3 +146,43 @@ def test_class_names_that_are_a_single_value_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", X=X, y=Y, class_names=np.array("a"))
     with pytest.raises(DatasetError, match=r"'class_names' of .*x\.npz is a single value"):
         import_features(tmp_path / "x.npz", tmp_path / "out")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_compressed_archive_with_a_changed_byte_is_refused_by_its_name(tmp_path, compression):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, array in (("X", X), ("y", Y)):
+            with archive.open(f"{name}.npy", "w") as member:
+                np.save(member, array)
+    data, refused = path.read_bytes(), 0
+    for place in range(30, len(data), 7):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :])
+        try:
+            import_features(path, tmp_path / "out", overwrite=True)
+        except DatasetError as error:
+            assert "x.npz" in str(error)
+            refused += 1
+        else:  # a byte that no reader looks at
+            kept, labels = FeatureCache.open(tmp_path / "out").load()
+            assert np.array_equal(kept, X.astype(np.float16)) and np.array_equal(labels, Y)
+    assert refused > 50
+
+
+def test_a_parameter_that_a_model_does_not_have_is_named(saved, tmp_path):
+    fields, tensors, privacy = saved
+    fields = fields | privacy | {"parameters": {**fields["parameters"], "intercep0": 1}}
+    header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in fields.items()}
+    save_file(tensors, tmp_path / "bad.safetensors", metadata=header)
+    with pytest.raises(ModelFileError, match=r"bad\.safetensors is damaged: .*'intercep0'"):
+        load_model(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_an_array_that_states_fewer_rows_than_it_holds_is_refused(tmp_path, name):
+    (np.save if name == "x.npy" else np.savez)(tmp_path / name, X)
+    data = (tmp_path / name).read_bytes()
+    assert data.count(b"(30, 4)") == 1
+    (tmp_path / name).write_bytes(data.replace(b"(30, 4)", b"(20, 4)"))
+    with pytest.raises(DatasetError, match=r"x\.np[yz].*(goes on behind|is damaged)"):
+        import_features(tmp_path / name, tmp_path / "out")

@@ -290,6 +290,11 @@ def test_damaged_modules_are_refused(save_model, content):
             ("1_Pooling/config.json", {"pooling_mode": value}, "pooling_mode in .* must be a text")
             for value in (3, True, [1, "a"], [[]])
         ],
+        *[
+            ("sentence_bert_config.json", {"max_seq_length": value}, "max_seq_length in .* must be")
+            for value in (-1, 0, True, "9", 1.5)
+        ],
+        ("sentence_bert_config.json", {"do_lower_case": "no"}, "do_lower_case in .* must be"),
         ("2_Dense/config.json", {"activation_function": "evil.f"}, "'evil.f': code that comes"),
         ("2_Dense/config.json", {"out_features": "5"}, "the width of the layer in .* is unknown"),
         ("config.json", {"attn_implementation": "kernels-community/x"}, "fetch code from a hub"),
