@@ -44,6 +44,7 @@ _READING = (
     | getattr(os, "O_BINARY", 0)
 )
 _BUFFER_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class IrregularFileError(OSError):
@@ -169,9 +170,11 @@ def open_whole(path: Path, *, shared: bool = True, suffix: str = "") -> Iterator
             temporary.chmod(0o666 & ~_umask())
         check_replaceable(path)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            error.filename = os.fspath(path)  # a write has none to tell
         raise
 
 

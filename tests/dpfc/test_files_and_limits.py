@@ -1,5 +1,6 @@
 """Only regular files are read and replaced; what a file declares is compared with a limit."""
 
+import errno
 import os
 import socket
 import stat
@@ -231,3 +232,11 @@ def test_planted_links_under_temporary_names_are_not_followed(tmp_path, small_ca
     assert target.read_bytes() == b"precious"
     left = sorted(p.name for p in small_cache.iterdir())
     assert left == ["manifest.json", "part-00000.parquet", "part-00001.parquet"]
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file_that_was_not_written(tmp_path):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left") as error, open_whole(tmp_path / "table.csv"):
+        raise full
+    assert error.value.filename == str(tmp_path / "table.csv")
+    assert list(tmp_path.iterdir()) == []
