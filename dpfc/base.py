@@ -186,6 +186,8 @@ class PrivateLinearClassifier(LinearPredictor):
         PrivacyWarning
             If the run is seeded, the classes are read from the labels, or scikit-learn's
             own search or cross-validation calls it.
+        UserWarning
+            If a column of a data frame is called as ids or an index are.
         """
         noise = self._check_parameters()
         with fitted_or_nothing(self, _FURTHER):

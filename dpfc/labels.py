@@ -35,6 +35,7 @@ __all__ = [
 
 # From this many rows on, a class for every other row is no list of classes.
 _FEW_ROWS = 20
+_INT64 = np.iinfo(np.int64)
 # What scikit-learn says without repeating data.
 _HARMLESS = re.compile(
     "Unknown label type|y should be a 1d array|setting an array element with a sequence|"
@@ -98,6 +99,7 @@ def plain_labels(labels: NDArray[Any], first_row: int = 0) -> NDArray[Any]:
         If a label is missing, or they are not all numbers or all strings; names the row.
     """
     if labels.dtype.kind in "biuU":
+        _check_whole(labels, first_row)
         return labels
     if labels.dtype.kind == "f":
         missing = np.flatnonzero(np.isnan(labels))
@@ -128,6 +130,7 @@ def plain_labels(labels: NDArray[Any], first_row: int = 0) -> NDArray[Any]:
         )
     if families and families[0] == "strings":
         return labels.astype(str)
+    _check_whole(labels, first_row)
     with without_values("y has numbers that no array holds"):
         return plain_labels(_not_objects(np.asarray(labels.tolist())), first_row)
 
@@ -258,12 +261,40 @@ def _of_tensor(y: torch.Tensor) -> NDArray[Any]:
 
 
 def _kept_apart(y: Any) -> Any:
-    """Keep a list's strings and numbers apart, which NumPy would all turn into strings."""
-    if isinstance(y, list | tuple) and any(isinstance(label, str) for label in y):
+    """Keep a list's labels as they are where NumPy would make strings or floats of them all."""
+    if str(getattr(y, "dtype", "")) in ("Int64", "UInt64"):  # pandas', with missing ones
+        return np.asarray(y, dtype=object)
+    is_list = isinstance(y, list | tuple)
+    if is_list and any(isinstance(label, str) or _is_wide(label) for label in y):
         labels = np.empty(len(y), dtype=object)
         labels[:] = y
         return labels
     return y
+
+
+def _is_wide(label: object) -> bool:
+    """Whether it is a whole number beyond int64."""
+    return isinstance(label, numbers.Integral) and not _INT64.min <= int(label) <= _INT64.max
+
+
+def _check_whole(labels: NDArray[Any], first_row: int) -> None:
+    """Refuse whole numbers beyond int64: beside smaller ones, NumPy and files make floats of them.
+
+    Raises
+    ------
+    ValueError
+        Names the first row.
+    """
+    if labels.dtype.kind == "O":
+        wide = np.flatnonzero([_is_wide(label) for label in labels])
+    else:
+        wide = np.flatnonzero(labels > _INT64.max if labels.dtype == np.uint64 else ())
+    if len(wide):
+        raise ValueError(
+            f"y has whole numbers that int64 does not hold (below -2**63, or 2**63 and above), the "
+            f"first in row {first_row + int(wide[0])}: name such classes by strings, for example "
+            "with y.astype(str)."
+        )
 
 
 def _not_objects(labels: NDArray[Any]) -> NDArray[Any]:
@@ -334,6 +365,11 @@ def _listed(classes: Iterable[Any]) -> NDArray[Any]:
         raise ValueError("classes must not contain NaN, None or infinity.")
     if len(families) > 1 or not families <= {"strings", "numbers"}:
         raise ValueError("classes must be a list of plain labels, all numbers or all strings.")
+    if any(map(_is_wide, labels)):
+        raise ValueError(
+            "classes must hold no whole number below -2**63, or 2**63 and above, which int64 does "
+            "not hold: name such classes by strings, in y too."
+        )
     listed = np.asarray(labels)
     if listed.dtype.kind == "f" and not np.isfinite(listed).all():
         raise ValueError("classes must not contain NaN, None or infinity.")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from safetensors.torch import load_file
 
-from dpfc._support.files import check_regular
+from dpfc._support.files import check_regular, error_words
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
 from dpfc.file_writing import write_model
@@ -127,7 +127,7 @@ def load_model(
             names = () if network else file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError, ValueError) as error:
-        raise ModelFileError(f"cannot read a model from {path}: {error}") from error
+        raise ModelFileError(f"cannot read a model from {path}: {error_words(error)}.") from error
     if network:
         return _load_network(path, header, module)
     known = header.get("format") in (_FORMAT, _FORMAT_OF_PLAIN_ROOTS)

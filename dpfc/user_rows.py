@@ -7,6 +7,7 @@ most, never a value.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from dpfc._support.column_names import is_id_name, is_index_name
 from dpfc.labels import without_values
 
 __all__ = ["FLOAT_DTYPES", "as_matrix", "as_numbers", "check_columns", "check_finite"]
@@ -22,6 +24,9 @@ __all__ = ["FLOAT_DTYPES", "as_matrix", "as_numbers", "check_columns", "check_fi
 FLOAT_DTYPES = (np.float64, np.float32, np.float16)
 _SPARSE = "Sparse data was passed for X, but dense data is required: X.toarray(), or X.to_dense()."
 _NUMBERS = "X must hold numbers only"
+# Of columns in a message: how many, and how much of each name.
+_MOST_NAMED = 5
+_LONGEST_NAME = 80
 
 
 def as_numbers(X: Any) -> NDArray[Any] | torch.Tensor:
@@ -88,11 +93,12 @@ def check_columns(estimator: Any, X: Any, *, reset: bool) -> None:
     Warns
     -----
     UserWarning
-        If only one of fit and prediction had names.
+        If only one of fit and prediction had names, or a name at a fit is that of an identifier.
     """
     names = _column_names(X)
     texts = names is not None and all(isinstance(name, str) for name in names)
     if reset:
+        _warn_of_identifiers(names or ())
         for attribute in ("feature_names_in_", "_columns_in"):
             estimator.__dict__.pop(attribute, None)
         if names is not None and texts:
@@ -121,6 +127,27 @@ def check_columns(estimator: Any, X: Any, *, reset: bool) -> None:
         )
 
 
+def _warn_of_identifiers(names: Sequence[Any]) -> None:
+    """Say by name which columns are ids or an index, from which nothing can be learnt."""
+    found = [n for n in names if isinstance(n, str) and (is_id_name(n) or is_index_name(n))]
+    if found:
+        listed = ", ".join(map(_shown, found[:_MOST_NAMED]))
+        more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+        warnings.warn(
+            f"X has a feature that is called as ids or an index are: {listed}{more}. Such a column "
+            "tells rows apart and predicts nothing of new ones, and the budget is spent on it too: "
+            f"leave it out with X.drop(columns=[{listed}{', …' if more else ''}]). If it is a "
+            "feature, give it another name.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _shown(name: object) -> str:
+    text = repr(name)
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 2]}…'"
+
+
 def check_finite(X: Any, first_row: int = 0) -> None:
     """Refuse NaN and infinity, naming the first row's position.
 
@@ -136,12 +163,9 @@ def check_finite(X: Any, first_row: int = 0) -> None:
 
 
 def _column_names(X: Any) -> list[Any] | None:
-    """Names of the columns of a data frame, or of a table of Arrow; None for anything else."""
-    if hasattr(X, "columns") and hasattr(X, "dtypes"):
-        names = list(X.columns)
-    elif isinstance(of_arrow := getattr(getattr(X, "schema", None), "names", None), list):
-        names = list(of_arrow)
-    else:
+    """Names of X's columns, each once and all of one kind; None where they have none."""
+    names = _names_of(X)
+    if names is None:
         return None
     places: dict[Any, int] = {}
     for place, name in enumerate(names):
@@ -157,6 +181,14 @@ def _column_names(X: Any) -> list[Any] | None:
             "X.columns = X.columns.astype(str) makes them strings."
         )
     return names
+
+
+def _names_of(X: Any) -> list[Any] | None:
+    """Names of the columns of a data frame, or of a table of Arrow; None for anything else."""
+    if hasattr(X, "columns") and hasattr(X, "dtypes"):
+        return list(X.columns)
+    of_arrow = getattr(getattr(X, "schema", None), "names", None)
+    return list(of_arrow) if isinstance(of_arrow, list) else None
 
 
 def _of_tensor(X: torch.Tensor) -> NDArray[Any] | torch.Tensor:
@@ -188,10 +220,26 @@ def _of_array_like(X: Any) -> NDArray[Any]:
     if array.ndim == 0 and array.dtype.kind == "O":
         wrong = ValueError if X is None else TypeError
         raise wrong(f"X must be an array of numbers, got {type(X).__name__}.")
-    if array.dtype.kind == "O" and hasattr(X, "iloc") and array.ndim == 2:
-        columns = [_native(np.asarray(X.iloc[:, place])) for place in range(array.shape[1])]
-        return np.column_stack(columns) if columns else np.empty(array.shape)
+    if array.ndim == 0 and array.dtype.kind == "U":
+        raise ValueError(
+            f"{_NUMBERS}, got strings: a file is read first, by numpy.load, pandas.read_parquet "
+            "or, if it is a feature cache, dpfc.features.FeatureCache.open."
+        )
+    names = _names_of(X)
+    if names and array.dtype.kind not in "biuf" and array.shape[1:] == (len(names),):
+        return np.column_stack([_column(X, array, place, name) for place, name in enumerate(names)])
     return _native(array)
+
+
+def _column(X: Any, array: NDArray[Any], place: int, name: object) -> NDArray[Any]:
+    """One column of a data frame, whose name an error says."""
+    try:
+        return _native(np.asarray(X.iloc[:, place]) if hasattr(X, "iloc") else array[:, place])
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"X's column {_shown(name)} cannot be a feature: {error} Leave it out, or make it "
+            "numbers."
+        ) from None
 
 
 def _dtypes(X: Any) -> list[Any]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dpfc._support.files import error_words
+
 if TYPE_CHECKING:
     from dpfc.accounting import PrivacyLedger, PrivacyStatement
     from dpfc.features import FeatureCache
@@ -140,5 +142,6 @@ def record_model(
                 return
     except (LedgerError, OSError, ValueError) as error:
         print(
-            f"warning: {path} is written, and the ledger does not name it: {error}", file=sys.stderr
+            f"warning: {path} is written, and the ledger does not name it: {error_words(error)}.",
+            file=sys.stderr,
         )

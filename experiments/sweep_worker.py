@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpfc._support.files import error_words
 from dpfc.experiments.sweep_runs import CEILING, Rows, RunSpec
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def _head(study: str, spec: RunSpec) -> dict[str, Any]:
 def _words(error: Exception) -> str:
     # The text of an error that nobody foresaw may hold anything, a private value as well.
     if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and str(error):
-        return " ".join(str(error).split())
+        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        return f"{where}{error_words(error)}."
     return f"internal error ({type(error).__name__})"
 
 

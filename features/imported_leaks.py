@@ -1,30 +1,25 @@
 """Columns that may not be features: labels, ids and indexes in a table of numbers."""
 
 import json
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dpfc._support.column_names import is_id_name, is_index_name, is_label_name
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.imported_survey import Survey
 
 __all__ = ["index_columns", "refuse_label_columns", "refuse_suspects"]
 
-_LABEL_NAME = re.compile(
-    r"labels?|targets?|y|class|classes|outcome|ground[_ ]?truth", re.IGNORECASE
-)
-_ID_NAME = re.compile(r"(.+[_ -])?(ids?|uid|uuid|guid)", re.IGNORECASE)
-_INDEX_NAME = re.compile(r"__index_level_\d+__|Unnamed: \d+|index", re.IGNORECASE)
 # With fewer rows a class, a column can tell the classes apart by chance.
 _ROWS_PER_CLASS = 10
 
 
 def index_columns(schema: pa.Schema) -> list[str]:
     """Columns that are the index of a data frame, by their names or pandas' metadata."""
-    found = [name for name in schema.names if _INDEX_NAME.fullmatch(name)]
+    found = [name for name in schema.names if is_index_name(name)]
     try:
         listed = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
         found += [name for name in listed if isinstance(name, str) and name in schema.names]
@@ -42,8 +37,8 @@ def refuse_suspects(path: object, taken: Sequence[str], *, labelled: bool) -> No
         The message names the column.
     """
     for name in taken:
-        what = "ids" if _ID_NAME.fullmatch(name) else None
-        what = "a label" if _LABEL_NAME.fullmatch(name) else what
+        what = "ids" if is_id_name(name) else None
+        what = "a label" if is_label_name(name) else what
         if what is not None:
             option = "id_column" if what == "ids" else "label_column"
             remedy = "" if labelled and what == "a label" else f" name it with {option}, or"

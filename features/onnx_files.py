@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc._support.files import read_regular
+from dpfc._support.files import error_words, read_regular
 from dpfc._support.limits import LimitError, check_limit
 from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones import available_cores
@@ -271,7 +271,8 @@ def _open_session(path: Path, spec: str, device: str) -> Any:
         return onnxruntime.InferenceSession(read_regular(path), options, providers=providers)
     # ONNX Runtime's errors share no public class.
     except Exception as error:
-        raise ValueError(f"{spec}: ONNX Runtime cannot load {path}: {error}") from error
+        words = f"{spec}: ONNX Runtime cannot load {path}: {error_words(error)}."
+        raise ValueError(words) from error
 
 
 def _on_cpu(session: Any) -> bool:

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dpfc._support.files import error_words
 from dpfc.features.devices import require
 from dpfc.features.exceptions import MissingDependencyError
 from dpfc.features.hub_models import find_model, hash_files, refuse_missing_weights, weight_files
@@ -184,7 +185,7 @@ def _build(
         missing, unexpected = network.load_state_dict(state, strict=False)
     # SafetensorError of a damaged file, RuntimeError of other shapes.
     except Exception as error:
-        raise ValueError(f"{spec}: the weights cannot be loaded: {error}") from error
+        raise ValueError(f"{spec}: the weights cannot be loaded: {error_words(error)}.") from error
     refuse_missing_weights(missing, spec)
     heads = network.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)

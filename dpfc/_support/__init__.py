@@ -1,1 +1,1 @@
-"""What every part uses and what uses no other part: files, limits."""
+"""What every part uses and what uses no other part: files, limits, names of columns."""

@@ -22,6 +22,7 @@ __all__ = [
     "IrregularFileError",
     "check_regular",
     "check_replaceable",
+    "error_words",
     "flush_folder",
     "open_regular",
     "open_text",
@@ -53,6 +54,12 @@ class IrregularFileError(OSError):
     def __init__(self, path: str | os.PathLike[str], kind: str) -> None:
         words = f"it is {kind}, and only regular files are read or replaced"
         super().__init__(errno.EINVAL, words, os.fspath(path))
+
+
+def error_words(error: BaseException) -> str:
+    """What an error says, in a sentence's middle: of the system's, no number and no name twice."""
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(said.split()).removesuffix(".")
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:

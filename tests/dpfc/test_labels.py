@@ -28,6 +28,7 @@ from dpfc import (
     summarize_privately,
 )
 from dpfc.full_models.private_gradients import GradientMechanism
+from dpfc.labels import as_labels
 from dpfc.mechanisms import GaussianMechanism
 
 N = 40
@@ -201,10 +202,44 @@ def test_measurements_are_no_classes(make, unspent):
             make().fit(X, y)
 
 
+_WIDE = 2**63
+WIDE = {
+    "uint64": np.array([_WIDE, _WIDE + 1], dtype=np.uint64),
+    "beside a small one": np.array([3, _WIDE], dtype=np.uint64),
+    "in a list beside a small one": [3, _WIDE],
+    "in a list beside a negative one": [-3, _WIDE],
+    "objects": np.array([3, _WIDE], dtype=object),
+    "no 64 bits": [3, 2**70],
+    "far below zero": [3, -(2**64)],
+    "pandas": pd.array([3, _WIDE], dtype="UInt64"),
+}
+
+
+@make_each
+@pytest.mark.parametrize("labels", WIDE.values(), ids=WIDE)
+def test_whole_numbers_beyond_int64_are_refused_in_words_that_hold_no_label(make, labels, unspent):
+    y = labels[CODES] if hasattr(labels, "dtype") else [labels[code] for code in CODES]
+    first = int(np.flatnonzero([not -_WIDE <= int(label) < _WIDE for label in y])[0])
+    for classes in (None, ["a", "b"], [0, 1]):
+        with pytest.raises(ValueError, match=r"int64 does not hold .*, the first in row") as caught:
+            make(classes=classes).fit(X, y)
+        assert f"in row {first}:" in str(caught.value) and "y.astype(str)" in str(caught.value)
+        assert "9223" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"classes must hold no whole number .* by strings, in y"):
+        make(classes=list(labels)).fit(X, CODES)
+
+
+def test_pandas_own_whole_numbers_keep_every_digit():
+    labels = as_labels(pd.Series([2**60, 2**60 + 1], dtype="Int64"), 2, "fit")
+    assert labels.tolist() == [2**60, 2**60 + 1]
+    with pytest.raises(ValueError, match=r"missing label .* row 1"):
+        as_labels(pd.Series([2**60, None], dtype="Int64"), 2, "fit")
+
+
 KEPT = {
     "float16": np.array([0.5, 1.5], dtype=np.float16),
     "long double": np.array([0.1, 0.7], dtype=np.longdouble),
-    "uint64": np.array([1, 2**63 + 1], dtype=np.uint64),
+    "uint64": np.array([1, 2**63 - 1], dtype=np.uint64),
     "bool": np.array([False, True]),
     "objects": np.array(["x", "é"], dtype=object),
     "objects of numbers": np.array([3, 5], dtype=object),

@@ -163,6 +163,19 @@ def test_a_missing_file_or_a_folder_is_refused(tmp_path):
             load_model(path)
 
 
+def test_what_is_no_regular_file_is_refused_in_a_sentence(tmp_path):
+    fifo, folder, absent = (tmp_path / name for name in ("fifo", "folder", "absent"))
+    os.mkfifo(fifo)
+    folder.mkdir()
+    words = {fifo: "it is a named pipe", folder: "Is a directory", absent: "No such file"}
+    for path, reason in words.items():
+        with pytest.raises(ModelFileError) as caught:
+            load_model(path)
+        text = str(caught.value)
+        assert text.startswith(f"cannot read a model from {path}: {reason}") and text.endswith(".")
+        assert "Errno" not in text and text.count(str(path)) == 1
+
+
 GARBAGE = {
     "empty": b"",
     "text": b"hello, this is no model",

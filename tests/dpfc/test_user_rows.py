@@ -23,6 +23,9 @@ from dpfc import (
     load_model,
     summarize_privately,
 )
+from dpfc.accounting import PrivacyLedger
+from dpfc.features import import_features
+from dpfc.user_rows import as_matrix, check_columns
 
 N = 30
 CODES = np.arange(N) % 2
@@ -250,3 +253,106 @@ def test_a_list_holds_tokens_where_there_is_a_vocabulary():
     rows[7][2] = 0.5
     with pytest.raises(ValueError, match="whole numbers"):
         model.fit(rows, np.arange(40) % 2)
+
+
+# -- names of columns ----------------------------------------------------------------
+
+IDENTIFIERS = (
+    "id", "ID", "Id", "ids", "uuid", "guid", "patient_id", "PATIENT_ID", "patient id", "patient-id",
+    "PatientID", "patientId", "row_uuid", "index", "idx", "Unnamed: 0", "__index_level_0__",
+)  # fmt: skip
+FEATURES = (
+    "a",
+    "valid",
+    "paid",
+    "humid",
+    "grid",
+    "solid",
+    "fluid",
+    "rapid",
+    "PAID",
+    "index_2",
+    "video",
+)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_column_that_is_called_as_an_identifier_is_named_before_anything_is_spent(make, tmp_path):
+    ledger = PrivacyLedger(tmp_path / "ledger.db")
+    ledger.create_budget("ward", epsilon=1, delta=1e-5)
+    frame = FRAME.assign(patient_id=np.arange(N) + 777777)
+    model = make().set_params(ledger=ledger, dataset="ward")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="X has a feature")
+        with pytest.raises(UserWarning, match="or an index are: 'patient_id'") as caught:
+            model.fit(frame, CODES)
+    assert "X.drop(columns=['patient_id'])" in str(caught.value)
+    assert "777" not in str(caught.value)
+    assert ledger.history("ward") == []
+
+
+@pytest.mark.parametrize("name", IDENTIFIERS)
+def test_every_usual_name_of_an_identifier_is_warned_of(name):
+    frame = FRAME.rename(columns={"b": name})
+    for X in (frame, pa.Table.from_pandas(frame, preserve_index=False)):
+        with pytest.warns(UserWarning, match="called as ids or an index are") as caught:
+            check_columns(DPFCClassifier(), X, reset=True)
+        assert len(caught) == 1 and repr(name) in str(caught[0].message)
+
+
+def test_an_index_that_became_a_column_is_warned_of_and_names_of_features_are_not():
+    with pytest.warns(UserWarning, match="are: 'index'"):
+        check_columns(DPFCClassifier(), FRAME.reset_index(), reset=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in FEATURES:
+            check_columns(DPFCClassifier(), FRAME.set_axis([name, *"wxz"], axis=1), reset=True)
+        check_columns(DPFCClassifier(), FRAME.set_axis(range(4), axis=1), reset=True)
+        check_columns(DPFCClassifier(), FRAME.rename_axis(index="patient_id"), reset=True)
+
+
+def test_the_names_that_an_import_refuses_are_those_that_a_fit_warns_of(tmp_path):
+    for name in ("patientId", "Patient-ID", "uuid"):
+        path = tmp_path / f"{name}.parquet"
+        FRAME.rename(columns={"b": name}).to_parquet(path, index=False)
+        with pytest.raises(ValueError, match=f"column '{name}' of .* has the name of ids"):
+            import_features(path, tmp_path / "cache", features_column="*")
+
+
+def test_many_identifiers_and_long_names_make_one_short_message():
+    frame = pd.DataFrame(np.ones((2, 9)), columns=[f"{'x' * 300}{i}_id" for i in range(9)])
+    with pytest.warns(UserWarning, match="and 4 more") as caught:
+        check_columns(DPFCClassifier(), frame, reset=True)
+    assert len(str(caught[0].message)) < 1300
+
+
+COLUMNS = {
+    "strings": (["x"] * N, "got strings"),
+    "categories": (pd.Categorical(["x", "y"] * (N // 2)), "got strings"),
+    "dates": (pd.date_range("2020-01-01", periods=N), "datetime64"),
+    "complex": (np.ones(N) * 1j, "Complex data"),
+    "objects": ([{}] * N, "got dict"),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(("column", "words"), COLUMNS.values(), ids=COLUMNS)
+def test_a_column_that_holds_no_numbers_is_named(make, column, words):
+    for frame in (FRAME.assign(ward=column), pd.DataFrame({"ward": column, "bed": column})):
+        with pytest.raises(
+            (TypeError, ValueError), match="X's column 'ward' cannot be a"
+        ) as caught:
+            make().fit(frame, CODES)
+        assert words in str(caught.value) and "Leave it out" in str(caught.value)
+        assert "2020" not in str(caught.value) and "'x'" not in str(caught.value)
+
+
+def test_a_column_of_a_table_of_arrow_that_holds_no_numbers_is_named():
+    table = pa.table({"age": [1.0, 2.0], "ward": ["x", "y"]})
+    with pytest.raises(ValueError, match="X's column 'ward' cannot be a feature"):
+        as_matrix(table)
+
+
+def test_the_name_of_a_file_in_the_place_of_rows_says_how_to_read_it():
+    with pytest.raises(ValueError, match="got strings: a file is read first"):
+        DPFCClassifier(classes=[0, 1]).fit("train.npy", CODES)

@@ -1,5 +1,6 @@
 """The commands on bad inputs: one clear line, a failing exit code, nothing left behind."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,9 @@ BAD = [
     ("fit --features {unlabelled} --out {out} --epsilon 1", "holds no labels", 1),
     ("fit --features {unnamed} --out {out} --epsilon 1 --classes a,b", "whole numbers", 1),
     ("evaluate --model {none} --features {cache}", "cannot read a model", 1),
+    ("evaluate --model {fifo} --features {cache}", "model from {fifo}: it is a named pipe", 1),
+    ("predict --model {fifo} --features {cache} --out {csv}", "{fifo}: it is a named pipe", 1),
+    ("report privacy {fifo}", "{fifo}: it is a named pipe, and only regular files are read", 1),
     ("evaluate --model {garbage} --features {cache}", "cannot read a model", 1),
     ("evaluate --model {model} --features {none}", "no feature cache at", 1),
     ("evaluate --model {model} --features {wide}", "has 9 features", 1),
@@ -99,6 +103,7 @@ def places(write_cache, fitted, tmp_path_factory):
     (root / "foreign").mkdir()
     (root / "foreign" / "notes.txt").write_text("mine")
     (root / "garbage").write_bytes(b"\xff" * 100)
+    os.mkfifo(root / "fifo")
     shutil.copy(fitted, root / "model")
     names = [path.name for path in root.iterdir()]
     return {name: str(root / name) for name in [*names, "none"]}
@@ -122,7 +127,8 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(dpfc, places, tmp_path, 
     paths = {**places, "out": str(tmp_path / "out"), "csv": str(tmp_path / "out.csv")}
     result = dpfc(*(part.format(**paths) for part in line.split()))
     assert result.code == code
-    assert_one_clear_line(result, words)
+    assert_one_clear_line(result, words.replace("{fifo}", paths["fifo"]))
+    assert "Errno" not in result.err
     assert tree(root) == before
 
 
