@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from inspect import Parameter, Signature
 from typing import Annotated, Any, Final, Literal, Self
 
 import dp_accounting
@@ -90,7 +91,28 @@ def _without_sections(schema: dict[str, Any]) -> None:
     schema["description"] = re.split(r"\n\n[^\n]+\n-{3,}\n", text)[0]
 
 
-class Record(BaseModel):
+class _RecordType(type(BaseModel)):  # type: ignore[misc]
+    """Shows of a class of records what this package says of it, as `Record` does of its objects.
+
+    So `help`, tab completion and signatures are free of what validates records inside.
+    """
+
+    def __dir__(cls) -> list[str]:
+        ours = [kind for kind in cls.__mro__ if kind not in BaseModel.__mro__]
+        names = {name for kind in ours for name in vars(kind) if not name.startswith("_")}
+        return sorted((names | (set(dir(object)) - vars(BaseModel).keys())) - {"model_config"})
+
+    @property
+    def __signature__(cls) -> Signature:
+        fields = [Parameter(name, Parameter.KEYWORD_ONLY) for name in cls.model_fields]
+        return Signature(fields)
+
+    @__signature__.setter
+    def __signature__(cls, _: object) -> None:
+        """Pydantic's own spells out how each field is validated."""
+
+
+class Record(BaseModel, metaclass=_RecordType):
     """A frozen part of a statement; unknown fields are refused."""
 
     model_config = ConfigDict(

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 from dpfc.callers import warn_caller
 from dpfc.exceptions import PrivacyWarning
+from dpfc.fitted_steps import estimators_beside, is_private, learns, wrapper_name
 
-__all__ = ["gaps_around_fit", "warn_under_model_selection"]
+__all__ = ["gaps_around_fit", "warn_of_learning_from_scores", "warn_under_model_selection"]
 
 # Where scikit-learn fits on folds.
 _FOLDS = ("sklearn.model_selection", "sklearn.calibration", "sklearn.feature_selection._rfe")
@@ -24,16 +26,13 @@ _SEVERAL = (
     "sklearn.ensemble",
     "sklearn.semi_supervised",
 )
-# Transformers whose fit looks at the number of columns only. Those that need no fit say so.
-_BLIND = (
-    "GaussianRandomProjection",
-    "PolynomialCountSketch",
-    "PolynomialFeatures",
-    "RBFSampler",
-    "SkewedChi2Sampler",
-    "SparseRandomProjection",
+_FITS = ("fit", "fit_transform", "fit_predict", "_fit", "fit_resample")
+# What is fitted on the scores of a classifier that was fitted before.
+_LEARN_FROM_SCORES = (
+    "CalibratedClassifierCV",
+    "StackingClassifier",
+    "TunedThresholdClassifierCV",
 )
-_FITS = ("fit", "fit_transform", "fit_predict", "_fit")
 
 
 def warn_under_model_selection() -> None:
@@ -43,8 +42,8 @@ def warn_under_model_selection() -> None:
     -----
     PrivacyWarning
     """
-    folds, several, steps = _around()
-    if folds:
+    around = _around()
+    if around.folds:
         warn_caller(
             "this fit runs inside scikit-learn's search or cross-validation: every fit spends "
             "its own (epsilon, delta), one removed row moves most rows to other folds, and "
@@ -52,14 +51,21 @@ def warn_under_model_selection() -> None:
             "searches under one budget.",
             PrivacyWarning,
         )
-    if several:
+    if around.several:
         warn_caller(
-            f"this fit is one of several on the same rows ({several}): each spends its own "
+            f"this fit is one of several on the same rows ({around.several}): each spends its own "
             "(epsilon, delta), and together they cost more than any one statement says. A ledger "
             "adds them up.",
             PrivacyWarning,
         )
-    for name, kind in steps:
+    for name, kind in around.beside:
+        warn_caller(
+            f"{name!r} ({kind}) beside this classifier is fitted on the private rows without "
+            "noise: what both say together is covered by no statement. Leave it out, fit it on "
+            "public rows, or take a classifier of dpfc.",
+            PrivacyWarning,
+        )
+    for name, kind in around.steps:
         warn_caller(
             f"step {name!r} ({kind}) of the pipeline was fitted on the private rows before this "
             "classifier: what it learnt from them is covered by no statement, and goes into every "
@@ -69,37 +75,93 @@ def warn_under_model_selection() -> None:
         )
 
 
+def warn_of_learning_from_scores() -> None:
+    """Warn when scikit-learn fits a calibration, a threshold or a stack on a classifier's scores.
+
+    Of a classifier that was fitted before, no fit tells.
+
+    Warns
+    -----
+    PrivacyWarning
+    """
+    for frame in _frames():
+        owner = frame.f_locals.get("self")
+        name = type(owner).__name__
+        inside = frame.f_code.co_name in _FITS and name in _LEARN_FROM_SCORES
+        if not inside or is_private(getattr(owner, "final_estimator", None)):
+            continue
+        warn_caller(
+            f"{name} learns from this classifier's scores and the labels of the rows it is fitted "
+            "on, without noise: no statement covers that. Give it public rows only.",
+            PrivacyWarning,
+        )
+        return
+
+
 def gaps_around_fit() -> list[str]:
     """The same in sentences for a statement; none where there is nothing to say."""
-    folds, several, steps = _around()
-    return [
-        *(
-            ["NOT COVERED: what was chosen by scikit-learn's search or cross-validation around it"]
-            if folds
-            else []
-        ),
-        *(
-            [f"NOT COVERED: the other fits on the same rows ({several}), which add to the cost"]
-            if several
-            else []
-        ),
-        *(
-            f"NOT COVERED: what step {name!r} ({kind}) of the pipeline learnt from these rows"
-            for name, kind in steps
-        ),
+    around = _around()
+    gaps = []
+    if around.folds:
+        gaps.append("what was chosen by scikit-learn's search or cross-validation around it")
+    if around.several:
+        gaps.append(f"the other fits on the same rows ({around.several}), which add to the cost")
+    gaps += [
+        f"what {name!r} ({kind}) beside it learnt from these rows without noise"
+        for name, kind in around.beside
     ]
+    gaps += [
+        f"what step {name!r} ({kind}) of the pipeline learnt from these rows"
+        for name, kind in around.steps
+    ]
+    said = [f"NOT COVERED: {gap}" for gap in gaps]
+    if around.wrapper:
+        said.append(
+            f"the fit of {around.wrapper}, which calls this one, does no more with the rows"
+        )
+    return said
 
 
-def _around() -> tuple[bool, str, list[tuple[str, str]]]:
-    """Whether a fit is on folds, what fits several times, and the pipelines' fitted steps."""
-    folds, several = False, ""
-    steps: list[tuple[str, str]] = []
+@dataclass
+class _Around:
+    """What a fit runs inside.
+
+    Attributes
+    ----------
+    folds : bool
+        Whether it is on folds.
+    several : str
+        The module that fits several times on the same rows; empty if none does.
+    beside : list of (str, str)
+        Name and kind of estimators that are fitted beside it, without noise.
+    steps : list of (str, str)
+        Name and kind of the pipelines' steps before it that learn.
+    wrapper : str
+        Class of an estimator of neither scikit-learn nor dpfc whose fit calls this one.
+    """
+
+    folds: bool = False
+    several: str = ""
+    beside: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    wrapper: str = ""
+
+
+def _around() -> _Around:
+    found = _Around()
     place: dict[int, int] = {}
     for frame in _frames():
         module = frame.f_globals.get("__name__", "")
-        folds = folds or module.startswith(_FOLDS)
-        if module.startswith(_SEVERAL) and not several:
-            several = ".".join(module.split(".")[:2])
+        owner = frame.f_locals.get("self") if frame.f_code.co_name in _FITS else None
+        # It fits once, on all rows, and has its threshold from the user.
+        once = type(owner).__name__ == "FixedThresholdClassifier"
+        found.folds = found.folds or (module.startswith(_FOLDS) and not once)
+        if module.startswith(_SEVERAL):
+            found.several = found.several or ".".join(module.split(".")[:2])
+            found.beside += estimators_beside(owner)
+        if module == "sklearn.compose._target" and learns(getattr(owner, "transformer", None)):
+            found.steps.append(("transformer", type(owner.transformer).__name__))  # type: ignore[union-attr]
+        found.wrapper = found.wrapper or wrapper_name(owner, module)
         pipeline = _pipeline_of(frame)
         if pipeline is None:
             continue
@@ -107,8 +169,13 @@ def _around() -> tuple[bool, str, list[tuple[str, str]]]:
             place[id(pipeline)] = frame.f_locals.get("step_idx", len(pipeline.steps))
         else:
             before = pipeline.steps[: place.get(id(pipeline), len(pipeline.steps) - 1)]
-            steps = [(name, type(s).__name__) for name, s in before if _learns(s)] + steps
-    return folds, several, list(dict.fromkeys(steps))
+            X = frame.f_locals.get("X")
+            found.steps = [
+                (name, type(s).__name__) for name, s in before if learns(s, X)
+            ] + found.steps
+    found.beside = list(dict.fromkeys(found.beside))
+    found.steps = list(dict.fromkeys(found.steps))
+    return found
 
 
 def _frames() -> Iterator[FrameType]:
@@ -126,21 +193,3 @@ def _pipeline_of(frame: FrameType) -> Any:
         return None
     owner = frame.f_locals.get("self")
     return owner if isinstance(owner, module.Pipeline) else None
-
-
-def _learns(step: Any) -> bool:
-    """Whether a transformer's fit takes anything from its rows."""
-    from sklearn.utils import get_tags
-
-    if step is None or isinstance(step, str):  # "passthrough", "drop"
-        return False
-    name = type(step).__name__
-    if name == "FrozenEstimator" or name in _BLIND:
-        return name.endswith("RandomProjection") and not isinstance(step.n_components, int)
-    for parts in ("steps", "transformer_list", "transformers"):
-        if hasattr(step, parts):
-            return any(_learns(part[1]) for part in getattr(step, parts))
-    try:
-        return bool(get_tags(step).requires_fit)
-    except Exception:  # one that is no scikit-learn transformer through and through
-        return True

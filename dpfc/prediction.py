@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dpfc.data import BlockSource, cache_labels
 from dpfc.labels import accuracy
+from dpfc.model_selection import warn_of_learning_from_scores
 from dpfc.row_map import RowMap
 from dpfc.user_rows import as_matrix, check_columns
 
@@ -82,6 +83,7 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _scores(self, X: Any) -> NDArray[np.float64]:
         """Linear scores, block by block, shape (n_samples, n_outputs or 1)."""
         check_is_fitted(self, "coef_")
+        warn_of_learning_from_scores()
         row_map, coef = self._fitted_row_map(), torch.from_numpy(self._row_coef()).T
         X = self._check_features(X, reset=False)
         if isinstance(X, BlockSource):

@@ -140,7 +140,7 @@ def looking_for_conditions() -> Iterator[list[str]]:
 
     found: list[str] = []
 
-    class Reads(TorchDispatchMode):
+    class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dpfc.full_models.module_rows import UserRows, as_input, bounded_rows, check_rows
 from dpfc.labels import accuracy
+from dpfc.model_selection import warn_of_learning_from_scores
 from dpfc.user_rows import check_columns
 
 __all__ = ["NetworkPredictor"]
@@ -85,6 +86,7 @@ class NetworkPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "module_")
+        warn_of_learning_from_scores()
         rows = self.check_rows(X, None, labelled=False).X
         device = next(self.module_.parameters()).device
         with torch.no_grad():

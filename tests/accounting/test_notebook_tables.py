@@ -1,6 +1,10 @@
 """What a notebook shows: short tables, escaped, and no methods of the library below."""
 
+import copy
+import inspect
 import json
+import pickle
+import pydoc
 
 import numpy as np
 import pytest
@@ -8,6 +12,12 @@ from pydantic import BaseModel
 
 from dpfc.accounting import PrivacyLedger, make_ledger_statement
 from dpfc.accounting.notebook_tables import fields_table, shown
+from dpfc.accounting.statements import (
+    BudgetRecord,
+    PrivacyStatement,
+    ReleaseRecord,
+    SpendRecord,
+)
 
 EVIL = "<script>alert(1)</script>"
 
@@ -44,6 +54,31 @@ def test_a_statement_shows_its_own_names_and_none_of_the_library_below(statement
         assert set(type(record).model_fields) <= names
     public = ("to_json", "from_json", "to_text", "to_html", "verify", "profile", "private")
     assert set(public) <= set(dir(statement))
+
+
+def test_a_class_of_statements_shows_none_of_the_library_below_in_help_and_its_signature():
+    for kind in (PrivacyStatement, BudgetRecord, SpendRecord, ReleaseRecord):
+        assert not {name for name in dir(kind) if "pydantic" in name or name.startswith("model_")}
+        assert list(inspect.signature(kind).parameters) == list(kind.model_fields)
+        shown_lines = pydoc.render_doc(kind, renderer=pydoc.plaintext).splitlines()
+        # The base class is named where classes are listed, and in the errors of bad records.
+        below = [line for line in shown_lines if "ydantic" in line or "model_" in line]
+        assert {line.strip(" |") for line in below} <= {
+            "pydantic.main.BaseModel",
+            "pydantic.ValidationError",
+        }
+
+
+def test_a_statement_is_equal_after_copies_and_a_pickle(spent):
+    statement = make_ledger_statement(spent, EVIL)
+    for same in (
+        pickle.loads(pickle.dumps(statement)),
+        copy.copy(statement),
+        copy.deepcopy(statement),
+        PrivacyStatement.from_json(statement.to_json()),
+    ):
+        assert same == statement and repr(same) == repr(statement)
+        assert vars(same).keys() == set(PrivacyStatement.model_fields)
 
 
 def test_values_are_written_short():
