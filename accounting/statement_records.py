@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from inspect import Parameter, Signature
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import dp_accounting
 from pydantic import (
@@ -21,6 +21,11 @@ from pydantic import (
 from dpfc.accounting.notebook_tables import fields_table
 from dpfc.accounting.plans import release_event
 from dpfc.accounting.profiles import PrivacyProfile
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # it has no public name
 
 __all__ = [
     "FALSE_POSITIVE_RATES",
@@ -91,24 +96,28 @@ def _without_sections(schema: dict[str, Any]) -> None:
     schema["description"] = re.split(r"\n\n[^\n]+\n-{3,}\n", text)[0]
 
 
-class _RecordType(type(BaseModel)):  # type: ignore[misc]
+def _fields(kind: type) -> list[str]:
+    return list(kind.model_fields) if issubclass(kind, BaseModel) else []
+
+
+class _RecordType(ModelMetaclass):
     """Shows of a class of records what this package says of it, as `Record` does of its objects.
 
     So `help`, tab completion and signatures are free of what validates records inside.
     """
 
-    def __dir__(cls) -> list[str]:
-        ours = [kind for kind in cls.__mro__ if kind not in BaseModel.__mro__]
+    def __dir__(self) -> list[str]:
+        ours = [kind for kind in self.__mro__ if kind not in BaseModel.__mro__]
         names = {name for kind in ours for name in vars(kind) if not name.startswith("_")}
         return sorted((names | (set(dir(object)) - vars(BaseModel).keys())) - {"model_config"})
 
     @property
-    def __signature__(cls) -> Signature:
-        fields = [Parameter(name, Parameter.KEYWORD_ONLY) for name in cls.model_fields]
+    def __signature__(self) -> Signature:
+        fields = [Parameter(name, Parameter.KEYWORD_ONLY) for name in _fields(self)]
         return Signature(fields)
 
     @__signature__.setter
-    def __signature__(cls, _: object) -> None:
+    def __signature__(self, _: object) -> None:
         """Pydantic's own spells out how each field is validated."""
 
 
