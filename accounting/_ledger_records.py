@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dp_accounting
+from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
 from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_float
 from dpfc.accounting._events import UnsupportedEventError
@@ -347,23 +348,38 @@ def cost_of(budget: Budget, event: dp_accounting.DpEvent, neighboring_relation: 
     except UnsupportedEventError as error:
         raise LedgerError(
             f"the {budget.filter.kind} filter of {budget.dataset!r} cannot take this spend: "
-            f"{error}{_other_filter(budget, event)}"
+            f"{error}{_ways_out(budget, event)}"
         ) from error
 
 
-def _other_filter(budget: Budget, event: dp_accounting.DpEvent) -> str:
-    """Say whether a Renyi filter would take what the budget's does not."""
+def _ways_out(budget: Budget, event: dp_accounting.DpEvent) -> str:
+    """Say what a budget's filter would take in the place of `event`, and which filter takes it."""
     other = make_filter(
         "renyi",
         epsilon=budget.epsilon,
         delta=budget.delta,
         neighboring_relation=budget.neighboring_relation,
     )
+    ways = ""
+    if _holds(event, RepeatAndSelectDpEvent):
+        ways = " This one takes a search with strategy='composition'."
+    elif _holds(event, dp_accounting.PoissonSampledDpEvent):
+        ways = " This one takes steps over all rows: sampling_probability=1."
     try:
         other.cost(event)
     except UnsupportedEventError:
-        return ""
-    return " A renyi filter takes it; the filter is chosen when a budget is created."
+        return ways
+    return (
+        f"{ways} A renyi filter takes this spend as it is, and is chosen when a budget is created: "
+        "if nothing was spent from this one yet, make another ledger in its place with "
+        "dpfc budget create … --filter renyi."
+    )
+
+
+def _holds(event: dp_accounting.DpEvent, kind: type[dp_accounting.DpEvent]) -> bool:
+    """Whether an event is, or is made of, one of a kind."""
+    parts = [*getattr(event, "events", ()), *filter(None, [getattr(event, "event", None)])]
+    return isinstance(event, kind) or any(_holds(part, kind) for part in parts)
 
 
 def check_fits(budget: Budget, costs: Sequence[Cost], cost: Cost) -> None:

@@ -459,12 +459,12 @@ class PrivacyLedger:
         """
         with reading(self.path) as connection:
             for number, budget in enumerate_budgets(connection, self.path):
-                spends = read_spends(connection, self.path, number, budget)
+                read_spends(connection, self.path, number, budget)
                 costs = read_costs(connection, self.path, number, budget)
                 if not budget.filter.accepts_costs(costs):
                     raise LedgerError(
-                        f"ledger {self.path} is damaged: the {len(spends)} spends on "
-                        f"{budget.dataset!r} do not fit into its budget."
+                        f"ledger {self.path} is damaged: what was spent on "
+                        f"{budget.dataset!r} does not fit into its budget."
                     )
             (n_budgets,), (n_spends,) = (
                 connection.execute(f"SELECT count(*) FROM {table}").fetchone()

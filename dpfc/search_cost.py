@@ -66,10 +66,12 @@ class SearchCost:
         runs = (
             "each runs once"
             if self.strategy == "composition"
-            else f"{self.expected_runs:g} runs on average, the number stays secret"
+            else f"{self.expected_runs:g} run{_plural(self.expected_runs)} on average, the number "
+            "stays secret"
         )
         lines = [
-            f"Search by {self.strategy.replace('_', ' ')} among {self.n_candidates} candidate(s), "
+            f"Search by {self.strategy.replace('_', ' ')} among {self.n_candidates} "
+            f"candidate{_plural(self.n_candidates)}, "
             f"{runs}.",
             f"The whole search is (ε = {self.epsilon:g}, δ = {self.delta:g})-DP, "
             f"{self.neighboring_relation}.",
@@ -85,3 +87,7 @@ class SearchCost:
 
 def _line(what: str, epsilon: float, mu: float) -> str:
     return f"  {what:<41} ε = {epsilon:<8.4g} μ = {mu:.4g}"
+
+
+def _plural(number: float) -> str:
+    return "" if number == 1 else "s"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from dpfc.experiments.cli_calibrate import calibrate
-from dpfc.experiments.console import print_json, print_table
+from dpfc.experiments.console import counted, print_json, print_table
 from dpfc.experiments.options import Json, Relation
 
 if TYPE_CHECKING:
@@ -266,7 +266,8 @@ def verify(
         report = {"command": "budget verify", "ledger": str(ledger), **found}
         print_json({**report, "added_since": check.added_since})
         return
-    print(f"{ledger} is as it was written: {check.n_budgets} budgets, {check.n_spends} spends.")
+    held = f"{counted(check.n_budgets, 'budget')}, {counted(check.n_spends, 'spend')}"
+    print(f"{ledger} is as it was written: {held}.")
     if check.added_since is not None:
         print(f"Records added since the head that you gave: {check.added_since}.")
     print(f"Head: {check.head or _NO_HEAD}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpfc.experiments.console import print_json, print_table
+from dpfc.experiments.console import counted, print_json, print_table
 from dpfc.experiments.ledger_options import (
     AllowNotPrivate,
     AnotherBudget,
@@ -195,7 +195,9 @@ def _labels(cache: FeatureCache, classes: NDArray[Any]) -> NDArray[Any]:
     _check_kinds(cache, classes)
     unknown = int((~np.isin(labels, classes)).sum())
     if unknown:
-        raise ValueError(f"{unknown} rows of the cache have labels that the model does not know.")
+        raise ValueError(
+            f"rows of the cache with labels that the model does not know: {unknown:,}."
+        )
     return labels
 
 
@@ -209,7 +211,7 @@ def _check_kinds(cache: FeatureCache, classes: NDArray[Any]) -> None:
 
 
 def _print_own_look(report: dict[str, Any]) -> None:
-    print(f"accuracy {report['accuracy']:.2%} on {report['rows']:,} rows\n")
+    print(f"accuracy {report['accuracy']:.2%} on {counted(report['rows'], 'row')}\n")
     rows = []
     for entry in report["per_class"]:
         accuracy = "-" if entry["accuracy"] is None else f"{entry['accuracy']:.2%}"

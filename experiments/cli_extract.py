@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dpfc.experiments.console import print_json
+from dpfc.experiments.console import counted, print_json
 from dpfc.experiments.options import Json, NoHeader, Unlabelled
 from dpfc.experiments.skipped import print_skipped
 
@@ -181,11 +181,11 @@ def extract(
         return
     labels = "with labels" if cache.description.has_labels else "without labels"
     print(
-        f"{len(cache):,} rows × {cache.n_features:,} features, {labels}, in {seconds:.1f} s "
-        f"({len(cache) / seconds:,.0f} rows/s): {out}"
+        f"{counted(len(cache), 'row')} × {counted(cache.n_features, 'feature')}, {labels}, "
+        f"in {seconds:.1f} s ({len(cache) / seconds:,.0f} rows/s): {out}"
     )
     if skipped:
-        print_skipped(cache, f"{skipped:,} rows could not be read")
+        print_skipped(cache, f"{counted(skipped, 'row')} could not be read")
 
 
 def _ask_for_labels(dataset: Dataset) -> str:

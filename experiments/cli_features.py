@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from dpfc.experiments.cli_import import import_features
-from dpfc.experiments.console import print_json, shown
+from dpfc.experiments.console import counted, print_json, shown, sized
 from dpfc.experiments.files import check_writable
 from dpfc.experiments.options import Force, Json
 
@@ -91,14 +91,14 @@ def _print_info(report: dict[str, Any]) -> None:
     labels = "none" if not report["has_labels"] else "with names" if names else "without names"
     lines = {
         "rows": f"{report['rows']:,}",
-        "skipped": f"{report['skipped']:,} rows that could not be read",
-        "width": f"{report['n_features']:,} features, {report['dtype']}",
+        "skipped": f"{counted(report['skipped'], 'row')} that could not be read",
+        "width": f"{counted(report['n_features'], 'feature')}, {report['dtype']}",
         "labels": f"{labels}: {', '.join(names)}" if names and report["has_labels"] else labels,
         "backbone": _one_line(report["backbone"]),
         "preprocessing": _one_line(report["preprocessing"]),
         "passes": "unknown" if report["passes"] is None else _one_line(report["passes"]),
         "data set": _one_line(report["dataset"]),
-        "size": f"{report['bytes'] / 1e6:,.1f} MB in {report['shards']} shards",
+        "size": f"{sized(report['bytes'])} in {counted(report['shards'], 'shard')}",
         "checksum": report["sha256"],
     }
     if report["class_counts"] is not None:
@@ -165,4 +165,4 @@ def export(
             {"command": "features export", "path": str(out), "rows": rows, "n_features": width}
         )
         return
-    print(f"{len(opened):,} rows × {opened.n_features:,} features: {out}")
+    print(f"{counted(len(opened), 'row')} × {counted(opened.n_features, 'feature')}: {out}")

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dpfc.experiments.console import print_json, shown
+from dpfc.experiments.console import counted, print_json, shown
 from dpfc.experiments.options import Json
 from dpfc.experiments.skipped import print_skipped
 
@@ -131,10 +131,10 @@ def import_features(
         )
         return
     print(
-        f"{len(cache):,} rows × {cache.n_features:,} features, "
+        f"{counted(len(cache), 'row')} × {counted(cache.n_features, 'feature')}, "
         f"{'with' if labelled else 'without'} labels, in {seconds:.1f} s: {out}"
     )
     if columns is not None:
         print(f"features are the columns {shown(', '.join(columns))}")
     if skipped:
-        print_skipped(cache, f"{skipped:,} requests had failed, or rows had no label")
+        print_skipped(cache, f"requests that had failed, or rows without a label: {skipped:,}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dpfc.experiments.console import print_json, shown
+from dpfc.experiments.console import counted, print_json, shown
 from dpfc.experiments.csv_text import write_csv
 from dpfc.experiments.files import check_writable, write_whole
 from dpfc.experiments.options import Force, Json, ModelPath
@@ -132,7 +132,7 @@ def _predict(classifier: Any, cache: FeatureCache, out: str, proba: bool, json: 
     if json:
         print_json({"command": "predict", "path": out, "rows": len(cache), "columns": [*columns]})
     elif out != "-":
-        print(f"{len(cache):,} predictions: {out}")
+        print(f"{counted(len(cache), 'prediction')}: {out}")
 
 
 def _row_names(cache: FeatureCache) -> dict[str, Any]:

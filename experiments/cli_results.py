@@ -17,7 +17,7 @@ from dpfc.experiments.cli_sweep import (
     study_files,
     study_folder,
 )
-from dpfc.experiments.console import to_json
+from dpfc.experiments.console import counted, to_json
 from dpfc.experiments.files import check_writable, write_whole
 from dpfc.experiments.options import Force
 
@@ -95,7 +95,7 @@ def results(
         case "latex":
             text = tables.to_latex(groups, across)
         case _:
-            left_out = f"\n\n{failed} failed runs are left out." if failed else ""
+            left_out = f"\n\n{counted(failed, 'failed run')} left out." if failed else ""
             text = tables.to_text(groups, across) + left_out
     if out is None:
         print(text.rstrip("\n"))

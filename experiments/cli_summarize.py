@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dpfc.experiments.console import print_json, shown
+from dpfc.experiments.console import counted, print_json, shown
 from dpfc.experiments.ledger_options import (
     AllowNotPrivate,
     AnotherBudget,
@@ -118,4 +118,5 @@ def _print_summary(report: dict[str, Any]) -> None:
         for name, rows in report["class_counts"].items():
             print(f"  {shown(name):<{width}}  {rows:,.1f}")
     if report["mean"] is not None:
-        print(f"mean of {len(report['mean'])} features, each ± {noise['mean']:.3g}: see --json")
+        features = counted(len(report["mean"]), "feature")
+        print(f"mean of {features}, each ± {noise['mean']:.3g}: see --json")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpfc.experiments.console import print_json, print_table, rounded_safely, shown
+from dpfc.experiments.console import counted, print_json, print_table, rounded_safely, shown
 from dpfc.experiments.options import Json, old_spelling
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _found(record: dict[str, Any]) -> str:
 
 
 def _words(report: dict[str, Any], config: Path, out: Path | None) -> str:
-    lines = [f"{report['runs']} runs, {report['new']} of them new: {report['results']}"]
+    lines = [f"{counted(report['runs'], 'run')}, {report['new']} of them new: {report['results']}"]
     if report["failed"]:
         lines.append(f"{report['failed']} failed; --retry-failed runs them again.")
     if report["interrupted"]:
@@ -282,7 +282,7 @@ def _show_plan(study: StudyConfig, folder: Path, workers: int, json: bool) -> No
         print_json({"command": "sweep", "dry_run": True, "study": study.name, **report})
         return
     _print_cells(plan)
-    print(f"{plan.runs} runs, {plan.known} of them there already.")
+    print(f"{counted(plan.runs, 'run')}, {plan.known} of them there already.")
     for path in plan.embed:
         print(f"Embedded first: {path}")
     print(_time_words(plan))
@@ -311,14 +311,14 @@ def _time_words(plan: SweepPlan) -> str:
     if plan.seconds > 0.0:
         parts.append(f"about {max(plan.seconds / 60.0, 0.1):.1f} minutes for runs of known kinds")
     if plan.unknown:
-        parts.append(f"{plan.unknown} runs of kinds that were not run here before")
+        parts.append(f"{counted(plan.unknown, 'run')} of kinds that were not run here before")
     return f"Time: {'; '.join(parts) or 'nothing is missing'}."
 
 
 def _privacy_words(cost: DataCost) -> str:
     epsilon = rounded_safely(cost.epsilon, up=True)
     words = (
-        f"Privacy: {cost.runs} fits on {cost.dataset}; published together they would be "
+        f"Privacy: {counted(cost.runs, 'fit')} on {cost.dataset}; published together they would be "
         f"({epsilon}, {cost.delta:g})-differentially private"
     )
     return (

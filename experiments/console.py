@@ -20,11 +20,13 @@ import typer
 from dpfc.experiments.spelling import flags_of, in_flags
 
 __all__ = [
+    "counted",
     "print_json",
     "print_table",
     "rounded_safely",
     "run_guarded",
     "shown",
+    "sized",
     "strict",
     "to_json",
 ]
@@ -144,6 +146,19 @@ def shown(text: str) -> str:
     """
     line = " ".join(text.split())
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line)
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number and what it counts: "1 budget", "2,000 budgets", "1 failed run"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def sized(n_bytes: int) -> str:
+    """Write a size in the largest unit of which there is one: never "0.0 MB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return counted(n_bytes, "byte")
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> None:

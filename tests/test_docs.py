@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import doctest
 import importlib
 import os
@@ -12,6 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from sklearn.datasets import load_digits
+
+from dpfc.features import open_dataset
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,6 +77,39 @@ def test_readme_commands_run(tmp_path):
         assert done.returncode == 0, f"{command}: {done.stderr}"
     for output in ("predictions.csv", "searched.safetensors", "statement.html"):
         assert (tmp_path / "runs" / output).exists()
+
+
+def test_readme_names_the_extra_of_all_that_it_shows_and_names_none_that_is_not():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    extras = settings["options.extras_require"]
+    # What is shown, and the extra that the code asks for where it is missing.
+    shown = {
+        "--backbone efficientnet-lite0": "demo",
+        "table of texts": "text",
+        "sentence-transformers": "text",
+        "dpfc report sweep": "sweep",
+        "WebDataset": "webdataset",
+        "`hf:`": "datasets",
+        "models of\ntransformers": "hf",
+        "ONNX files": "onnx",
+    }
+    named = set(re.findall(r"dpfc\[([a-z-]+)\]", README)) | {"demo"}
+    assert "`.[demo]`" in README
+    for words, extra in shown.items():
+        assert words in README and extra in named, (words, extra)
+    (line,) = re.findall(r"pip install [^`]*\[([a-z,]+)\]", README)
+    assert {*named, *line.split(",")} <= set(extras)
+
+
+def test_the_unit_of_a_budget_that_is_shown_is_one_that_its_rows_have():
+    """A row of the digits is an image: 13 people wrote those of its test file, many rows each."""
+    for page in ("README.md", "docs/index.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        units = re.findall(r'dpfc budget create [^\n]*digits[^\n]*--unit "([^"]*)"', text)
+        assert units == ["one image"], page
+    parts = [len(open_dataset(f"digits:{part}")) for part in ("train", "test")]
+    assert sum(parts) == len(load_digits().images)
 
 
 def test_readme_table_names_every_public_classifier():

@@ -319,13 +319,37 @@ def test_the_default_filter_says_what_it_cannot_pay_for_and_the_command_that_can
     assert (budget.filter.kind, budget.epsilon, budget.unit_of_privacy) == ("renyi", 3.0, "one x")
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("train --steps 2", "--sampling-probability 1"),
+        ("search --try logit_noise=0.4,0.7 --strategy random_stopping", "--strategy composition"),
+    ],
+)
+def test_a_spend_that_the_default_filter_cannot_take_is_told_both_ways_out(
+    dpfc, cache_path, ledger_path, tmp_path, command, option
+):
+    name, *further = command.split()
+    words = [name, "--features", cache_path, "--epsilon", 1, *further, "--out", tmp_path / "model"]
+    paying = ["--ledger", ledger_path, "--dataset", "ward 7"]
+    refused = dpfc(*words, *paying)
+    error = plain(refused.err)
+    assert refused.code == 1 and option in error and "dpfc budget create … --filter renyi" in error
+    assert PrivacyLedger(ledger_path).history("ward 7") == []
+    options = ("--dataset", "ward 7", "--epsilon", 3, "--filter", "renyi")
+    assert dpfc("budget", "create", tmp_path / "renyi.db", *options).code == 0
+    assert dpfc(*words, "--ledger", tmp_path / "renyi.db", *paying[2:]).code == 0
+    changed = [*words, *option.split(), *paying, "--force"]
+    assert dpfc(*changed).code == 0
+
+
 def test_a_head_that_the_owner_kept_is_compared(dpfc, fit, ledger_path):
     kept = dpfc("budget", "head", ledger_path).out.strip()
     assert re.fullmatch("[0-9a-f]{64}", kept)
     assert fit("--epsilon", 1).code == 0
     done = dpfc("budget", "verify", ledger_path, "--head", kept)
     assert (done.code, done.err) == (0, "")
-    assert "as it was written: 1 budgets, 1 spends." in plain(done.out)
+    assert "as it was written: 1 budget, 1 spend." in plain(done.out)
     assert "Records added since the head that you gave: 4." in plain(done.out)
     done = dpfc("budget", "verify", ledger_path, "--head", "0" * 64)
     assert done.code == 1 and "never had the head" in plain(done.err)

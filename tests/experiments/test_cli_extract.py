@@ -115,7 +115,7 @@ def test_an_unreadable_image_stops_the_run_or_is_listed(extract, folder, strict_
     assert "image 'cat/01.png' cannot be decoded" in run.err
     run, out = extract("--on-error", "skip")
     assert run.code == 0
-    assert f"1 rows could not be read; their ids stand in {out / 'manifest.json'}" in run.out
+    assert f"1 row could not be read; their ids stand in {out / 'manifest.json'}" in run.out
     (skipped,) = FeatureCache.open(out).manifest["skipped"]
     assert skipped["id"] == "cat/01.png"
     run, _ = extract("--on-error", "skip", "--json")

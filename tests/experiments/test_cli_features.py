@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from dpfc.experiments.console import counted, sized
 from dpfc.features import FeatureCache
 
 
@@ -126,3 +127,18 @@ def test_an_export_overwrites_only_with_force_and_knows_its_formats(dpfc, cache_
 def test_the_command_alone_shows_its_help(dpfc):
     run = dpfc("features")
     assert all(name in run.out for name in ("info", "verify", "export"))
+
+
+def test_one_of_a_thing_is_said_in_the_singular_and_small_sizes_are_not_nothing(
+    dpfc, write_cache, tmp_path
+):
+    write_cache(tmp_path / "cache", n=1, width=3)
+    info = " ".join(dpfc("features", "info", tmp_path / "cache").out.split())
+    assert " in 1 shard checksum" in info and "size 0.0 MB" not in info
+    export = dpfc("features", "export", tmp_path / "cache", "--out", tmp_path / "rows.npy")
+    assert export.out.startswith("1 row × 3 features: ")
+    assert [counted(n, "failed run") for n in (0, 1, 2000)] == [
+        "0 failed runs", "1 failed run", "2,000 failed runs",
+    ]  # fmt: skip
+    sizes = [sized(n) for n in (0, 1, 999, 1000, 2_345_678, 5_000_000_000)]
+    assert sizes == ["0 bytes", "1 byte", "999 bytes", "1.0 kB", "2.3 MB", "5.0 GB"]

@@ -58,7 +58,7 @@ def test_what_is_printed_names_skipped_requests_and_the_stop_names_the_line(dpfc
     assert "SECRET" not in run.err
     run = dpfc("features", "import", *batch, "--out", tmp_path / "c", "--on-error", "skip")
     assert "90 rows × 6 features, with labels" in run.out
-    assert "1 requests had failed" in run.out
+    assert "requests that had failed, or rows without a label: 1; their ids" in run.out
 
 
 def test_fit_on_an_array_file_points_to_import(dpfc, tmp_path):

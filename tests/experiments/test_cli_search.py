@@ -30,7 +30,7 @@ def test_the_cost_comes_first_and_the_result_is_saved_with_its_statement(search,
     result = search(*TRY)
     assert result.code == 0
     assert result.err.splitlines()[0] == (
-        "Search by composition among 3 candidate(s), each runs once."
+        "Search by composition among 3 candidates, each runs once."
     )
     assert "a single fit without a search would have  ε = 8 " in result.err
     lines = result.out.splitlines()

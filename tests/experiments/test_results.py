@@ -140,7 +140,7 @@ def test_the_command_writes_every_format(dpfc, tmp_path, strict_json):
     table = pa.Table.from_pylist(ROWS, schema=results_schema())
     pq.write_table(table, tmp_path / "results.parquet")
     shown = dpfc("results", tmp_path / "s.yaml", *study)
-    assert shown.code == 0 and "1 failed runs are left out." in shown.out
+    assert shown.code == 0 and "1 failed run left out." in shown.out
     found = strict_json(dpfc("results", tmp_path / "s.yaml", *study, "--format", "json").out)
     assert found["failed"] == 1 and found["results"][-1]["epsilon"] == "inf"
     target = tmp_path / "t.tex"
