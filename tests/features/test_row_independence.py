@@ -485,3 +485,36 @@ def test_a_condition_in_an_onnx_file_makes_its_rows_go_alone(tmp_path):
     backbone = load_backbone(f"onnx:{tmp_path / 'if.onnx'}", device="cpu")
     with pytest.warns(UserWarning, match="may mix the rows of a batch: If in it looks at all"):
         assert check_rows(backbone).alone
+
+
+def test_private_rows_reach_a_backbone_through_the_embedder_alone():
+    import ast
+    from pathlib import Path
+
+    import dpfc.experiments
+    import dpfc.features
+
+    calls = set()
+    for package in (dpfc.features, dpfc.experiments):
+        folder = Path(package.__file__).parent
+        for path in folder.glob("*.py"):  # benchmarks lie below; their images are made up
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute) and node.attr == "embed":
+                    calls.add(path.name)
+    # Commands, sweeps, the demo and the transformer call `extract` or `Embedder`; a study has a
+    # flag of that name.
+    assert calls - {"cli_sweep.py"} == {"row_independence.py"}
+
+
+def test_new_images_go_one_by_one_where_the_backbone_mixes_rows(quantised, pictures, tmp_path):
+    from dpfc.features.folder_images import UnsortedImages
+
+    backbone = load_backbone(f"onnx:{quantised / 'quantised.onnx'}", device="cpu")
+    new = UnsortedImages(pictures, sorted(pictures.rglob("*.png")), "images")
+    with pytest.warns(UserWarning, match="mixes the rows"):
+        cache = extract(new, backbone, tmp_path / "new", dtype="float32")
+    assert cache.manifest["passes"]["rows"] == "one by one"
+    whole = cache.load()[0]
+    fewer = UnsortedImages(pictures, sorted(pictures.rglob("*.png"))[1:], "images")
+    rest = extract(fewer, backbone, tmp_path / "fewer", dtype="float32").load()[0]
+    np.testing.assert_array_equal(whole[1:], rest)
