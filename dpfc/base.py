@@ -31,7 +31,7 @@ from dpfc.model_selection import gaps_around_fit, warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
 from dpfc.notes import delta_notes, fit_notes
 from dpfc.paid_models import linear_room, reserve_room
-from dpfc.parameters import BOUND, Choice, Constraint, Flag, Interval, Text, check_parameters
+from dpfc.parameters import BOUND, ROWS, Choice, Constraint, Flag, Interval, Text, check_parameters
 from dpfc.prediction import LinearPredictor
 from dpfc.progress import release_progress
 from dpfc.queries import FeatureSum
@@ -75,7 +75,7 @@ class PrivateLinearClassifier(LinearPredictor):
         "epsilon": Interval(0, math.inf, closed="right"),
         "delta": Interval(0, 1),
         "neighboring_relation": Choice(_RELATIONS),
-        "n_samples": Interval(1, closed="left", integer=True, words=(None,)),
+        "n_samples": ROWS,
         "accountant": Choice(("auto", *ACCOUNTANTS)),
         "ledger": Text(path=True),
         "dataset": Text(),

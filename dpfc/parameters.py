@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 __all__ = [
     "BOUND",
+    "ROWS",
     "SHARE",
     "STEPS",
     "Choice",
@@ -121,6 +122,8 @@ SHARE = Interval(1e-9, 1)
 BOUND = Interval(1e-30, 1e30, closed="both", or_inf=True)
 # A step leaves a number in the model, and takes a draw: more than these would never end.
 STEPS = Interval(1, 10_000_000, closed="both", integer=True)
+# Rows that are stated: sums over more would leave what numbers hold, in the middle of a fit.
+ROWS = Interval(1, 10**12, closed="both", integer=True, words=(None,))
 
 
 def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> None:

@@ -76,7 +76,14 @@ Values = Scalar | list[Scalar] | Range
 
 
 def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
+    return _no_flag(value if isinstance(value, list) else [value])
+
+
+def _no_flag(value: Any) -> Any:
+    """No number is meant by yes, which YAML takes for true and Python for 1."""
+    if any(isinstance(item, bool) for item in (value if isinstance(value, list) else [value])):
+        raise ValueError("a number is needed, not yes, no, true or false")
+    return value
 
 
 def _no_text(value: Any) -> Any:
@@ -85,7 +92,7 @@ def _no_text(value: Any) -> Any:
         isinstance(value, list) and any(isinstance(item, str) for item in value)
     ):
         raise ValueError("seeds are a number, a list of numbers or null, without quotes")
-    return value
+    return _no_flag(value)
 
 
 Seeds = Annotated[PositiveInt | list[int] | None, BeforeValidator(_no_text)]

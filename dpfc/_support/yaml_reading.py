@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from dpfc._support.files import read_regular
 from dpfc._support.limits import LimitError, check_limit
 
 __all__ = ["parse_yaml", "read_yaml"]
+
+_OCTAL = re.compile(r"[-+]?0[0-9_]+")
 
 
 def read_yaml(path: Path) -> tuple[yaml.Node | None, Any]:
@@ -57,7 +60,8 @@ def parse_yaml(text: str, where: str) -> tuple[yaml.Node | None, Any]:
         raise ValueError(f"{where}{line}: not YAML: {problem}.") from None
     except LimitError:
         raise
-    except ValueError:  # such as the 99th of a month, or an integer of thousands of digits
+    # Such as the 99th of a month, an integer of thousands of digits, a word tagged as a time.
+    except (ValueError, AttributeError, TypeError, LookupError, OverflowError):
         raise ValueError(f"{where}: not YAML: it holds a date or number that is none.") from None
     except RecursionError:
         raise ValueError(f"{where}: not a study: its values are nested too deeply.") from None
@@ -66,6 +70,7 @@ def parse_yaml(text: str, where: str) -> tuple[yaml.Node | None, Any]:
 def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
     """Values below a node, itself with them."""
     if not isinstance(node, yaml.CollectionNode):
+        _refuse_old_numbers(node)
         return 1
     if id(node) in known:
         count = known[id(node)]
@@ -80,3 +85,14 @@ def _count(node: yaml.Node, known: dict[int, int | None]) -> int:
     total = 1 + sum(_count(part, known) for part in parts)
     known[id(node)] = total
     return total
+
+
+def _refuse_old_numbers(node: yaml.Node) -> None:
+    """Refuse 010, which YAML 1.1 takes for 8, and 1:30, which it takes for 90."""
+    number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    if number and (":" in node.value or _OCTAL.fullmatch(node.value)):
+        raise yaml.MarkedYAMLError(
+            problem=f"{node.value[:40]!r} would be read to base 8 or 60: write it as a plain "
+            "number, or in quotes if it is a text",
+            problem_mark=node.start_mark,
+        )

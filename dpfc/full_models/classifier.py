@@ -49,7 +49,17 @@ from dpfc.model_selection import gaps_around_fit, warn_under_model_selection
 from dpfc.noise import NoiseSource, noise_source
 from dpfc.notes import delta_notes, training_notes
 from dpfc.paid_models import model_room, reserve_room
-from dpfc.parameters import BOUND, STEPS, Choice, Constraint, Flag, Interval, Text, check_parameters
+from dpfc.parameters import (
+    BOUND,
+    ROWS,
+    STEPS,
+    Choice,
+    Constraint,
+    Flag,
+    Interval,
+    Text,
+    check_parameters,
+)
 from dpfc.progress import step_progress
 from dpfc.spending import check_ledger_pair, finish, open_charge, warn_if_seeded
 from dpfc.user_rows import check_columns
@@ -177,7 +187,7 @@ class DPSGDClassifier(NetworkPredictor):
         "epsilon": Interval(0, math.inf, closed="right"),
         "delta": Interval(0, 1),
         "neighboring_relation": Choice(("add_or_remove_one", "replace_one")),
-        "n_samples": Interval(1, closed="left", integer=True, words=(None,)),
+        "n_samples": ROWS,
         "accountant": Choice(("auto", *ACCOUNTANTS)),
         "ledger": Text(path=True),
         "dataset": Text(),
@@ -446,7 +456,9 @@ class DPSGDClassifier(NetworkPredictor):
                     'clipping="hooks", or augmentation_multiplicity=1.'
                 )
         self._augmentation()
-        if isinstance(self.trainable, str) and self.trainable not in TRAINABLE:
+        names = self.trainable
+        listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+        if not listed and not (isinstance(names, str) and names in TRAINABLE):
             raise ValueError(
                 f"trainable must be {Choice(TRAINABLE)}, or a list of names, got "
                 f"{self.trainable!r}."

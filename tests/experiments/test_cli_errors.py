@@ -38,6 +38,7 @@ BAD = [
     (FIT + "--epsilon 1 --set epsilon=9", "use --epsilon", 1),
     (FIT + "--epsilon 1 --set loss=hinge", "loss must be one of 'softmax', 'sigmoid'", 1),
     (FIT + "--epsilon 1 --n-samples 0", "--n-samples must be an int", 1),
+    (FIT + f"--epsilon 1 --n-samples {2**64}", "--n-samples must be an int in [1, 1000000000", 1),
     (FIT + "--epsilon 1 --classes ant,bee", "y has labels that are not in classes", 1),
     (FIT + "--epsilon 1 --classes ant", "classes must list two or more", 1),
     (FIT + "--epsilon 1 --seed x", "--seed", 2),

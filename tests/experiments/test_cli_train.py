@@ -257,6 +257,7 @@ BAD = [
     (TRAIN + "--epsilon 1 --set module=cnn", "use --network", 1),
     (TRAIN + "--epsilon 1 --set momentun=0", "did you mean 'momentum'?", 1),
     (TRAIN + "--epsilon 1 --set trainable=tail", "trainable", 1),
+    (TRAIN + "--epsilon 1 --set trainable=7", "trainable must be", 1),
     (TRAIN + "--epsilon 1 --checkpoint {out}", "--checkpoint and --out are the same file", 1),
     (TRAIN + "--epsilon 1 --checkpoint {none}/c", "folder of --checkpoint", 1),
     (TRAIN + "--epsilon 1 --checkpoint {cache}", "is a folder: name a file in it", 1),

@@ -132,6 +132,16 @@ def test_a_text_is_no_list_of_seeds(read, seeds):
         read(STUDY.replace("seeds: 1", f"seeds: {seeds}"))
 
 
+@pytest.mark.parametrize(
+    "line", ["seeds: yes", "seeds: [1, no]", "epsilons: [on]", "epsilons: yes"]
+)
+def test_yes_is_no_number(read, line):
+    key = line.partition(":")[0]
+    text = "".join(part for part in STUDY.splitlines(keepends=True) if not part.startswith(key))
+    with pytest.raises(ValueError, match=rf"{key}.*a number is needed, not yes, no"):
+        read(text + line + "\n")
+
+
 @pytest.mark.parametrize("code", ["\\e[31m", "\\x07", "\\u009b2J", "\\r"])
 @pytest.mark.parametrize("place", ["fc", "description"])
 def test_a_text_that_steers_a_terminal_is_refused_with_its_line(read, code, place):
@@ -202,6 +212,9 @@ def test_a_grid_is_counted_before_it_is_spelled_out(tmp_path):
         ("? [a]\n: b\n", "unhashable key"),
         ("name: 2001-99-99\n", "not YAML"),
         ("name: " + "9" * 5000 + "\n", "not YAML"),
+        ("name: !!timestamp x\n", "not YAML: it holds a date or number that is none"),
+        ("seeds: 010\n", "line 1: not YAML: '010' would be read to base 8 or 60"),
+        ("epsilons: [1, 1:30]\n", "line 1: not YAML: '1:30' would be read to base 8 or 60"),
         ("name: !!python/object:os.system x\n", "not YAML"),
         ("name: \x00", "not YAML"),
         ("1: 2\n", "1"),
