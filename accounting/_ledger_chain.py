@@ -35,7 +35,7 @@ _NAMES: Final = {
 }
 
 
-def name_of_row(table: object, row_id: object) -> str:
+def name_of_row(table: str, row_id: object) -> str:
     """Name a row for people."""
     return _NAMES.get(table, "an unknown row").format(row_id)
 
