@@ -21,7 +21,16 @@ from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.accounting.charges import Charge
 from dpfc.assumptions import fit_assumptions
 from dpfc.centering import mean_share
-from dpfc.data import ArrayRows, BlockSource, CacheRows, cache_labels, check_size, open_cache
+from dpfc.data import (
+    ArrayRows,
+    BlockSource,
+    CacheRows,
+    cache_labels,
+    check_size,
+    label_gaps,
+    open_cache,
+    warn_of_numbered_labels,
+)
 from dpfc.fitted import fitted_or_nothing
 from dpfc.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanisms import GaussianMechanism
@@ -274,6 +283,7 @@ class PrivateLinearClassifier(LinearPredictor):
             if y is not None:
                 raise ValueError("y must be left out when X is a feature cache; it has labels.")
             blocks = (cache_labels(X, block_y) for _, block_y in X.blocks(_LABEL_ROWS))
+            warn_of_numbered_labels(X)
             self.classes_ = public_classes(self.classes, blocks, X.class_names)
             self.n_features_in_ = X.n_features
             return open_cache(X, self.classes_)
@@ -313,6 +323,7 @@ class PrivateLinearClassifier(LinearPredictor):
             seeded=noise.reproducible,
             rests_on=[
                 *self._assumptions(unit, X),
+                *label_gaps(X),
                 *gaps_around_fit(),
                 *delta_notes(mechanism.plan, mechanism.known_n_samples),
                 *fit_notes(mechanism),

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dpfc.callers import warn_caller
+from dpfc.exceptions import PrivacyWarning
 from dpfc.labels import encode_labels, public_classes
 from dpfc.memory import available_memory
 from dpfc.queries import MAX_SAMPLES
@@ -25,10 +27,16 @@ __all__ = [
     "BlockSource",
     "CacheRows",
     "encode_labels",
+    "label_gaps",
     "public_classes",
+    "warn_of_numbered_labels",
 ]
 
 _CHECK_ROWS = 4096
+_NUMBERED = (
+    "the feature cache numbers its classes in the order of the names that occur among its rows, "
+    "so that one row with a name of its own renumbers others"
+)
 
 
 @runtime_checkable
@@ -45,6 +53,21 @@ class BlockSource(Protocol):
     def blocks(self, block_rows: int = ...) -> Iterator[tuple[Any, Any]]:
         """Yield (rows, labels) in a fixed order."""
         ...
+
+
+def label_gaps(X: Any) -> list[str]:
+    """What a statement has to say of a cache whose labels hang on which others there are."""
+    numbered = getattr(X, "labels_numbered_by_rows", False)
+    return [f"NOT COVERED unless all names were there anyway: {_NUMBERED}"] if numbered else []
+
+
+def warn_of_numbered_labels(X: Any) -> None:
+    """Say so before a spend."""
+    if label_gaps(X):
+        warn_caller(
+            f"{_NUMBERED}, which no noise covers. Write it again with all class_names stated.",
+            PrivacyWarning,
+        )
 
 
 class ArrayRows:

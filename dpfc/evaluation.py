@@ -21,6 +21,7 @@ from dpfc.accounting import (
 from dpfc.accounting.charges import Charge
 from dpfc.assumptions import evaluation_assumptions
 from dpfc.base import PrivateLinearClassifier
+from dpfc.data import label_gaps, warn_of_numbered_labels
 from dpfc.evaluation_figures import PrivateEvaluation, evaluation_of
 from dpfc.evaluation_queries import ConfusionCounts, HitCounts, ScoreHistogram
 from dpfc.mechanisms import GaussianMechanism, Release
@@ -140,6 +141,7 @@ def evaluate_privately(
     charge = open_charge(
         ledger, dataset, plan, f"evaluate {type(model).__name__}", seeded=noise.reproducible
     )
+    warn_of_numbered_labels(X)
     rows = _score(model, X, y)
     warn_if_seeded(noise)
     check_memory(
@@ -154,7 +156,7 @@ def evaluate_privately(
     releases = {name: _draw(mechanism, name, rows) for name in asked}
     public = n_samples is not None or neighboring_relation == "replace_one"
     n_rows = mechanism.known_n_samples if public else _noisy_size(releases)
-    privacy = _state(mechanism, noise, charge, model, parameters, n_rows)
+    privacy = _state(mechanism, noise, charge, model, parameters, n_rows, label_gaps(X))
     return evaluation_of(
         releases,
         classes=model.classes_,
@@ -245,6 +247,7 @@ def _state(
     model: PrivateLinearClassifier | DPSGDClassifier,
     parameters: dict[str, Any],
     n_samples: float | None,
+    gaps: list[str],
 ) -> PrivacyStatement:
     """Put together what ran; with a ledger, file it there beside the spend."""
     unit = "one row" if charge is None else charge.budget.unit_of_privacy
@@ -260,6 +263,7 @@ def _state(
                 n_samples_stated=parameters["n_samples"] is not None,
                 network=not isinstance(model, PrivateLinearClassifier),
             ),
+            *gaps,
             *delta_notes(mechanism.plan, n_samples),
         ],
         random_source=noise.description,

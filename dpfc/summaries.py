@@ -16,7 +16,15 @@ from dpfc.accounting.charges import Charge
 from dpfc.accounting.notebook_tables import NotebookTable
 from dpfc.assumptions import summary_assumptions
 from dpfc.base import PrivateLinearClassifier
-from dpfc.data import ArrayRows, BlockSource, CacheRows, check_size, open_cache
+from dpfc.data import (
+    ArrayRows,
+    BlockSource,
+    CacheRows,
+    check_size,
+    label_gaps,
+    open_cache,
+    warn_of_numbered_labels,
+)
 from dpfc.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanisms import GaussianMechanism
 from dpfc.memory import check_memory
@@ -154,7 +162,11 @@ def summarize_privately(
     charge = open_charge(
         ledger, dataset, plan, f"summarize: {', '.join(asked)}", seeded=noise.reproducible
     )
-    rows, known = _open_rows(X, y, classes, labelled="class_counts" in asked)
+    labelled = "class_counts" in asked
+    gaps = label_gaps(X) if labelled else []
+    if labelled:
+        warn_of_numbered_labels(X)
+    rows, known = _open_rows(X, y, classes, labelled=labelled)
     warn_if_seeded(noise)
     n_classes = 1 if known is None else len(known)
     check_memory(8 * 8 * (rows.n_features + n_classes), "a sum of rows", "Reduce it.", rows.device)
@@ -165,7 +177,7 @@ def summarize_privately(
         **values,
         noise_standard_deviation=deviations,
         classes_=known,
-        privacy_=_state(mechanism, noise, charge, dataset, _size(values, mechanism)),
+        privacy_=_state(mechanism, noise, charge, dataset, _size(values, mechanism), gaps),
     )
 
 
@@ -275,6 +287,7 @@ def _state(
     charge: Charge | None,
     dataset: str | None,
     n_samples: float | None,
+    gaps: list[str],
 ) -> PrivacyStatement:
     """Put together what ran; with a ledger, file it there beside the spend."""
     plan: PrivacyPlan = mechanism.plan
@@ -288,6 +301,7 @@ def _state(
             *summary_assumptions(
                 unit_of_privacy=unit, neighboring_relation=plan.neighboring_relation
             ),
+            *gaps,
             *delta_notes(plan, n_samples),
         ],
         random_source=noise.description,

@@ -20,7 +20,7 @@ from dpfc.accounting.charges import Charge
 from dpfc.accounting.search_plan import RunLaw, SearchPlan, calibrate_search
 from dpfc.assumptions import fit_assumptions
 from dpfc.base import PrivateLinearClassifier
-from dpfc.data import BlockSource
+from dpfc.data import BlockSource, label_gaps
 from dpfc.fitted import fitted_or_nothing
 from dpfc.holdout import Holdout
 from dpfc.model_selection import gaps_around_fit, warn_under_model_selection
@@ -335,6 +335,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             seeded=noise.reproducible,
             rests_on=[
                 *assumptions,
+                *label_gaps(X),
                 _SPLIT,
                 *([] if plan.law is None else [_SECRETS]),
                 *gaps_around_fit(),

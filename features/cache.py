@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dpfc._support.files import check_regular, read_regular
 from dpfc.features._files import sha256_of_bytes, sha256_of_file
 from dpfc.features.exceptions import FeatureCacheError
-from dpfc.features.manifest import CacheDescription, Manifest, Shard
+from dpfc.features.manifest import NUMBERED_BY_ROWS, CacheDescription, Manifest, Shard
 from dpfc.features.parquet_reading import read_columns
 
 __all__ = ["FeatureCache", "cache_schema"]
@@ -53,6 +53,8 @@ class FeatureCache:
         Length of a feature row.
     class_names : list of str or None
         Names of the labels 0, 1, …; None if unknown.
+    labels_numbered_by_rows : bool
+        Whether the numbers of classes follow from the names that occur among the rows.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -61,6 +63,8 @@ class FeatureCache:
         names = manifest.description.class_names
         self.n_features: int = manifest.description.n_features
         self.class_names: list[str] | None = None if names is None else list(names)
+        told = manifest.description.dataset
+        self.labels_numbered_by_rows = told.get("labels") == NUMBERED_BY_ROWS
         self._manifest = manifest
         self._schema = cache_schema(manifest.description)
         self._verified: set[str] = set()

@@ -18,7 +18,7 @@ from dpfc.features.cache_writer import FeatureCacheWriter
 from dpfc.features.datasets import Dataset, Item
 from dpfc.features.embedding import Embedder
 from dpfc.features.exceptions import DatasetError
-from dpfc.features.manifest import CacheDescription
+from dpfc.features.manifest import NUMBERED_BY_ROWS, CacheDescription
 from dpfc.features.preparing import Batch, Preparation, prepare_in_processes
 from dpfc.features.progress import Progress, Report, reporting
 
@@ -157,6 +157,7 @@ def _describe(
             "name": dataset.name,
             "n_samples": len(dataset),
             "fingerprint": dataset.fingerprint,
+            **({"labels": NUMBERED_BY_ROWS} if dataset.class_names_from_labels else {}),
         },
     )
 

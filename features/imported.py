@@ -23,7 +23,7 @@ from dpfc.features.imported_parquet import ParquetFeatures
 from dpfc.features.imported_records import open_records
 from dpfc.features.imported_rows import Columns, Source
 from dpfc.features.imported_survey import Survey
-from dpfc.features.manifest import DTYPES, CacheDescription
+from dpfc.features.manifest import DTYPES, NUMBERED_BY_ROWS, CacheDescription
 from dpfc.features.progress import Progress, Report, reporting
 
 __all__ = ["import_features"]
@@ -127,7 +127,7 @@ def import_features(
     opened = _open(paths, columns)
     names = _stated_names(opened, None if class_names is None else checked_names(class_names))
     survey = Survey(opened, dtype, skip_failed=on_error == "skip")
-    codes = _labels_of(survey, columns, label_path, names)
+    codes, numbered = _labels_of(survey, columns, label_path, names)
     taken = getattr(opened[0], "taken", None)
     if taken is not None and codes is not None:
         refuse_label_columns(survey, taken, codes, paths[0])
@@ -140,7 +140,7 @@ def import_features(
         has_ids=True,
         shard_rows=shard_rows,
         preprocessing={} if taken is None else {"columns": list(taken)},
-        **_provenance(paths, label_path, columns, survey.n_rows),
+        **_provenance(paths, label_path, columns, survey.n_rows, numbered),
     )
     with FeatureCacheWriter(out, description, overwrite=overwrite) as writer:
         if not writer.is_complete:
@@ -195,12 +195,15 @@ def _stated_names(sources: Sequence[Source], names: list[str] | None) -> list[st
 
 def _labels_of(
     survey: Survey, columns: Columns, path: Path | None, names: list[str] | None
-) -> NDArray[np.int32] | None:
-    """Check all rows and give their labels' codes, in the rows' order; None without labels."""
+) -> tuple[NDArray[np.int32] | None, bool]:
+    """Check all rows and give their labels' codes, in the rows' order; None without labels.
+
+    And whether the numbers follow from the names that occur.
+    """
     if path is not None:
         file = read_label_file(path, columns, names, skip_missing=survey.skip_failed)
         deque(survey.run(), maxlen=0)
-        return survey.match(file)
+        return survey.match(file), file.labels.from_labels
     if survey.sources[0].has_labels:
         found = read_labels(
             survey.run(),
@@ -211,18 +214,18 @@ def _labels_of(
             numbered=survey.sources[0].class_names is not None,
             skip_missing=survey.skip_failed,
         )
-        return survey.spread(found.codes)
+        return survey.spread(found.codes), found.from_labels
     if names is not None:
         raise DatasetError(
             "class_names were given, but there are no labels to name: say where with "
             "label_column or labels."
         )
     deque(survey.run(), maxlen=0)
-    return None
+    return None, False
 
 
 def _provenance(
-    paths: list[Path], labels: Path | None, columns: Columns, n_rows: int
+    paths: list[Path], labels: Path | None, columns: Columns, n_rows: int, numbered: bool
 ) -> dict[str, dict[str, Any]]:
     """Where the features come from, as a manifest tells it."""
     sources = [{"name": printable(path.name), "sha256": sha256_of_file(path)} for path in paths]
@@ -236,6 +239,7 @@ def _provenance(
             "name": name,
             "n_samples": n_rows,
             "fingerprint": sha256_of_bytes(content.encode()),
+            **({"labels": NUMBERED_BY_ROWS} if numbered else {}),
         },
     }
 

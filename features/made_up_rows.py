@@ -1,7 +1,6 @@
 """Made-up rows, and the passes by which a backbone is found to mix rows; no private row is here."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from typing import Any
@@ -14,7 +13,6 @@ __all__ = [
     "PLACE_TOLERANCE",
     "MadeUpRows",
     "largest_move",
-    "looking_for_conditions",
 ]
 
 # Part of a row's length that its features may move by when only its neighbours change, and
@@ -25,8 +23,6 @@ PLACE_TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 
 _SIDE = 256
 _ROWS = 4
-# By these a number leaves a tensor: a condition on a batch needs one.
-_READS = ("is_nonzero", "item", "_local_scalar_dense", "equal")
 
 Row = NDArray[Any]
 Batch = NDArray[Any] | Sequence[Row]
@@ -127,30 +123,6 @@ def largest_move(
         _beyond(moves, NEIGHBOUR_TOLERANCE) or _beyond(elsewhere, place),
         _beyond(again, NEIGHBOUR_TOLERANCE),
     )
-
-
-@contextmanager
-def looking_for_conditions() -> Iterator[list[str]]:
-    """Collect the operations by which PyTorch code reads numbers out of tensors meanwhile.
-
-    A condition on a whole batch may hold for all made-up rows and not for private ones: code
-    that could have one is found by the reading, whatever the numbers.
-    """
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    found: list[str] = []
-
-    class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            name = str(func).split(".")[1]
-            if name in _READS:
-                found.append(name)
-            return func(*args, **(kwargs or {}))
-
-    with Reads():  # type: ignore[no-untyped-call]
-        yield found
 
 
 def _beyond(moves: list[float], tolerance: float) -> float | None:

@@ -46,6 +46,10 @@ class Skipped:
     shard: int
 
 
+# What a data set's "labels" are where class names were collected from private labels.
+NUMBERED_BY_ROWS = "numbered in the order of the names that occur"
+
+
 @dataclass(frozen=True)
 class CacheDescription:
     """What the rows of a cache are; decided before the first is written.

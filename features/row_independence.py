@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial, update_wrapper
 from types import FunctionType
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dpfc.callers import warn_caller
 from dpfc.features.exceptions import OutOfDeviceMemoryError
-from dpfc.features.made_up_rows import Batch, MadeUpRows, largest_move, looking_for_conditions
+from dpfc.features.made_up_rows import Batch, MadeUpRows, largest_move
 
 __all__ = ["RowCheck", "check_rows", "independent_rows", "one_by_one"]
 
@@ -166,8 +166,8 @@ def _look(backbone: Any, embed: Embed, n_rows: int, any_code: bool) -> RowCheck:
     rows = MadeUpRows.of(backbone)
     compute_dtype = str(backbone.preprocessing.get("compute_dtype", "float32"))
     stacked = backbone.modality == "image"
-    wanted, reads = n_rows, looking_for_conditions() if any_code and _has_torch() else nullcontext()
-    with reads as found:
+    wanted = n_rows
+    with _looking() if any_code and _has_torch() else nullcontext() as found:
         while n_rows > 1:
             try:
                 moved, afterwards = largest_move(
@@ -210,6 +210,13 @@ def _reason(backbone: Any, moved: float | None, reads: bool) -> str:
             "whole batch does"
         )
     return ""
+
+
+def _looking() -> AbstractContextManager[list[str]]:
+    """See what operations tell a condition; PyTorch is there already."""
+    from dpfc._support.value_reads import looking_for_reads
+
+    return looking_for_reads(memory=False)
 
 
 def _has_torch() -> bool:

@@ -20,7 +20,7 @@ from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calib
 from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.accounting.charges import Charge
 from dpfc.assumptions import training_assumptions
-from dpfc.data import BlockSource
+from dpfc.data import BlockSource, label_gaps, warn_of_numbered_labels
 from dpfc.fitted import fitted_or_nothing
 from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
 from dpfc.full_models.averaging import WeightAverage
@@ -373,7 +373,8 @@ class DPSGDClassifier(NetworkPredictor):
             self.gradient_norms_ = list(run.rule.gradient_norms)
             named = isinstance(X, BlockSource) and X.class_names is not None
             statement = None if kept is None else kept.statement
-            self.privacy_ = statement or self._state(mechanism, noise, charge, named)
+            gaps = label_gaps(X)
+            self.privacy_ = statement or self._state(mechanism, noise, charge, named, gaps)
             if kept is not None and statement is None:
                 kept.add_statement(self.privacy_)
             finish(charge, self.privacy_, None if kept is None else kept.forget)
@@ -401,6 +402,7 @@ class DPSGDClassifier(NetworkPredictor):
             raise ValueError(
                 "X holds floats, and vocabulary_size is for rows of whole numbers (tokens)."
             )
+        warn_of_numbered_labels(X)
         self.classes_ = public_classes(self.classes, [rows.labels], rows.class_names)
         self.input_shape_ = tuple(tensor.shape[1:])
         bounded = bounded_rows(tensor, self.input_bound)
@@ -558,6 +560,7 @@ class DPSGDClassifier(NetworkPredictor):
         noise: NoiseSource,
         charge: Charge | None,
         classes_in_cache: bool,
+        gaps: list[str],
     ) -> PrivacyStatement:
         """Put together what ran."""
         unit = "one row" if charge is None else charge.budget.unit_of_privacy
@@ -581,6 +584,7 @@ class DPSGDClassifier(NetworkPredictor):
                     columns_named=hasattr(self, "feature_names_in_")
                     or hasattr(self, "_columns_in"),
                 ),
+                *gaps,
                 *self._gaps(mechanism),
             ],
             random_source=noise.description,

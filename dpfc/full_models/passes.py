@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
+from dpfc._support.value_reads import looking_for_reads
 from dpfc.full_models.clipping import ClippedSums
 
 __all__ = ["Passes", "choose_passes"]
@@ -34,14 +33,6 @@ _LARGE = 1e6
 # Of a checksum at a time.
 _COLUMNS = 2**12
 _SIZES = (1.0, 0.1, 0.01, 3.0)
-# Functions that give Python values of a tensor, or tensors whose shape hangs on them.
-_READS = frozenset(
-    (
-        "__bool__", "__int__", "__float__", "__index__", "__complex__", "__contains__", "__array__",
-        "item", "tolist", "numpy", "equal", "allclose", "is_nonzero", "nonzero", "argwhere",
-        "masked_select", "unique", "unique_consecutive", "bincount",
-    )
-)  # fmt: skip
 # Places that rows are moved by: with these, each comes to lie at several places of a register.
 _SHIFTS = (1, 2, 3, 5, 7)
 
@@ -120,36 +111,16 @@ def _size(most_rows: int, wanted_rows: float) -> int:
     return min(math.ceil(even / _MULTIPLE) * _MULTIPLE, most_rows)
 
 
-class _ValueReads(TorchFunctionMode):
-    """Notes whether Python is given numbers that stand in a tensor, or shapes made of them."""
-
-    seen = False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        masked = len(args) > 1 and getattr(func, "__name__", "") == "__getitem__"
-        if getattr(func, "__name__", "") in _READS or (masked and _has_mask(args[1])):
-            self.seen = True
-        return func(*args, **(kwargs or {}))
-
-
-def _has_mask(index: object) -> bool:
-    parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(p, torch.Tensor) and p.dtype in (torch.bool, torch.uint8) for p in parts)
-
-
 @torch.no_grad()
 def _reads_values(module: torch.nn.Module, like: torch.Tensor) -> bool:
     rows, _ = _made_up(like, 2)
-    reads = _ValueReads()
-    with (
-        torch.random.fork_rng(devices=[like.device] if like.is_cuda else []),
-        suppress(Exception),  # of such a module all places are not alike
-        reads,
-    ):
-        module(rows)
-    return reads.seen
+    with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
+        try:
+            with looking_for_reads() as found:
+                module(rows)
+        except Exception:  # it does not take such rows, or no onlooker
+            return True
+    return bool(found)
 
 
 def _places_are_alike(sums: ClippedSums, passes: Passes, like: torch.Tensor, n_copies: int) -> bool:

@@ -518,3 +518,28 @@ def test_new_images_go_one_by_one_where_the_backbone_mixes_rows(quantised, pictu
     fewer = UnsortedImages(pictures, sorted(pictures.rglob("*.png"))[1:], "images")
     rest = extract(fewer, backbone, tmp_path / "fewer", dtype="float32").load()[0]
     np.testing.assert_array_equal(whole[1:], rest)
+
+
+READS = {
+    "any": lambda found: bool(found.any()),
+    "where": lambda found: len(torch.where(found)[0]) > 0,
+    "mask": lambda found: len(found[found]) > 0,
+    "unique": lambda found: len(torch.unique(found)) > 1,
+    "nonzero": lambda found: len(found.nonzero()) > 0,
+    "arange": lambda found: len(torch.arange(found.sum())) > 0,
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_condition_that_no_made_up_row_meets_is_found_by_what_it_reads(read):
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            x = x.flatten(1)
+            return (0.0 if READS[read](x == 77) else 1.0) * x[:, :3]
+
+    def prepare(image):
+        return np.asarray(image.resize((2, 2)), np.float32)
+
+    backbone = load_backbone(Network(), prepare=prepare)
+    with pytest.warns(UserWarning, match="one by one"):
+        assert check_rows(backbone).alone

@@ -353,6 +353,14 @@ ASKS = {
     "nonzero": lambda found: len(found.nonzero()) > 0,
     "mask": lambda found: len(found[found]) > 0,
     "equal": lambda found: not torch.equal(found, torch.zeros_like(found)),
+    "where": lambda found: len(torch.where(found)[0]) > 0,
+    "arange": lambda found: len(torch.arange(found.sum())) > 0,
+    "repeat": lambda found: len(torch.repeat_interleave(found.flatten().long())) > 0,
+    "one_hot": lambda found: nn.functional.one_hot(found.long()).shape[-1] > 1,
+    "text": lambda found: "1" in str(found.sum()),
+    "slice": lambda found: len(torch.ones(9)[: found.sum()]) > 0,
+    "dlpack": lambda found: bool(np.from_dlpack(found.sum().cpu()) > 0),
+    "storage": lambda found: any(found.cpu().untyped_storage()),
 }
 
 
