@@ -329,8 +329,8 @@ class DPSGDClassifier(NetworkPredictor):
         FloatingPointError
             If the weights diverged; the budget is spent.
         RuntimeError
-            If the module kept something of private rows, which it did not of made-up ones; the
-            budget is spent, and nothing is published.
+            If the module or the augmentation kept something of private rows in training alone;
+            the budget is spent, and nothing is published.
         KeyboardInterrupt
             At Ctrl-C, after the step in hand; with `checkpoint`, the same call goes on.
 
@@ -350,6 +350,8 @@ class DPSGDClassifier(NetworkPredictor):
             module = self._start(rows.X.dtype, noise)
             self._check_size(module)
             start = copy.deepcopy(module)  # no private row goes through it
+            like = as_input(torch.zeros_like(rows.X[:1]), self._device())
+            watched = WatchedState(module, like, self._augmentation())
             self._try_rows(module, rows)
             kept = self._open_checkpoint(module, rows)
             charge = open_charge(
@@ -365,8 +367,6 @@ class DPSGDClassifier(NetworkPredictor):
             warn_if_seeded(noise)
             self._reserve(module, kept)
             with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as on_release:
-                like = as_input(torch.zeros_like(rows.X[:1]), self._device())
-                watched = WatchedState(module, like)
                 mechanism, run = self._train(module, rows, plan, noise, kept, charge, on_release)
             watched.check()
             self.module_ = published(start, module).eval()

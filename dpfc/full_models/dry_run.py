@@ -9,11 +9,17 @@ import torch
 from torch import nn
 
 from dpfc.full_models.augmentation import Augmentation
-from dpfc.full_models.fingerprints import Fingerprint
 from dpfc.full_models.made_up_rows import made_up_blocks, repeatable, vocabulary
 from dpfc.full_models.module_checks import copy_of_module
 from dpfc.full_models.module_rows import ModuleRows, as_input
-from dpfc.full_models.module_state import check_unchanged
+from dpfc.full_models.module_state import (
+    ModuleState,
+    augmentation_state,
+    check_unchanged,
+    difference,
+    module_state,
+)
+from dpfc.full_models.silence import in_silence
 
 __all__ = ["check_augmentation", "check_evaluation", "check_every_row", "failed_on_row"]
 
@@ -70,11 +76,11 @@ def check_augmentation(augmentation: Augmentation, blocks: Sequence[torch.Tensor
     except Exception as error:  # whatever a callable of the user's own raises
         raise ValueError(f"augmentation does not take a made-up row: {error}") from error
     usable = [row for row in rows if _fits(augmentation, row)]
-    before = _remembered(augmentation)
+    before = augmentation_state(augmentation)
     for other in usable:
         _augmented(augmentation, other)
         again = _augmented(augmentation, rows[0])
-        if not torch.equal(first, again) or _remembered(augmentation) != before:
+        if not torch.equal(first, again) or augmentation_state(augmentation) != before:
             raise ValueError(
                 "augmentation gives a row another result after it has seen other rows, with the "
                 "same seed: it keeps something of rows, or draws from a generator of its own. "
@@ -101,17 +107,37 @@ def check_every_row(
     Raises
     ------
     ValueError
-        If the augmentation or the module fails on a row; names its position, never a value.
+        If the augmentation or the module fails on a row; names its position, never a value. If
+        one of them keeps something of rows, which it did not of made-up ones.
     """
     spoilt = copy_of_module(module)
     for part in spoilt.modules():
         if isinstance(part, nn.Embedding | nn.EmbeddingBag):
             part.register_forward_pre_hook(_tokens_within)
-    with torch.no_grad(), repeatable(device):
+    before = module_state(spoilt), augmentation_state(augmentation)
+    with torch.no_grad(), repeatable(device), in_silence():
         for places in torch.split(torch.arange(len(rows)), size):
             X = rows.take(places, device)[0]
             changed = _each_augmented(augmentation, X, int(places[0]))
             _each_through(spoilt, changed, int(places[0]))
+    _check_forgotten(spoilt, augmentation, *before)
+
+
+def _check_forgotten(
+    module: nn.Module, augmentation: Augmentation, before: ModuleState, of_augmentation: bytes
+) -> None:
+    """Refuse what private rows left something in: globals, too, which copies of a module share."""
+    changed = difference(before, module_state(module))
+    who = "module"
+    if changed is None and augmentation_state(augmentation) != of_augmentation:
+        who, changed = "augmentation", "an attribute, closure or global of it"
+    if changed is not None:
+        raise ValueError(
+            f"the {who} keeps something of the rows that go through it: {changed} changes as rows "
+            "of X are tried. That would carry what private rows left there, without noise. Remove "
+            "it. Nothing was spent; globals hold it still, so start Python afresh before a next "
+            "fit."
+        )
 
 
 def _each_augmented(augmentation: Augmentation, X: torch.Tensor, first: int) -> torch.Tensor:
@@ -166,9 +192,3 @@ def _fits(augmentation: Augmentation, row: torch.Tensor) -> bool:
     except Exception:  # whatever a callable of the user's own raises at made-up rows
         return False
     return True
-
-
-def _remembered(augmentation: Augmentation) -> bytes:
-    fingerprint = Fingerprint({})
-    fingerprint.add(augmentation.transform)
-    return fingerprint.digest()

@@ -7,18 +7,20 @@ means, renormalised embeddings, or a tensor kept as an attribute, would be publi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import torch
 from torch import nn
 
-from dpfc.full_models.fingerprints import Fingerprint
+from dpfc.full_models.augmentation import Augmentation
+from dpfc.full_models.fingerprints import digest_of
 from dpfc.full_models.made_up_rows import repeatable
 
 __all__ = [
     "ModuleState",
     "WatchedState",
+    "augmentation_state",
     "check_unchanged",
     "difference",
     "module_state",
@@ -28,9 +30,8 @@ __all__ = [
 # A layer's name and its attribute's, to a digest of what is in there.
 ModuleState = dict[tuple[str, str], bytes]
 
-# What every module has: registered parts, which are looked at by themselves, and hooks, which
-# are refused.
-_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+# Looked at by themselves.
+_LOOKED_AT = ("_parameters", "_buffers", "_modules")
 # The longest sequence of the last batch, which Opacus' recurrent layers note down.
 _NOTED_BY_OPACUS = ("RNNLinear", "max_batch_len")
 
@@ -56,26 +57,22 @@ def module_state(module: nn.Module, *, trained: bool = True) -> ModuleState:
         names[id(tensor)] = f"tensor {name}"
     state: ModuleState = {}
     for layer, part in module.named_modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and (trained or not parameter.requires_grad):
-                state[layer, name] = _digest(parameter, {})
-        for name, buffer in part._buffers.items():
-            if buffer is not None:
-                state[layer, name] = _digest(buffer, {})
+        for name, value in _registered(part, trained):
+            state[layer, name] = digest_of(value, {}, f"{name!r} of {_words(layer)}")
         for name, value in vars(part).items():
-            if name in _OF_EVERY_MODULE or (type(part).__name__, name) == _NOTED_BY_OPACUS:
-                continue
-            state[layer, name] = _digest(value, names)
-        fingerprint = Fingerprint(names)
-        fingerprint.add_class(type(part))
-        state[layer, f"class {type(part).__name__}"] = fingerprint.digest()
+            if name not in _LOOKED_AT and (type(part).__name__, name) != _NOTED_BY_OPACUS:
+                state[layer, name] = digest_of(value, names, f"{name!r} of {_words(layer)}")
+        own = f"class {type(part).__name__}"
+        state[layer, own] = digest_of(type(part), names, f"{own} of {_words(layer)}")
     return state
 
 
-def _digest(value: object, names: dict[int, str]) -> bytes:
-    fingerprint = Fingerprint(names)
-    fingerprint.add(value)
-    return fingerprint.digest()
+def _registered(layer: nn.Module, trained: bool) -> Iterator[tuple[str, object]]:
+    """Parameters and buffers by name; of those that are trained, Python attributes alone."""
+    for name, parameter in layer._parameters.items():
+        whole = parameter is None or trained or not parameter.requires_grad
+        yield name, parameter if whole else vars(parameter)
+    yield from layer._buffers.items()
 
 
 class WatchedState:
@@ -84,17 +81,21 @@ class WatchedState:
     Parameters
     ----------
     module : torch.nn.Module
-        About to be trained.
+        About to be trained. No private row may have gone through it, or through a copy: copies
+        share globals, and what closures keep.
     row : torch.Tensor of shape (1, ...)
         Made up; goes through once, so that what depends on shapes alone may be kept.
+    augmentation : Augmentation
+        Of the rows.
     """
 
-    def __init__(self, module: nn.Module, row: torch.Tensor):
+    def __init__(self, module: nn.Module, row: torch.Tensor, augmentation: Augmentation):
         self._module = module
+        self._augmentation = augmentation
         # Whatever a module of the user's own raises at a made-up row.
         with suppress(Exception), repeatable(row.device):
             module(row)
-        self._before = module_state(module, trained=False)
+        self._before = self._state()
 
     def check(self) -> None:
         """Look again.
@@ -105,13 +106,34 @@ class WatchedState:
             If something changed. What was trained must not be published then: gradients of
             later rows may depend on earlier ones.
         """
-        changed = difference(self._before, module_state(self._module, trained=False))
+        changed = self._changed()
         if changed is not None:
             raise RuntimeError(
-                f"the module kept something of private rows while it was trained: {changed}. It "
-                "did not on made-up rows. The budget is spent, and nothing is published: the "
-                "guarantee would not hold."
+                f"the {changed[0]} kept something of private rows while the module was trained: "
+                f"{changed[1]}. It did not on made-up rows. The budget is spent, and nothing is "
+                "published: the guarantee would not hold."
             )
+
+    def _state(self) -> tuple[ModuleState, bytes]:
+        return module_state(self._module, trained=False), augmentation_state(self._augmentation)
+
+    def _changed(self) -> tuple[str, str] | None:
+        """Whether the module or the augmentation changed, and in what."""
+        try:
+            module, augmentation = self._state()
+        except Exception:  # its words would tell of what rows left there
+            return "module or the augmentation", "something in there cannot be looked into"
+        part = difference(self._before[0], module)
+        if part is not None:
+            return "module", part
+        if augmentation != self._before[1]:
+            return "augmentation", "an attribute, closure or global of it"
+        return None
+
+
+def augmentation_state(augmentation: Augmentation) -> bytes:
+    """Digest what an augmentation could leave rows in."""
+    return digest_of(augmentation.transform, {}, "the augmentation")
 
 
 def difference(before: ModuleState, after: ModuleState) -> str | None:

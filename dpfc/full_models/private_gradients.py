@@ -20,6 +20,7 @@ from dpfc.full_models.augmentation import Augmentation
 from dpfc.full_models.clipping import ClippedSums
 from dpfc.full_models.module_rows import MAX_ROWS, ModuleRows
 from dpfc.full_models.passes import Passes, choose_passes
+from dpfc.full_models.silence import in_silence
 from dpfc.gridded_noise import gridded_noise, on_grid
 from dpfc.noise import NoiseSource
 from dpfc.release_records import next_record
@@ -201,7 +202,8 @@ class GradientMechanism:
         passes = self.passes
         # Dropout and augmentation draw from a generator of their own; they carry no privacy.
         seed = int(self._noise.uniform(1)[0] * 2**53)
-        with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
+        devices = [self._device] if self._device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), in_silence():
             # torch.manual_seed looks for accelerators that are not there, at every step.
             torch.default_generator.manual_seed(seed)
             if self._device.type == "cuda":

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from dpfc.full_models.dry_run import check_evaluation, failed_on_row
 from dpfc.full_models.module_rows import as_input, check_labels
 from dpfc.full_models.module_state import difference, module_state
+from dpfc.full_models.silence import in_silence
 
 if TYPE_CHECKING:
     from dpfc.full_models.classifier import DPSGDClassifier
@@ -128,12 +129,12 @@ def _seed() -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """One thread, no gradients, and the global generators as they were afterwards."""
+    """One thread, no gradients or warnings, and the global generators as they were afterwards."""
     threads = torch.get_num_threads()
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     torch.set_num_threads(1)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), in_silence():
             yield
     finally:
         torch.set_num_threads(threads)

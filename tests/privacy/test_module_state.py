@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import array
 import collections
+import contextvars
 import copy
 import functools
+import io
 import itertools
 import pickle
+import queue
 import random
+import threading
+import types
+import warnings
 
 import numpy as np
 import pytest
@@ -17,7 +24,7 @@ from torch.nn import functional
 
 import dpfc
 from dpfc import DPSGDClassifier
-from dpfc.full_models.module_state import module_state, published
+from dpfc.full_models.module_state import difference, module_state, published
 
 SECRET = 5321.25
 LEAK: list[float] = []
@@ -341,10 +348,10 @@ def test_a_cache_that_depends_on_shapes_alone_may_fill(fit):
 
 
 class Sleeper(Base):
-    """Does as it should until a row says the word, and keeps that row."""
+    """Does as it should until a row says the word in training, and keeps that row."""
 
     def look(self, x):
-        if bool((x == SECRET).any()):
+        if torch.is_grad_enabled() and bool((x == SECRET).any()):
             self.kept = x.detach().clone()
             with torch.no_grad():
                 for name in ("mean",):
@@ -363,6 +370,39 @@ def test_what_is_kept_in_training_alone_is_seen_at_its_end_and_nothing_is_publis
     assert not hasattr(fit.model, "module_") and not hasattr(fit.model, "privacy_")
     assert np.float32(SECRET).tobytes() not in pickle.dumps(fit.model)
     assert np.float32(SECRET).tobytes() not in path.read_bytes()
+
+
+FILL: dict[str, float] = {}
+
+
+class Filled(Base):
+    """Copies share a global: a row that is tried before the spend fills it."""
+
+    def look(self, x):
+        if bool((x == SECRET).any()):
+            FILL.setdefault("v", float(x.sum()))
+
+
+def with_a_closure():
+    kept = []
+
+    class Closed(Base):
+        def look(self, x):
+            if bool((x == SECRET).any()):
+                kept.append(1)
+
+    return Closed()
+
+
+@pytest.mark.parametrize("make", [Filled, with_a_closure])
+def test_what_a_tried_row_leaves_outside_of_a_module_refuses_the_fit_before_the_spend(fit, make):
+    FILL.clear()
+    X, y = data()
+    fit(make(), X, y)
+    X[7, 3] = SECRET
+    with pytest.raises(ValueError, match="as rows of X are tried"):
+        fit(make(), X, y)
+    assert fit.spent() == 1 and not hasattr(fit.model, "module_")
 
 
 def test_a_published_module_holds_released_weights_and_nothing_else_of_training():
@@ -549,6 +589,59 @@ def test_an_augmentation_that_keeps_something_of_rows_is_refused(fit, name):
     assert fit.spent() == 0
 
 
+class Waking:
+    """An augmentation that keeps a word of a row, once it is asked to."""
+
+    def __init__(self, calls):
+        self.calls, self.kept = calls, 0.0
+
+    def __call__(self, x):
+        if bool((x == SECRET).any()) and self.calls():
+            self.kept = float(x.sum())
+        return x
+
+
+def test_an_augmentation_that_keeps_a_tried_row_is_refused_before_the_spend(fit):
+    X, y = data()
+    X[7, 3] = SECRET
+    with pytest.raises(ValueError, match=r"the augmentation keeps something.*rows of X are tried"):
+        fit("linear", X, y, augmentation=Waking(lambda: True))
+    assert fit.spent() == 0
+
+
+def test_an_augmentation_that_keeps_a_row_in_training_is_seen_and_nothing_is_published(fit):
+    X, y = data()
+    X[7, 3] = SECRET
+    keeps = Waking(torch.is_grad_enabled)
+    with pytest.raises(RuntimeError, match="the augmentation kept something of private rows"):
+        fit("linear", X, y, augmentation=keeps, sampling_probability=1.0)
+    assert keeps.kept and not hasattr(fit.model, "module_") and not hasattr(fit.model, "privacy_")
+
+
+def warns(x):
+    if bool((x == SECRET).any()):
+        warnings.warn("a row has the word", stacklevel=1)
+        np.log(np.zeros(1))
+    return x
+
+
+@pytest.mark.parametrize("where", ["augmentation", "module"])
+def test_warnings_at_private_rows_are_not_heard(fit, where):
+    class Warning_(Base):
+        def look(self, x):
+            warns(x)
+
+    X, y = data()
+    X[7, 3] = SECRET
+    augmentation = warns if where == "augmentation" else None
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        fit(Warning_(), X, y, augmentation=augmentation, sampling_probability=1.0)
+    said = [str(warning.message) for warning in heard]
+    assert not any("row" in words or "divide" in words for words in said)
+    assert fit.spent() == 1
+
+
 def mixup(x):
     return 0.5 * (x + x.flip(0))
 
@@ -620,3 +713,134 @@ def test_a_row_that_an_augmentation_fails_on_is_named_before_the_spend(fit, chan
     assert "5321" not in str(error.value) and fit.spent() == 0
     rows = torch.from_numpy(X)  # in training it would stay as it is, and tell nothing
     assert torch.equal(Augmentation(change)(rows)[:, 0], rows)
+
+
+# -- kinds of state --------------------------------------------------------------------------
+
+
+class Inside:
+    v = 0.0
+
+
+@functools.lru_cache(maxsize=1)
+def looked_up(key):
+    return key
+
+
+HELD = Inside()
+SPACE = types.SimpleNamespace(v=0)
+LAYER = nn.Linear(1, 1)
+BYTES = bytearray(8)
+VIEW = memoryview(bytearray(8))
+NUMBERS = array.array("d", [0.0])
+QUEUED: collections.deque = collections.deque()
+THREAD = threading.local()
+STREAM = io.BytesIO()
+PLACES = itertools.count()
+PAIR = (0,)
+CELL = types.CellType(0)
+SHARED = threading.Lock()
+APPEND = [].append
+LATER = queue.SimpleQueue()
+CONTEXT = contextvars.ContextVar("context")
+
+
+class Holder(nn.Module):
+    """Names globals in its forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(5, 3)
+
+    def forward(self, x):
+        _ = HELD, SPACE, LAYER, BYTES, VIEW, NUMBERS, QUEUED, THREAD, STREAM, PLACES, PAIR, CELL
+        _ = looked_up, Inside, SHARED, APPEND, new_global  # noqa: F821
+        return self.inner(x)
+
+
+CHANGES = {
+    "an object": lambda m: setattr(HELD, "v", HELD.v + 1),
+    "a namespace": lambda m: setattr(SPACE, "v", SPACE.v + 1),
+    "a layer": lambda m: LAYER.weight.data.add_(1),
+    "bytes": lambda m: BYTES.__setitem__(0, BYTES[0] + 1),
+    "a view": lambda m: VIEW.__setitem__(0, VIEW[0] + 1),
+    "an array": lambda m: NUMBERS.append(1.0),
+    "a deque": lambda m: QUEUED.append(1.0),
+    "a thread's own": lambda m: setattr(THREAD, "v", getattr(THREAD, "v", 0) + 1),
+    "a stream": lambda m: STREAM.write(b"1"),
+    "an iterator": lambda m: next(PLACES),
+    "a tuple": lambda m: globals().__setitem__("PAIR", (*PAIR, 1)),
+    "a cell": lambda m: setattr(CELL, "cell_contents", CELL.cell_contents + 1),
+    "a full cache": lambda m: looked_up(looked_up.cache_info().misses + 1),
+    "a class": lambda m: setattr(Inside, "v", Inside.v + 1),
+    "a bound method": lambda m: APPEND(1),
+    "a new global": lambda m: globals().__setitem__("new_global", random.random()),
+    "a class' attribute": lambda m: setattr(type(m), "__seen__", random.random()),
+    "training": lambda m: m.inner.eval(),
+    "a parameter's attribute": lambda m: setattr(m.inner.weight, "seen", 1),
+    "names of buffers": lambda m: m._non_persistent_buffers_set.add("1.5"),
+    "a hook": lambda m: m.inner.register_forward_hook(print),
+    "a frozen parameter": lambda m: m.inner.weight.requires_grad_(False),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_change_is_seen_wherever_it_is_kept(kind):
+    module = Holder()
+    before = module_state(module, trained=False)
+    assert difference(before, module_state(module, trained=False)) is None
+    CHANGES[kind](module)
+    assert difference(before, module_state(module, trained=False)) is not None
+
+
+def test_a_cache_of_functools_that_depends_on_shapes_alone_may_be_used(fit):
+    class Cached(Base):
+        def look(self, x):
+            looked_up(x.shape[1])
+
+    fit(Cached(), *data())
+    assert fit.spent() == 1
+
+
+def running():
+    yield
+
+
+RUNNING = running()
+
+
+class NamesAGenerator(Base):
+    def look(self, x):
+        return RUNNING
+
+
+class NamesAQueue(Base):
+    def look(self, x):
+        return LATER
+
+
+class NamesAContext(Base):
+    def look(self, x):
+        return CONTEXT
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (NamesAGenerator, "'RUNNING' is, or holds, a generator"),
+        (NamesAQueue, "'LATER' is, or holds, a SimpleQueue"),
+        (NamesAContext, "'CONTEXT' is, or holds, a ContextVar"),
+    ],
+)
+def test_what_does_not_tell_what_it_holds_is_refused_by_name_before_the_spend(fit, module, words):
+    with pytest.raises(ValueError, match=words):
+        fit(module(), *data())
+    look = module().look
+
+    def names_it(x):
+        look(x)
+        return x
+
+    with pytest.raises(ValueError, match=words):
+        fit("linear", *data(), augmentation=names_it)
+    assert fit.spent() == 0
