@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import hashlib
+import logging
 import random
 import sys
 import threading
@@ -31,6 +32,8 @@ _OF_EVERY_CLASS = frozenset(
         "__slotnames__", "__annotations_cache__",  # noted down at a first look
     )
 )  # fmt: skip
+# Of a logger: from these one comes to all loggers of a process, which libraries add to.
+_OF_ALL_LOGGERS = ("manager", "parent", "handlers", "_cache", "root")
 # Types without a digest of their objects, which keep nothing of a user's rows.
 _KEEPS_NOTHING = ("torch", "numpy", "typing", "_abc", "_thread", "logging", "re", "opacus")
 # What code of installed packages is asked for: they name much that is large and theirs.
@@ -211,6 +214,9 @@ class Fingerprint:
             self.add(value.getstate())
         elif isinstance(value, functools._lru_cache_wrapper):
             self._add_cache(value)
+        elif isinstance(value, logging.Logger):
+            own = {name: kept for name, kept in vars(value).items() if name not in _OF_ALL_LOGGERS}
+            self._add_items(own)
         elif isinstance(value, threading.local) or getattr(value, "__dict__", None):
             self._add_items(vars(value))
         else:

@@ -9,6 +9,7 @@ import copy
 import functools
 import io
 import itertools
+import logging
 import pickle
 import queue
 import random
@@ -800,6 +801,37 @@ def test_a_cache_of_functools_that_depends_on_shapes_alone_may_be_used(fit):
 
     fit(Cached(), *data())
     assert fit.spent() == 1
+
+
+LOGGER = logging.getLogger(__name__)
+
+
+@torch.jit.script
+def scripted(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+def test_what_keeps_nothing_of_rows_may_be_named(fit):
+    class Names(Base):
+        def look(self, x):
+            LOGGER.debug("a pass")
+            logging.getLogger("of a library").debug("another")
+            with SHARED:
+                return scripted(x)
+
+    fit(Names(), *data(), clipping="hooks")
+    assert fit.spent() == 1
+
+
+def test_loggers_that_a_library_makes_do_not_count():
+    class Names(Base):
+        def look(self, x):
+            LOGGER.debug("a pass")
+
+    module = Names()
+    before = module_state(module)
+    logging.getLogger(f"library {random.random()}").debug("first")
+    assert difference(before, module_state(module)) is None
 
 
 def running():
