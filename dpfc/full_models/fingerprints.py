@@ -21,7 +21,10 @@ import torch
 
 __all__ = ["Fingerprint", "digest_of"]
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, np.generic)
+_PLAIN = (
+    bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, np.generic,
+    types.UnionType, types.GenericAlias,
+)  # fmt: skip
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, staticmethod, classmethod)
 # Whose functions and classes keep nothing of a user's rows, and are large.
 _LIBRARIES = ("torch", "numpy", "opacus", "scipy", "sklearn", "builtins", "collections", "abc")
@@ -53,7 +56,7 @@ class Fingerprint:
 
     def __init__(self, names: dict[int, str], where: str = "an object"):
         self._names = names
-        self._where = where
+        self._where: str | None = where
         self._hash = hashlib.blake2b(digest_size=16)
         # Objects by id, kept alive so that no id is used twice.
         self._seen: dict[int, object] = {}
@@ -191,7 +194,7 @@ class Fingerprint:
                     self._add_module(value, names)
             elif _is_kept(value) or (own and not _is_of_a_library(value)):
                 self._note(name)
-                with self._at(f"the global {name!r}"):
+                with self._at(f"the global {name!r}" if own else None):
                     self.add(value)
 
     def _add_module(self, module: types.ModuleType, names: set[str]) -> None:
@@ -200,7 +203,8 @@ class Fingerprint:
             self._add_globals(vars(module), names)
 
     @contextmanager
-    def _at(self, where: str) -> Iterator[None]:
+    def _at(self, where: str | None) -> Iterator[None]:
+        """Name a place; None for a library's own, of which nothing is refused."""
         outer, self._where = self._where, where
         yield
         self._where = outer
@@ -251,6 +255,8 @@ class Fingerprint:
         try:
             parts = value.__reduce_ex__(4)
         except Exception:  # whatever an object raises that cannot be pickled
+            if self._where is None:
+                return
             raise ValueError(
                 f"{self._where} is, or holds, a {type(value).__qualname__}, which does not tell "
                 "whether it keeps something of rows. Remove it."
