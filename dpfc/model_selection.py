@@ -85,10 +85,9 @@ def warn_of_learning_from_scores() -> None:
     PrivacyWarning
     """
     for frame in _frames():
-        owner = frame.f_locals.get("self")
+        owner = _fitted_in(frame)
         name = type(owner).__name__
-        inside = frame.f_code.co_name in _FITS and name in _LEARN_FROM_SCORES
-        if not inside or is_private(getattr(owner, "final_estimator", None)):
+        if name not in _LEARN_FROM_SCORES or is_private(getattr(owner, "final_estimator", None)):
             continue
         warn_caller(
             f"{name} learns from this classifier's scores and the labels of the rows it is fitted "
@@ -152,7 +151,7 @@ def _around() -> _Around:
     place: dict[int, int] = {}
     for frame in _frames():
         module = frame.f_globals.get("__name__", "")
-        owner = frame.f_locals.get("self") if frame.f_code.co_name in _FITS else None
+        owner = _fitted_in(frame)
         # It fits once, on all rows, and has its threshold from the user.
         once = type(owner).__name__ == "FixedThresholdClassifier"
         found.folds = found.folds or (module.startswith(_FOLDS) and not once)
@@ -160,9 +159,9 @@ def _around() -> _Around:
             found.several = found.several or ".".join(module.split(".")[:2])
             found.beside += estimators_beside(owner)
         if module == "sklearn.compose._target" and learns(getattr(owner, "transformer", None)):
-            found.steps.append(("transformer", type(owner.transformer).__name__))  # type: ignore[union-attr]
+            found.steps.append(("transformer", type(owner.transformer).__name__))
         found.wrapper = found.wrapper or wrapper_name(owner, module)
-        pipeline = _pipeline_of(frame)
+        pipeline = _pipeline(owner)
         if pipeline is None:
             continue
         if frame.f_code.co_name == "_fit":  # in one of its own steps, which comes after some
@@ -185,11 +184,12 @@ def _frames() -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-def _pipeline_of(frame: FrameType) -> Any:
-    """The pipeline whose fit a frame is, if it is one."""
+def _fitted_in(frame: FrameType) -> Any:
+    """The estimator whose fit a frame is; None for any other, whose variables are not read."""
+    return frame.f_locals.get("self") if frame.f_code.co_name in _FITS else None
+
+
+def _pipeline(owner: Any) -> Any:
+    """The estimator if it is a pipeline, else None."""
     module = sys.modules.get("sklearn.pipeline")  # without it there is no pipeline
-    code = frame.f_code
-    if module is None or code.co_name not in _FITS or "self" not in code.co_varnames:
-        return None
-    owner = frame.f_locals.get("self")
-    return owner if isinstance(owner, module.Pipeline) else None
+    return owner if module is not None and isinstance(owner, module.Pipeline) else None

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from dpfc._support.column_names import is_id_name, is_index_name
+from dpfc.callers import warn_caller
 from dpfc.labels import without_values
 
 __all__ = ["FLOAT_DTYPES", "as_matrix", "as_numbers", "check_columns", "check_finite"]
@@ -133,13 +134,12 @@ def _warn_of_identifiers(names: Sequence[Any]) -> None:
     if found:
         listed = ", ".join(map(_shown, found[:_MOST_NAMED]))
         more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-        warnings.warn(
+        warn_caller(
             f"X has a feature that is called as ids or an index are: {listed}{more}. Such a column "
             "tells rows apart and predicts nothing of new ones, and the budget is spent on it too: "
             f"leave it out with X.drop(columns=[{listed}{', …' if more else ''}]). If it is a "
             "feature, give it another name.",
             UserWarning,
-            stacklevel=6,
         )
 
 

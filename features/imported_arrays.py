@@ -32,10 +32,10 @@ _VERSIONS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-# What the header of a pickle starts with; NumPy writes and reads those as .npy on request.
 _GOES_ON = "goes on behind the array that its header states: fetch or write the file again."
 # Of the record that ends a zip archive; its number of members where that does not fit in there.
 _END_BYTES, _END_MARK, _MORE = 22, b"PK\5\6", 0xFFFF
+# What the header of a pickle starts with; NumPy writes and reads those as .npy on request.
 _PICKLE = b"\x80"
 # What a damaged archive raises, by its compression.
 _DAMAGES = (

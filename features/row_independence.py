@@ -167,7 +167,7 @@ def _look(backbone: Any, embed: Embed, n_rows: int, any_code: bool) -> RowCheck:
     compute_dtype = str(backbone.preprocessing.get("compute_dtype", "float32"))
     stacked = backbone.modality == "image"
     wanted = n_rows
-    with _looking() if any_code and _has_torch() else nullcontext() as found:
+    with _looking(any_code) as found:
         while n_rows > 1:
             try:
                 moved, afterwards = largest_move(
@@ -212,15 +212,13 @@ def _reason(backbone: Any, moved: float | None, reads: bool) -> str:
     return ""
 
 
-def _looking() -> AbstractContextManager[list[str]]:
-    """See what operations tell a condition; PyTorch is there already."""
+def _looking(any_code: bool) -> AbstractContextManager[list[str] | None]:
+    """See what operations tell a condition, where there may be some of PyTorch's."""
+    if not any_code or "torch" not in sys.modules:
+        return nullcontext()
     from dpfc._support.value_reads import looking_for_reads
 
     return looking_for_reads(memory=False)
-
-
-def _has_torch() -> bool:
-    return "torch" in sys.modules
 
 
 def _of_shape(backbone: Any, embed: Embed) -> Embed:

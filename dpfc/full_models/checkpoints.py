@@ -144,10 +144,8 @@ def check_alike(kept: object, wanted: object, name: str) -> None:
         Names the place.
     """
     if isinstance(wanted, torch.Tensor):
-        alike = isinstance(kept, torch.Tensor) and (kept.shape, kept.dtype, kept.layout) == (
-            *(wanted.shape, wanted.dtype, wanted.layout),
-        )
-        if not alike:
+        kind = (wanted.shape, wanted.dtype, wanted.layout)
+        if not isinstance(kept, torch.Tensor) or (kept.shape, kept.dtype, kept.layout) != kind:
             raise ValueError(f"{name} must be a {wanted.dtype} tensor of {tuple(wanted.shape)}")
     elif isinstance(wanted, dict):
         if not isinstance(kept, dict) or kept.keys() != wanted.keys():

@@ -248,10 +248,9 @@ class Fingerprint:
 
     def _add_reduced(self, value: Any) -> None:
         """Enter what pickle would keep of an object that has no attributes, such as an iterator."""
-        if type(value).__module__.split(".")[0] in _KEEPS_NOTHING:
-            known = isinstance(value, np.random.Generator | np.random.RandomState)
-            if not known:
-                return
+        draws = isinstance(value, np.random.Generator | np.random.RandomState)
+        if type(value).__module__.split(".")[0] in _KEEPS_NOTHING and not draws:
+            return
         try:
             parts = value.__reduce_ex__(4)
         except Exception:  # whatever an object raises that cannot be pickled
