@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from dpfc._support.files import check_replaceable
+from dpfc._support.files import NEW_FILE, check_replaceable
 
 try:
     import fcntl
@@ -20,14 +20,6 @@ except ImportError:  # Windows: nothing is locked, and nothing left behind is kn
 __all__ = ["ReservedFile", "remove_stale"]
 
 _SUFFIX = ".part"
-_NEW = (
-    os.O_RDWR
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -123,7 +115,7 @@ def remove_stale(path: Path) -> None:
 def _create(path: Path, *, shared: bool) -> tuple[int, Path]:
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
-        descriptor = os.open(temporary, _NEW, 0o666 if shared else 0o600)
+        descriptor = os.open(temporary, NEW_FILE, 0o666 if shared else 0o600)
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:

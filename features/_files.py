@@ -20,7 +20,9 @@ from dpfc.features.exceptions import DatasetError, FeatureCacheError
 TEMPORARY_SUFFIX = ".tmp"
 _CHUNK_BYTES = 1 << 20
 # The random part is absent in the names that the first versions gave.
-_TEMPORARY = re.compile(r"\.(?P<name>.+?)(\.[a-z0-9_]{8})?" + re.escape(TEMPORARY_SUFFIX))
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+?)(\.[0-9a-f]{16}|\.[a-z0-9_]{8})?" + re.escape(TEMPORARY_SUFFIX)
+)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import IO, BinaryIO, TextIO
 from dpfc._support.limits import check_limit
 
 __all__ = [
+    "NEW_FILE",
     "IrregularFileError",
     "check_regular",
     "check_replaceable",
@@ -42,6 +43,15 @@ _READING = (
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+# Nobody can have put a link there.
+NEW_FILE = (
+    os.O_RDWR
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
 _BUFFER_BYTES = 1 << 20
@@ -165,15 +175,14 @@ def open_whole(path: Path, *, shared: bool = True, suffix: str = "") -> Iterator
         If it cannot be written.
     """
     check_replaceable(path)
-    # Creates with O_EXCL | O_NOFOLLOW: nobody can have put a link there.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=suffix)
-    temporary = Path(name)
+    # Named before it is made: Ctrl-C in between, too, leaves nothing whose name is not known here.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(os.open(temporary, NEW_FILE, 0o600), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if shared:  # mkstemp makes files for their owner only
+        if shared:
             temporary.chmod(0o666 & ~_umask())
         check_replaceable(path)
         temporary.replace(path)

@@ -240,3 +240,16 @@ def test_a_full_disk_is_told_with_the_name_of_the_file_that_was_not_written(tmp_
         raise full
     assert error.value.filename == str(tmp_path / "table.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_as_a_file_comes_to_be_leaves_nothing(tmp_path, monkeypatch):
+    create = os.open
+
+    def interrupted(*arguments):
+        os.close(create(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dpfc._support.files.os.open", interrupted)
+    with pytest.raises(KeyboardInterrupt), open_whole(tmp_path / "model"):
+        pytest.fail("there is no file to write to")
+    assert list(tmp_path.iterdir()) == []
