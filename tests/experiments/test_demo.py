@@ -74,7 +74,9 @@ def test_privacy_costs_accuracy_and_more_budget_buys_some_back(finished):
     _, report = finished
     accuracy = {(run.method, run.epsilon): run.test_accuracy for run in report.runs}
     assert report.ceiling > 0.7
-    assert report.ceiling > accuracy["fc", 8.0] > accuracy["fc", 0.5] - 0.05
+    # Over 100 runs: 0.955 without privacy, 0.947 at 8 (deviation 0.005), 0.897 at 0.5 (0.014).
+    assert report.ceiling > accuracy["fc", 0.5]
+    assert report.ceiling + 0.03 > accuracy["fc", 8.0] > accuracy["fc", 0.5] - 0.03
 
 
 def test_several_runs_of_a_setting_are_averaged_and_have_error_bars(finished, monkeypatch, dpfc):
