@@ -1,7 +1,7 @@
 """Print, as JSON, what this checkout does with fixed seeds: models, statements, command lines.
 
-`.ci/same-behaviour` runs it in two checkouts and compares. It imports public names alone, which stay
-where they are when files move.
+`.ci/same-behaviour` runs it in two checkouts and compares. It imports public names alone, which
+stay where they are when files move.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ import numpy as np
 import dpfc
 import dpfc.accounting
 import dpfc.features
-from dpfc.experiments.cli import main
 
+CHECKOUT = Path(dpfc.__file__).resolve().parents[1]
 CLASSES = ("ant", "bee", "cow")
 TIMES = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\+00:00|Z)?", "TIME"),
@@ -36,6 +37,15 @@ TIMES = (
     (r"dpfc \d+\.\d+\.\d+ [0-9a-f]{8}", "VERSION"),
     (r"\b[0-9a-f]{64}\b", "SHA256"),
 )
+
+
+def command() -> Callable[[list[str]], int]:
+    """What the console script `dpfc` of this checkout calls."""
+    settings = (CHECKOUT / "setup.cfg").read_text(encoding="utf-8")
+    found = re.search(r"^    dpfc = ([\w.]+):(\w+)$", settings, flags=re.M)
+    assert found is not None
+    called: Callable[[list[str]], int] = getattr(import_module(found[1]), found[2])
+    return called
 
 
 def rows(shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -146,11 +156,11 @@ fit --features {cache} --epsilon 1 --out {out}/gd.safetensors --seed 0 --method 
 fit --features {cache} --epsilon 0 --out {out}/x.safetensors
 fit --features {cache} --epsilon 1 --out {out}/x.safetensors --method nwton
 fit --features {out} --epsilon 1 --out {out}/x.safetensors
-train --features {cache} --network linear --epsilon 4 --steps 2 --seed 0 --out {out}/net.safetensors
-search --features {cache} --method gd --try n_steps=2,3 --epsilon 4 --seed 0 --out {out}/s.safetensors
+train --features {cache} --network linear --epsilon 4 --steps 2 --seed 0 --out {out}/n.safetensors
+search --features {cache} --method gd --try n_steps=2,3 --epsilon 4 --seed 0 --out {out}/s
 evaluate --model {out}/fc.safetensors --features {cache}
 evaluate --model {out}/fc.safetensors --features {cache} --epsilon 1 --seed 0 --json
-evaluate --model {out}/net.safetensors --features {cache} --epsilon 1 --seed 0
+evaluate --model {out}/n.safetensors --features {cache} --epsilon 1 --seed 0
 predict --model {out}/fc.safetensors --features {cache}
 summarize --features {cache} --epsilon 1 --seed 0
 summarize --features {cache} --epsilon 1 --seed 0 --json
@@ -165,7 +175,7 @@ budget remaining --ledger {out}/l.db
 budget verify --ledger {out}/l.db
 budget plan --epsilon 1 --n-samples 1000 --n-classes 3
 report privacy --model {out}/fc.safetensors
-report privacy --model {out}/net.safetensors --out {out}/p.md
+report privacy --model {out}/n.safetensors --out {out}/p.md
 results {out}
 sweep {out}/none.yaml
 """
@@ -180,7 +190,7 @@ def said(line: str, folder: Path) -> dict[str, Any]:
         word.format(cache=folder / "cache", out=folder / "out") for word in shlex.split(line)
     ]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        code = main(arguments)
+        code = command()(arguments)
     return {
         "code": code,
         "out": cleaned(out.getvalue(), str(folder)),
