@@ -11,6 +11,8 @@ from pathlib import Path
 __all__ = ["code_version", "library_versions"]
 
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "torch", "opacus", "dp-accounting")
+# Lie in the folder of dpfc where it is installed, and beside it in the repository.
+_BESIDE = ("accounting", "features", "experiments")
 
 
 @cache
@@ -21,9 +23,12 @@ def code_version() -> str:
 
     own, accounting = (Path(str(package.__file__)).parent for package in (dpfc, dpfc.accounting))
     digest = hashlib.sha256()
-    for folder in (own, own / "full_models", accounting):
-        for path in sorted(folder.glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for folder in (own, accounting):
+        for path in sorted(folder.rglob("*.py")):
+            name = path.relative_to(folder)
+            if folder == own and name.parts[0] in _BESIDE:
+                continue
+            digest.update(f"{folder.name}/{name.as_posix()}\0".encode() + path.read_bytes())
     return f"dpfc {dpfc.__version__} {digest.hexdigest()[:8]}"
 
 

@@ -106,15 +106,21 @@ def test_what_a_run_sets_itself_is_no_parameter(name):
         networks(methods=[{"name": "dpsgd", "parameters": {name: "x"}}])
 
 
-def test_a_change_of_the_networks_code_changes_the_key(monkeypatch, tmp_path):
+@pytest.mark.parametrize("place", ["base.py", "full_models/training.py", "room/inner/rule.py"])
+def test_a_change_of_a_classifiers_code_changes_the_key(place, monkeypatch, tmp_path):
+    """Wherever the file lies; not what an installation has beside it."""
     import dpfc
     from dpfc.experiments import versions
 
     package = tmp_path / "dpfc"
-    (package / "full_models").mkdir(parents=True)
+    for file in (place, "experiments/cli.py"):
+        (package / file).parent.mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(dpfc, "__file__", str(package / "__init__.py"))
     found = []
-    for code in ("a = 1", "a = 2"):
-        (package / "full_models" / "training.py").write_text(code)
+    for code, command in (("a = 1", "b = 1"), ("a = 2", "b = 1"), ("a = 2", "b = 2")):
+        (package / place).write_text(code)
+        (package / "experiments/cli.py").write_text(command)
         found.append(versions.code_version.__wrapped__())
-    assert found[0] != found[1]
+    assert found[0] != found[1] == found[2]
+    (package / place).rename(package / "elsewhere.py")
+    assert versions.code_version.__wrapped__() != found[2]
