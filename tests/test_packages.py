@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import configparser
+import importlib
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,3 +33,22 @@ def test_every_file_of_code_lies_in_a_package():
     for folder in ("dpfc", "accounting", "features", "experiments"):
         for file in (ROOT / folder).rglob("*.py"):
             assert (file.parent / "__init__.py").exists(), file
+
+
+@pytest.mark.parametrize("package", ["dpfc", "dpfc.accounting", "dpfc.features"])
+def test_every_public_name_is_there_and_listed(package):
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    assert set(module.__all__) <= set(dir(module))
+    with pytest.raises(AttributeError, match="Missing"):
+        module.Missing  # noqa: B018
+
+
+def test_importing_a_package_waits_for_no_library():
+    code = (
+        "import sys, dpfc, dpfc.features; print({'torch', 'sklearn', 'pyarrow'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
