@@ -1,6 +1,5 @@
 """Privacy accounting: budgets to noise, noise to guarantees, guarantees to statements."""
 
-from dpfc.accounting._events import UnsupportedEventError
 from dpfc.accounting.accountants import (
     compute_delta,
     compute_epsilon,
@@ -9,8 +8,9 @@ from dpfc.accounting.accountants import (
 )
 from dpfc.accounting.calibration import calibrate
 from dpfc.accounting.event_json import event_from_json, event_to_json
+from dpfc.accounting.events import UnsupportedEventError
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
-from dpfc.accounting.ledger import (
+from dpfc.accounting.ledger.ledger import (
     Budget,
     BudgetExceeded,
     LedgerCheck,
@@ -20,7 +20,6 @@ from dpfc.accounting.ledger import (
     Remaining,
     Spend,
 )
-from dpfc.accounting.ledger_statement import make_ledger_statement
 from dpfc.accounting.plans import PlannedRelease, PrivacyPlan, ReleaseRequest
 from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
 from dpfc.accounting.solve import (
@@ -28,7 +27,8 @@ from dpfc.accounting.solve import (
     calibrate_sampling_probability,
     calibrate_steps,
 )
-from dpfc.accounting.statements import (
+from dpfc.accounting.statements.of_ledger import make_ledger_statement
+from dpfc.accounting.statements.statement import (
     PrivacyStatement,
     ReleaseRecord,
     StatementError,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import dp_accounting
 
 from dpfc.accounting._checks import ACCOUNTANTS, NEIGHBORING_RELATIONS, check_choice, check_float
-from dpfc.accounting._events import (
+from dpfc.accounting.events import (
     SelectionSteps,
     Steps,
     TooLittleNoiseError,
@@ -24,10 +24,10 @@ from dpfc.accounting._events import (
     has_no_noise,
     only_gaussian,
 )
-from dpfc.accounting._pld import SMALLEST_DELTA, pld_delta, pld_epsilon
-from dpfc.accounting._pld_step import LARGEST_LOSS
-from dpfc.accounting._rdp import rdp_delta, rdp_epsilon
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon
+from dpfc.accounting.numerics.pld import SMALLEST_DELTA, pld_delta, pld_epsilon
+from dpfc.accounting.numerics.pld_step import LARGEST_LOSS
+from dpfc.accounting.numerics.rdp import rdp_delta, rdp_epsilon
 
 __all__ = [
     "ACCOUNTANTS",

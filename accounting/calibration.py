@@ -8,20 +8,20 @@ from collections.abc import Callable, Sequence
 from scipy.optimize import brentq
 
 from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_target
-from dpfc.accounting._events import (
-    GaussianSteps,
-    UnsupportedEventError,
-    only_gaussian,
-    probability_drawn,
-)
-from dpfc.accounting._search import find_log
 from dpfc.accounting.accountants import (
     checked_steps,
     exact_mu,
     resolve_accountant,
     trial_epsilon,
 )
+from dpfc.accounting.events import (
+    GaussianSteps,
+    UnsupportedEventError,
+    only_gaussian,
+    probability_drawn,
+)
 from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
+from dpfc.accounting.numerics.root_finding import find_log
 from dpfc.accounting.plans import PlannedRelease, PrivacyPlan, ReleaseRequest, check_unique_names
 
 _SHARES_TOLERANCE = 1e-9

@@ -17,7 +17,7 @@ from dpfc.accounting._checks import (
     check_name,
     check_target,
 )
-from dpfc.accounting._events import event_mu
+from dpfc.accounting.events import event_mu
 
 _MAX_SAMPLED = 100_000_000
 

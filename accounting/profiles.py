@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtr, ndtri
 
 from dpfc.accounting._checks import check_float, check_target
-from dpfc.accounting._events import has_no_noise, only_gaussian
-from dpfc.accounting._pld import pld_deltas
-from dpfc.accounting._rdp import rdp_deltas
 from dpfc.accounting.accountants import checked_steps, exact_mu, resolve_accountant
+from dpfc.accounting.events import has_no_noise, only_gaussian
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon
+from dpfc.accounting.numerics.pld import pld_deltas
+from dpfc.accounting.numerics.rdp import rdp_deltas
 
 __all__ = [
     "PrivacyProfile",

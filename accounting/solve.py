@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 
 from dpfc.accounting._checks import check_float, check_int, check_target
-from dpfc.accounting._search import find_count, find_log
 from dpfc.accounting.accountants import trial_epsilon
 from dpfc.accounting.calibration import calibrate, central_limit_mu
 from dpfc.accounting.gaussian import gaussian_mu
+from dpfc.accounting.numerics.root_finding import find_count, find_log
 from dpfc.accounting.plans import ReleaseRequest, release_event
 
 __all__ = ["calibrate_noise_multiplier", "calibrate_sampling_probability", "calibrate_steps"]

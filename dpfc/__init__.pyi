@@ -1,28 +1,28 @@
 from ._version import __version__
-from .accounting.ledger import (
+from .accounting.ledger.ledger import (
     BudgetExceeded,
     LedgerError,
     PrivacyLedger,
 )
-from .evaluation import evaluate_privately
-from .evaluation_figures import PrivateEvaluation
+from .evaluation.evaluate import evaluate_privately
+from .evaluation.result import PrivateEvaluation
+from .evaluation.summaries import (
+    PrivateSummary,
+    summarize_privately,
+)
 from .exceptions import (
     BudgetWarning,
     InsufficientMemoryError,
     ModelFileError,
     PrivacyWarning,
 )
-from .feature_covariance import DPFCClassifier
 from .full_models.classifier import DPSGDClassifier
-from .gradient import DPGradientClassifier
-from .least_squares import DPLeastSquaresClassifier
-from .model_file import load_model
-from .newton import DPNewtonClassifier
-from .summaries import (
-    PrivateSummary,
-    summarize_privately,
-)
-from .tuning import DPSearchCV
+from .linear.feature_covariance import DPFCClassifier
+from .linear.gradient import DPGradientClassifier
+from .linear.least_squares import DPLeastSquaresClassifier
+from .linear.newton import DPNewtonClassifier
+from .loading import load_model
+from .search.search_cv import DPSearchCV
 
 __all__ = [
     "BudgetExceeded",

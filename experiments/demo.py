@@ -17,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from dpfc.experiments.ceiling import logistic_ceiling
-from dpfc.experiments.csv_text import write_csv
-from dpfc.experiments.files import write_whole
-from dpfc.experiments.methods import LABELS, make_estimator
-from dpfc.experiments.plots import accuracy_figure, render
+from dpfc.experiments.benchmarks.ceiling import logistic_ceiling
+from dpfc.experiments.cli.files import write_whole
+from dpfc.experiments.estimators import LABELS, make_estimator
+from dpfc.experiments.pictures.style import accuracy_figure, render
+from dpfc.experiments.studies.csv_text import write_csv
 from dpfc.features import FeatureCache, MissingDependencyError, extract, load_backbone, open_dataset
-from dpfc.features.backbones import available_cores
+from dpfc.features.backbones.loading import available_cores
 
 if TYPE_CHECKING:
-    from dpfc.base import PrivateLinearClassifier
+    from dpfc.linear.base import PrivateLinearClassifier
 
 __all__ = ["CEILING", "DemoReport", "DemoRun", "Rows", "accuracies", "run_demo"]
 

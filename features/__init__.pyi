@@ -1,12 +1,13 @@
-from .backbones import (
+from .backbones.loading import (
     BACKBONES,
     DEFAULT_BACKBONES,
     Backbone,
     load_backbone,
 )
-from .cache import FeatureCache
-from .cache_writer import FeatureCacheWriter
-from .datasets import (
+from .cache.manifest import CacheDescription
+from .cache.reader import FeatureCache
+from .cache.writer import FeatureCacheWriter
+from .datasets.opening import (
     Dataset,
     ImageDataset,
     ImageItem,
@@ -24,8 +25,7 @@ from .exceptions import (
     UnreadableTextError,
 )
 from .extraction import extract
-from .imported import import_features
-from .manifest import CacheDescription
+from .importing.import_features import import_features
 from .sklearn_transformer import BackboneTransformer
 
 __all__ = [

@@ -5,10 +5,10 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.features.backbones import Backbone
+from dpfc.features.backbones.loading import Backbone
+from dpfc.features.backbones.row_independence import check_rows, one_by_one
 from dpfc.features.exceptions import OutOfDeviceMemoryError
-from dpfc.features.preparing import Rows
-from dpfc.features.row_independence import check_rows, one_by_one
+from dpfc.features.extraction_workers import Rows
 
 __all__ = ["Embedder"]
 

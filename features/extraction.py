@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.features.backbones import Backbone, available_cores
-from dpfc.features.cache import FeatureCache
-from dpfc.features.cache_writer import FeatureCacheWriter
-from dpfc.features.datasets import Dataset, Item
+from dpfc.features.backbones.loading import Backbone, available_cores
+from dpfc.features.cache.manifest import NUMBERED_BY_ROWS, CacheDescription
+from dpfc.features.cache.reader import FeatureCache
+from dpfc.features.cache.writer import FeatureCacheWriter
+from dpfc.features.datasets.opening import Dataset, Item
 from dpfc.features.embedding import Embedder
 from dpfc.features.exceptions import DatasetError
-from dpfc.features.manifest import NUMBERED_BY_ROWS, CacheDescription
-from dpfc.features.preparing import Batch, Preparation, prepare_in_processes
+from dpfc.features.extraction_workers import Batch, Preparation, prepare_in_processes
 from dpfc.features.progress import Progress, Report, reporting
 
 __all__ = ["extract"]

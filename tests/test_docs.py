@@ -20,12 +20,12 @@ from dpfc.features import open_dataset
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ESTIMATORS = (
-    "feature_covariance",
     "full_models.classifier",
-    "gradient",
-    "least_squares",
-    "newton",
-    "tuning",
+    "linear.feature_covariance",
+    "linear.gradient",
+    "linear.least_squares",
+    "linear.newton",
+    "search.search_cv",
 )
 
 

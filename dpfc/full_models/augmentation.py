@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from dpfc.full_models.networks import square_image
+from dpfc.full_models.networks.factory import square_image
 
 __all__ = ["AUGMENTATIONS", "Augmentation"]
 

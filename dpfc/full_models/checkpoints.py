@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from dpfc._support.files import read_regular
+from dpfc._support.reserved_files import ReservedFile
 from dpfc.accounting import PrivacyStatement
-from dpfc.reserved_files import ReservedFile
 
 __all__ = [
     "CheckpointError",

@@ -16,40 +16,9 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
-from dpfc.accounting.accountants import ACCOUNTANTS
-from dpfc.accounting.charges import Charge
-from dpfc.assumptions import training_assumptions
-from dpfc.data import BlockSource, label_gaps, warn_of_numbered_labels
-from dpfc.fitted import fitted_or_nothing
-from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
-from dpfc.full_models.averaging import WeightAverage
-from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
-from dpfc.full_models.dry_run import check_every_row
-from dpfc.full_models.model_file import save_network
-from dpfc.full_models.module_rows import (
-    ModuleRows,
-    as_input,
-    bounded_rows,
-    check_labels,
-    check_rows,
-    has_type,
-    row_kind,
-)
-from dpfc.full_models.module_state import WatchedState, published
-from dpfc.full_models.network_prediction import NetworkPredictor
-from dpfc.full_models.optimizers import OptimizerSettings, StepRule, make_optimizer
-from dpfc.full_models.private_gradients import COUNT, GRADIENT, GradientMechanism
-from dpfc.full_models.starting import run_digest, start_module
-from dpfc.full_models.trainable import TRAINABLE
-from dpfc.full_models.training import CheckpointPlan, TrainingRun
-from dpfc.labels import public_classes
-from dpfc.memory import check_memory
-from dpfc.model_selection import gaps_around_fit, warn_under_model_selection
-from dpfc.noise import NoiseSource, noise_source
-from dpfc.notes import delta_notes, training_notes
-from dpfc.paid_models import model_room, reserve_room
-from dpfc.parameters import (
+from dpfc._support.fitted import fitted_or_nothing
+from dpfc._support.memory import check_memory
+from dpfc._support.validation import (
     BOUND,
     ROWS,
     STEPS,
@@ -60,9 +29,40 @@ from dpfc.parameters import (
     Text,
     check_parameters,
 )
-from dpfc.progress import step_progress
-from dpfc.spending import check_ledger_pair, finish, open_charge, warn_if_seeded
-from dpfc.user_rows import check_columns
+from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
+from dpfc.accounting.accountants import ACCOUNTANTS
+from dpfc.accounting.ledger.charges import Charge
+from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
+from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
+from dpfc.full_models.dp_sgd.dry_run import check_every_row
+from dpfc.full_models.dp_sgd.mechanism import COUNT, GRADIENT, GradientMechanism
+from dpfc.full_models.dp_sgd.module_state import WatchedState, published
+from dpfc.full_models.dp_sgd.rows import (
+    ModuleRows,
+    as_input,
+    bounded_rows,
+    check_labels,
+    check_rows,
+    has_type,
+    row_kind,
+)
+from dpfc.full_models.model_file import save_network
+from dpfc.full_models.optimizers.averaging import WeightAverage
+from dpfc.full_models.optimizers.factory import OptimizerSettings, StepRule, make_optimizer
+from dpfc.full_models.prediction import NetworkPredictor
+from dpfc.full_models.starting import run_digest, start_module
+from dpfc.full_models.trainable import TRAINABLE
+from dpfc.full_models.training import CheckpointPlan, TrainingRun
+from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
+from dpfc.mechanism.assumptions import training_assumptions
+from dpfc.mechanism.labels import public_classes
+from dpfc.mechanism.noise import NoiseSource, noise_source
+from dpfc.mechanism.notes import delta_notes, training_notes
+from dpfc.mechanism.paid_models import model_room, reserve_room
+from dpfc.mechanism.private_run import check_ledger_pair, finish, open_charge, warn_if_seeded
+from dpfc.mechanism.progress import step_progress
+from dpfc.mechanism.rows import BlockSource, label_gaps, warn_of_numbered_labels
+from dpfc.mechanism.user_rows import check_columns
 
 __all__ = ["DPSGDClassifier"]
 

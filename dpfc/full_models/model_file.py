@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from dpfc._support.file_writing import write_model
+from dpfc._support.tensor_bytes import in_order
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
-from dpfc.file_writing import write_model
-from dpfc.full_models.module_rows import ROW_KINDS
-from dpfc.full_models.networks import NETWORKS, make_network, network_shapes
+from dpfc.full_models.dp_sgd.rows import ROW_KINDS
+from dpfc.full_models.networks.factory import NETWORKS, make_network, network_shapes
 from dpfc.full_models.trainable import freeze
-from dpfc.model_file import (
+from dpfc.loading import (
     NETWORK_FORMAT,
     columns_header,
     parameters_of,
     plain_number,
     set_columns,
 )
-from dpfc.tensor_bytes import in_order
 
 if TYPE_CHECKING:
     from dpfc.full_models.classifier import DPSGDClassifier

@@ -1,4 +1,4 @@
-"""What a public network says about private test rows; see `dpfc.scored_rows`."""
+"""What a public network says about private test rows; see `dpfc.evaluation.scored_rows`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from dpfc.full_models.dry_run import check_evaluation, failed_on_row
-from dpfc.full_models.module_rows import as_input, check_labels
-from dpfc.full_models.module_state import difference, module_state
+from dpfc.full_models.dp_sgd.dry_run import check_evaluation, failed_on_row
+from dpfc.full_models.dp_sgd.module_state import difference, module_state
+from dpfc.full_models.dp_sgd.rows import as_input, check_labels
 from dpfc.full_models.silence import in_silence
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _LARGEST = 1e30
 
 
 class ScoredNetworkRows:
-    """Predicted class and probabilities of each test row, as `dpfc.scored_rows.ScoredRows`.
+    """Predicted class and probabilities of each test row, as `ScoredRows` has them.
 
     A row's scores are a bit-exact function of the row, on one machine: it is copied into memory
     of its own (contiguous, and aligned to 64 bytes, as all that PyTorch allocates), and goes

@@ -10,12 +10,12 @@ import torch
 
 from dpfc.full_models.augmentation import Augmentation
 from dpfc.full_models.checkpoints import config_digest, weights_digest
-from dpfc.full_models.dry_run import check_augmentation
-from dpfc.full_models.gradient_checks import check_row_gradients
-from dpfc.full_models.made_up_rows import made_up_blocks, vocabulary
-from dpfc.full_models.module_checks import check_module, copy_of_module
-from dpfc.full_models.module_rows import as_input
-from dpfc.full_models.networks import make_network
+from dpfc.full_models.dp_sgd.dry_run import check_augmentation
+from dpfc.full_models.dp_sgd.gradient_checks import check_row_gradients
+from dpfc.full_models.dp_sgd.made_up_rows import made_up_blocks, vocabulary
+from dpfc.full_models.dp_sgd.module_checks import check_module, copy_of_module
+from dpfc.full_models.dp_sgd.rows import as_input
+from dpfc.full_models.networks.factory import make_network
 from dpfc.full_models.trainable import freeze
 
 __all__ = ["run_digest", "start_module"]

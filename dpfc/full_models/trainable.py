@@ -89,7 +89,7 @@ def _within(name: str, beginning: str) -> bool:
 
 
 def _with_adapters(module: nn.Module) -> nn.Module:
-    from dpfc.features.devices import require
+    from dpfc.features.backbones.devices import require
 
     require("peft", 'trainable="lora"', "lora")
     from peft import LoraConfig, get_peft_model

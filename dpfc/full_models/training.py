@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from dpfc._support.reserved_files import remove_stale
 from dpfc.accounting import PrivacyStatement
-from dpfc.full_models.averaging import WeightAverage
 from dpfc.full_models.checkpoints import (
     CheckpointError,
     check_alike,
@@ -20,12 +20,12 @@ from dpfc.full_models.checkpoints import (
     rows_digest,
     write_checkpoint,
 )
+from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
+from dpfc.full_models.dp_sgd.rows import ModuleRows
 from dpfc.full_models.interrupts import deferred_signals
-from dpfc.full_models.module_rows import ModuleRows
-from dpfc.full_models.private_gradients import GRADIENT, GradientMechanism
-from dpfc.full_models.step_rule import StepRule
-from dpfc.noise import NoiseSource, SeededNoise
-from dpfc.reserved_files import remove_stale
+from dpfc.full_models.optimizers.averaging import WeightAverage
+from dpfc.full_models.optimizers.step_rule import StepRule
+from dpfc.mechanism.noise import NoiseSource, SeededNoise
 
 __all__ = ["CheckpointPlan", "TrainingRun"]
 

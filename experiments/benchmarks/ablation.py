@@ -15,16 +15,16 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from dpfc.experiments.benchmarks.accuracy_data import (
+from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data
+from dpfc.experiments.cli.console import run_command
+from dpfc.experiments.cli.options import parse_numbers
+from dpfc.experiments.estimators import make_estimator
+from dpfc.experiments.studies.named_data import (
     DATA_SETS,
     CacheSpecs,
     NamedData,
     load_either,
 )
-from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data
-from dpfc.experiments.console import run_command
-from dpfc.experiments.methods import make_estimator
-from dpfc.experiments.options import parse_numbers
 
 __all__ = ["CHANGES", "Effect", "effects", "main", "paired_scores"]
 

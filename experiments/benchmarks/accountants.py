@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from dpfc.experiments.console import run_command
-from dpfc.experiments.options import parse_numbers
+from dpfc.experiments.cli.console import run_command
+from dpfc.experiments.cli.options import parse_numbers
 
 __all__ = ["main"]
 

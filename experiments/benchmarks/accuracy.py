@@ -26,12 +26,6 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from dpfc.experiments.benchmarks.accuracy_data import (
-    DATA_SETS,
-    NamedData,
-    load_caches,
-    load_named,
-)
 from dpfc.experiments.benchmarks.accuracy_plot import accuracy_panels
 from dpfc.experiments.benchmarks.accuracy_table import (
     CEILING,
@@ -46,12 +40,18 @@ from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
 from dpfc.experiments.benchmarks.peers import PEERS, Peer, Rows, Setting, search, setting_key
 from dpfc.experiments.benchmarks.peers_opacus import OPACUS_PEERS
 from dpfc.experiments.benchmarks.peers_paper import PAPER_PEERS
-from dpfc.experiments.console import run_command
-from dpfc.experiments.files import write_whole
-from dpfc.experiments.methods import LABELS, make_estimator
-from dpfc.experiments.options import parse_numbers
-from dpfc.experiments.plots import render
-from dpfc.experiments.versions import code_version
+from dpfc.experiments.cli.console import run_command
+from dpfc.experiments.cli.files import write_whole
+from dpfc.experiments.cli.options import parse_numbers
+from dpfc.experiments.estimators import LABELS, make_estimator
+from dpfc.experiments.pictures.style import render
+from dpfc.experiments.studies.named_data import (
+    DATA_SETS,
+    NamedData,
+    load_caches,
+    load_named,
+)
+from dpfc.experiments.studies.versions import code_version
 
 __all__ = ["METHODS", "PEERS_REVISION", "main", "run_cells", "write_report"]
 
@@ -138,7 +138,7 @@ def _run_method(bench: _Bench, method: str, job: Job) -> Iterator[tuple[float, f
 
 
 def _ceiling(data: Data) -> float:
-    from dpfc.experiments.ceiling import logistic_ceiling
+    from dpfc.experiments.benchmarks.ceiling import logistic_ceiling
 
     return logistic_ceiling(data.X, data.y, data.X_test, data.y_test, _CEILING_STRENGTHS)[1]
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from dpfc.experiments.benchmarks.accuracy_table import CEILING, Results
-from dpfc.experiments.plots import GRAY, add_legend, dress_budgets
+from dpfc.experiments.pictures.style import GRAY, add_legend, dress_budgets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE
-from dpfc.experiments.console import strict
+from dpfc.experiments.cli.console import strict
 
 __all__ = [
     "CEILING",

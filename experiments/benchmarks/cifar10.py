@@ -17,9 +17,9 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from dpfc.experiments.console import print_json, run_command
-from dpfc.experiments.methods import ESTIMATORS, LABELS, make_estimator
-from dpfc.experiments.options import Json, parse_numbers
+from dpfc.experiments.cli.console import print_json, run_command
+from dpfc.experiments.cli.options import Json, parse_numbers
+from dpfc.experiments.estimators import ESTIMATORS, LABELS, make_estimator
 
 if TYPE_CHECKING:
     from dpfc.features import FeatureCache
@@ -150,7 +150,7 @@ def _command(
 
 
 def _ceiling(data: Data) -> dict[str, Any]:
-    from dpfc.experiments.ceiling import logistic_ceiling
+    from dpfc.experiments.benchmarks.ceiling import logistic_ceiling
 
     strength, accuracy = logistic_ceiling(
         data.X, data.y, data.X_test, data.y_test, CEILING_STRENGTHS

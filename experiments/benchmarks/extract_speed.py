@@ -22,11 +22,11 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from dpfc.experiments.console import print_json, run_command
-from dpfc.experiments.options import Json
+from dpfc.experiments.cli.console import print_json, run_command
+from dpfc.experiments.cli.options import Json
 from dpfc.features import extract, load_backbone, open_dataset
-from dpfc.features.backbones import Backbone, available_cores
-from dpfc.features.datasets import Dataset, ImageDataset
+from dpfc.features.backbones.loading import Backbone, available_cores
+from dpfc.features.datasets.opening import Dataset, ImageDataset
 
 __all__ = ["SomeRows", "Speed", "main", "measure"]
 
@@ -133,7 +133,7 @@ def _onnx_passes(backbone: Backbone) -> dict[str, tuple[Forward, int, int]]:
     """ONNX Runtime on the exported network: one pass on all cores, or one a core side by side."""
     import onnxruntime
 
-    from dpfc.features.onnx_models import cache_folder
+    from dpfc.features.backbones.onnx_session import cache_folder
 
     pixels = np.zeros((1, backbone.decode_size or 128, backbone.decode_size or 128, 3), np.uint8)
     backbone.embed(pixels)  # exports the network if it has not been

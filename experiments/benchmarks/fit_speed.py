@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from dpfc.experiments.console import run_command
+from dpfc.experiments.cli.console import run_command
 
 __all__ = ["Timing", "main", "measure"]
 

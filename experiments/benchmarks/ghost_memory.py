@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from dpfc.experiments.console import run_command
+from dpfc.experiments.cli.console import run_command
 
 __all__ = ["main", "peak_memory"]
 
@@ -38,7 +38,7 @@ def peak_memory(clipping: str, width: int, batch: int, device: str = "cpu") -> i
     OSError
         Where there is no /proc, on the CPU.
     """
-    from dpfc.experiments.sweep import process_pool
+    from dpfc.experiments.studies.loop import process_pool
 
     with process_pool(1, 1) as pool:
         return pool.submit(_measure, clipping, width, batch, device).result()

@@ -25,13 +25,13 @@ import typer
 from numpy.typing import NDArray
 
 from dpfc.accounting import PrivacyPlan
-from dpfc.experiments.console import run_command
+from dpfc.experiments.cli.console import run_command
 from dpfc.full_models.augmentation import Augmentation
-from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
-from dpfc.full_models.module_rows import ModuleRows
-from dpfc.full_models.networks import make_network
-from dpfc.full_models.optimizers import OptimizerSettings, make_optimizer
-from dpfc.full_models.private_gradients import GRADIENT, GradientMechanism
+from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
+from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
+from dpfc.full_models.dp_sgd.rows import ModuleRows
+from dpfc.full_models.networks.factory import make_network
+from dpfc.full_models.optimizers.factory import OptimizerSettings, make_optimizer
 
 __all__ = ["PEERS", "Comparison", "Setup", "compare", "main", "make_setup"]
 

@@ -19,10 +19,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from dpfc.experiments.benchmarks.accuracy_data import load_named
 from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
-from dpfc.experiments.console import run_command
-from dpfc.experiments.options import parse_numbers
+from dpfc.experiments.cli.console import run_command
+from dpfc.experiments.cli.options import parse_numbers
+from dpfc.experiments.studies.named_data import load_named
 
 __all__ = ["METHODS", "MULTIPLIERS", "Job", "Method", "Table", "judgements", "main", "run_job"]
 
@@ -221,7 +221,7 @@ def _command(
 
 
 def _run(jobs: Sequence[Job], workers: int) -> dict[tuple[str, float, float], list[float]]:
-    from dpfc.experiments.sweep import process_pool
+    from dpfc.experiments.studies.loop import process_pool
 
     scores: dict[tuple[str, float, float], list[float]] = {}
     with process_pool(workers, 1) as pool:

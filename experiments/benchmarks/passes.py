@@ -17,10 +17,10 @@ from typing import Annotated
 import torch
 import typer
 
-from dpfc.experiments.console import run_command
-from dpfc.full_models.clipping import CLIPPINGS, ClippedSums, make_clipped_sums
-from dpfc.full_models.networks import make_network
-from dpfc.full_models.passes import Passes, choose_passes
+from dpfc.experiments.cli.console import run_command
+from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, ClippedSums, make_clipped_sums
+from dpfc.full_models.dp_sgd.passes import Passes, choose_passes
+from dpfc.full_models.networks.factory import make_network
 
 __all__ = ["main", "moved_beyond_own", "times"]
 

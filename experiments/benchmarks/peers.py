@@ -28,7 +28,7 @@ import torch
 
 from dpfc.accounting import gaussian_mu
 from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
-from dpfc.losses import LOSSES
+from dpfc.mechanism.losses import LOSSES
 
 __all__ = [
     "PEERS",
@@ -217,7 +217,7 @@ def noise_scale(mu: float, sensitivity: float, share: float = 1.0, count: int = 
 def clipped_residual(
     loss: str, logits: torch.Tensor, labels: torch.Tensor, bound: float | torch.Tensor
 ) -> torch.Tensor:
-    """Residual of a loss of `dpfc.losses`, no row longer than `bound` (one, or one a row)."""
+    """Residual of one of `dpfc.mechanism.losses`, no row beyond `bound` (one, or one a row)."""
     residual = LOSSES[loss].residual(logits, labels)
     norms: torch.Tensor = torch.linalg.vector_norm(residual, dim=1).clamp(min=1e-12)
     factors: torch.Tensor = (bound / norms).clamp(max=1.0)

@@ -29,7 +29,7 @@ from dpfc.experiments.benchmarks.peers import (
     gradient_work,
     noise_scale,
 )
-from dpfc.losses import SigmoidLoss
+from dpfc.mechanism.losses import SigmoidLoss
 
 __all__ = ["NEWTON_LIMIT", "PAPER_PEERS", "paper_mu"]
 

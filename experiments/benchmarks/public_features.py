@@ -18,14 +18,14 @@ import typer
 from numpy.typing import NDArray
 
 from dpfc.experiments.benchmarks.ablation import paired_scores
-from dpfc.experiments.benchmarks.accuracy_data import (
+from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data
+from dpfc.experiments.cli.console import run_command
+from dpfc.experiments.cli.options import parse_numbers
+from dpfc.experiments.studies.named_data import (
     DATA_SETS,
     CacheSpecs,
     load_either,
 )
-from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data
-from dpfc.experiments.console import run_command
-from dpfc.experiments.options import parse_numbers
 
 __all__ = ["main", "split"]
 

@@ -16,9 +16,9 @@ import numpy as np
 import typer
 
 from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data, load
-from dpfc.experiments.console import print_json, run_command
-from dpfc.experiments.methods import LABELS, make_estimator, make_grid
-from dpfc.experiments.options import Json, Method, parse_numbers
+from dpfc.experiments.cli.console import print_json, run_command
+from dpfc.experiments.cli.options import Json, Method, parse_numbers
+from dpfc.experiments.estimators import LABELS, make_estimator, make_grid
 
 __all__ = ["STRATEGIES", "Cell", "compare", "main"]
 

@@ -17,9 +17,9 @@ import typer
 from numpy.typing import NDArray
 
 from dpfc import DPSGDClassifier, PrivacyWarning
-from dpfc.experiments.console import run_command
-from dpfc.experiments.sequence_tasks import TASKS, SequenceTask
-from dpfc.full_models.networks import make_network
+from dpfc.experiments.benchmarks.sequence_tasks import TASKS, SequenceTask
+from dpfc.experiments.cli.console import run_command
+from dpfc.full_models.networks.factory import make_network
 
 __all__ = ["accuracy", "main", "train_privately", "train_without_privacy"]
 

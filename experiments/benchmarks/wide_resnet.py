@@ -27,8 +27,8 @@ import typer
 from numpy.typing import NDArray
 
 from dpfc.experiments.benchmarks.cifar10 import DELTA
-from dpfc.experiments.console import run_command
-from dpfc.experiments.options import parse_numbers
+from dpfc.experiments.cli.console import run_command
+from dpfc.experiments.cli.options import parse_numbers
 
 if TYPE_CHECKING:
     from dpfc import DPSGDClassifier

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import settings
 
 from dpfc.accounting.gaussian import gaussian_epsilon
-from dpfc.accounting.ledger import PrivacyLedger
+from dpfc.accounting.ledger.ledger import PrivacyLedger
 from dpfc.accounting.plans import PlannedRelease, PrivacyPlan
-from dpfc.accounting.statements import ReleaseRecord, make_statement
+from dpfc.accounting.statements.statement import ReleaseRecord, make_statement
 
 # How long an example takes says nothing about the code: cores are shared.
 settings.register_profile("no deadline", deadline=None)

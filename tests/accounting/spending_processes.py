@@ -14,8 +14,8 @@ import time
 
 import dp_accounting
 
-from dpfc.accounting._ledger_file import writing
-from dpfc.accounting.ledger import BudgetExceeded, PrivacyLedger
+from dpfc.accounting.ledger.ledger import BudgetExceeded, PrivacyLedger
+from dpfc.accounting.ledger.sqlite_file import writing
 
 
 def spend(ledger, noise_multiplier, purpose):

@@ -18,7 +18,7 @@ from dpfc.accounting import (
     gaussian_delta,
     gaussian_epsilon,
 )
-from dpfc.accounting._events import event_mu
+from dpfc.accounting.events import event_mu
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 ACCOUNTANTS = ["exact", "pld", "rdp"]

@@ -14,7 +14,7 @@ from dpfc.accounting import (
     gaussian_epsilon,
     gaussian_mu,
 )
-from dpfc.accounting._events import event_mu
+from dpfc.accounting.events import event_mu
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 

@@ -17,19 +17,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpfc.accounting._checks import SEEDED
-from dpfc.accounting._ledger_names import dataset_key
-from dpfc.accounting._ledger_records import Remaining, cost_of
 from dpfc.accounting.calibration import calibrate
-from dpfc.accounting.charges import Charge
 from dpfc.accounting.gaussian import gaussian_mu
-from dpfc.accounting.ledger import (
+from dpfc.accounting.ledger.charges import Charge
+from dpfc.accounting.ledger.ledger import (
     BudgetExceeded,
     LedgerError,
     PrivacyLedger,
     reasons_not_private,
 )
-from dpfc.accounting.ledger_statement import make_ledger_statement
+from dpfc.accounting.ledger.names import dataset_key
+from dpfc.accounting.ledger.records import Remaining, cost_of
 from dpfc.accounting.plans import ReleaseRequest
+from dpfc.accounting.statements.of_ledger import make_ledger_statement
 
 ADD_REMOVE, REPLACE = "add_or_remove_one", "replace_one"
 MU = gaussian_mu(1.0, 1e-5)
@@ -401,7 +401,7 @@ def test_a_file_replaced_while_a_spend_is_bounded_is_refused(ledger, spend, tmp_
         other.path.replace(ledger.path)
         return cost_of(*arguments)
 
-    monkeypatch.setattr("dpfc.accounting.ledger.cost_of", replaced)
+    monkeypatch.setattr("dpfc.accounting.ledger.ledger.cost_of", replaced)
     with pytest.raises(LedgerError, match="was replaced by another file; nothing was spent"):
         spend(ledger)
     assert count_of(ledger) == 0

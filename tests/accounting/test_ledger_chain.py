@@ -9,7 +9,7 @@ import sqlite3
 import dp_accounting
 import pytest
 
-from dpfc.accounting.ledger import LedgerError, ModelFile, PrivacyLedger
+from dpfc.accounting.ledger.ledger import LedgerError, ModelFile, PrivacyLedger
 
 KINDS = {"neighboring_relation": "add_or_remove_one"}
 

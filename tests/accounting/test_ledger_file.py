@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dpfc.accounting import _ledger_file
-from dpfc.accounting.ledger import LedgerError, PrivacyLedger
+from dpfc.accounting.ledger import sqlite_file as _ledger_file
+from dpfc.accounting.ledger.ledger import LedgerError, PrivacyLedger
 
 SPEND = """
 import sys, dp_accounting
-from dpfc.accounting.ledger import PrivacyLedger
+from dpfc.accounting.ledger.ledger import PrivacyLedger
 ledger = PrivacyLedger(sys.argv[1])
 """
 

@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from dpfc.accounting import PrivacyLedger, make_ledger_statement
-from dpfc.accounting.notebook_tables import fields_table, shown
-from dpfc.accounting.statements import (
+from dpfc.accounting.statements.notebook_tables import fields_table, shown
+from dpfc.accounting.statements.statement import (
     BudgetRecord,
     PrivacyStatement,
     ReleaseRecord,

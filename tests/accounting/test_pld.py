@@ -13,12 +13,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from dpfc.accounting import _pld
-from dpfc.accounting._events import GaussianSteps
-from dpfc.accounting._pld import pld_delta, pld_deltas, pld_epsilon
-from dpfc.accounting._pld_curve import LossCurve, Window, compose
-from dpfc.accounting._pld_step import DIRECTIONS, LossPair, discretise, loss_range
+from dpfc.accounting.events import GaussianSteps
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon
+from dpfc.accounting.numerics import pld as _pld
+from dpfc.accounting.numerics.pld import pld_delta, pld_deltas, pld_epsilon
+from dpfc.accounting.numerics.pld_curve import LossCurve, Window, compose
+from dpfc.accounting.numerics.pld_step import DIRECTIONS, LossPair, discretise, loss_range
 
 RELATIONS = list(DIRECTIONS)
 DELTA = 1e-5

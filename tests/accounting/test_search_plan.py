@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, geom, logser, poisson
 
 from dpfc.accounting import ReleaseRequest, calibrate, compute_epsilon, gaussian_mu
-from dpfc.accounting.search_plan import RunLaw, calibrate_search, gaussian_target
+from dpfc.accounting.search_budget import RunLaw, calibrate_search, gaussian_target
 
 TARGET = {
     "target_epsilon": 1.0,

@@ -12,8 +12,8 @@ from dp_accounting.rdp import rdp_privacy_accountant
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpfc.accounting._rdp import renyi_divergences
-from dpfc.accounting._selection import (
+from dpfc.accounting.numerics.rdp import renyi_divergences
+from dpfc.accounting.numerics.rdp_selection import (
     negative_binomial_gamma,
     renyi_deltas,
     selection_divergences,

@@ -16,7 +16,7 @@ from dpfc.accounting import (
     compute_epsilon,
     gaussian_mu,
 )
-from dpfc.accounting._search import find_count, find_log
+from dpfc.accounting.numerics.root_finding import find_count, find_log
 from dpfc.accounting.plans import release_event
 
 RELATIONS = ["add_or_remove_one", "replace_one"]

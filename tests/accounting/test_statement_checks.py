@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from statement_examples import STATEMENTS, ledger_statement
 
 from dpfc.accounting import PrivacyStatement
-from dpfc.accounting.statements import StatementError
+from dpfc.accounting.statements.statement import StatementError
 
 CONTRADICTIONS = {
     "claims to be private": (

@@ -16,9 +16,9 @@ from markdown_it import MarkdownIt
 from statement_examples import GAP, HOSTILE, STATEMENTS, hostile_statement, ledger_statement
 
 from dpfc.accounting import PrivacyLedger, make_ledger_statement
-from dpfc.accounting.statement_content import content
-from dpfc.accounting.statement_markdown import escape, escape_line
-from dpfc.accounting.statement_words import clean, in_words, lower, moment, percent, upper
+from dpfc.accounting.statements.markdown import escape, escape_line
+from dpfc.accounting.statements.wording import content
+from dpfc.accounting.statements.words import clean, in_words, lower, moment, percent, upper
 
 NOT_PRIVATE = ("seeded", "without noise", "ledger")
 FLOATS = st.floats(min_value=1e-300, max_value=1e300)

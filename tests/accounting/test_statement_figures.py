@@ -12,7 +12,7 @@ import pytest
 from statement_examples import planned, searched, state
 
 from dpfc.accounting.profiles import guarantee_profile, mu_profile
-from dpfc.accounting.statement_figures import epsilon_picture, trade_off_picture
+from dpfc.accounting.statements.pictures import epsilon_picture, trade_off_picture
 
 PROFILES = {
     "little": (mu_profile(0.01), 0.01, 1e-5),

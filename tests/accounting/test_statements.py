@@ -38,7 +38,7 @@ from dpfc.accounting import (
     gaussian_epsilon,
     privacy_profile,
 )
-from dpfc.accounting.statements import StatementError
+from dpfc.accounting.statements.statement import StatementError
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 SCHEMA = "schemas/privacy-statement-1.json"

@@ -18,7 +18,7 @@ from dpfc import (
     DPNewtonClassifier,
     InsufficientMemoryError,
 )
-from dpfc.mechanisms import GaussianMechanism
+from dpfc.mechanism.gaussian import GaussianMechanism
 
 N = 40
 SECRET = 987654.321
@@ -281,13 +281,13 @@ def test_bounds_that_no_float_can_square_are_refused_before_any_spend(options):
 )
 def test_matrices_that_do_not_fit_are_refused_before_any_spend(model, monkeypatch):
     X = np.zeros((9, 400))
-    monkeypatch.setattr("dpfc.memory.available_memory", lambda device: 8 * 400 * 400)
+    monkeypatch.setattr("dpfc._support.memory.available_memory", lambda device: 8 * 400 * 400)
     error = refusal(lambda: model.fit(X, np.arange(9)))
     assert isinstance(error, InsufficientMemoryError), repr(error)
 
 
 def test_more_rows_than_the_proof_covers_are_refused(monkeypatch):
-    monkeypatch.setattr("dpfc.data.MAX_SAMPLES", 30)
+    monkeypatch.setattr("dpfc.mechanism.rows.MAX_SAMPLES", 30)
     error = refusal(lambda: DPFCClassifier(classes=[0, 1]).fit(features(), CODES))
     assert str(error) == "X must have at most 30 rows."
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from dpfc import DPLeastSquaresClassifier
-from dpfc.centering import _CENTRED_ENERGY, mean_share
+from dpfc.linear.centering import _CENTRED_ENERGY, mean_share
 
 
 def worth(share, signal_to_noise, n_features):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpfc import DPFCClassifier
-from dpfc.data import encode_labels
+from dpfc.mechanism.rows import encode_labels
 
 
 def test_a_caches_values_survive_whether_it_is_streamed_or_read(make_cache, monkeypatch):
@@ -17,7 +17,7 @@ def test_a_caches_values_survive_whether_it_is_streamed_or_read(make_cache, monk
     options = {"epsilon": math.inf, "classes": [0, 1], "n_steps": 3}
     expected = DPFCClassifier(**options).fit(X, y)
     for memory in (0, 2**40):
-        monkeypatch.setattr("dpfc.data.available_memory", lambda device, m=memory: m)
+        monkeypatch.setattr("dpfc.mechanism.rows.available_memory", lambda device, m=memory: m)
         model = DPFCClassifier(**options).fit(make_cache(X, y))
         np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-10)
 

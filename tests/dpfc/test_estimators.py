@@ -24,7 +24,7 @@ from dpfc import (
     DPNewtonClassifier,
     PrivacyWarning,
 )
-from dpfc.statistics import BoundedRows
+from dpfc.mechanism.bounded_sums import BoundedRows
 
 ESTIMATORS = [
     DPFCClassifier,
@@ -243,8 +243,8 @@ def test_a_cache_gives_the_model_of_its_arrays(
     options = {"epsilon": 4.0, "classes": range(3), "random_state": 0}
     expected = estimator_class(**options).fit(X, y)
     if streamed:
-        monkeypatch.setattr("dpfc.data.available_memory", lambda device: 0)
-        monkeypatch.setattr("dpfc.statistics.available_memory", lambda device: 0)
+        monkeypatch.setattr("dpfc.mechanism.rows.available_memory", lambda device: 0)
+        monkeypatch.setattr("dpfc.mechanism.bounded_sums.available_memory", lambda device: 0)
     cache = make_cache(X, y)
     model = estimator_class(**options).fit(cache)
     np.testing.assert_allclose(model.coef_, expected.coef_, rtol=1e-9, atol=1e-12)
@@ -456,11 +456,11 @@ def test_the_fitted_model_is_a_function_of_the_releases_alone(
     estimator_class, options, kept, monkeypatch
 ):
     """Two data sets of different rows and size, equal sums: all that is left is equal."""
-    monkeypatch.setattr("dpfc.base.noise_source", lambda seed: NoNoise())
+    monkeypatch.setattr("dpfc.linear.base.noise_source", lambda seed: NoNoise())
     monkeypatch.setattr(BoundedRows, "sum", fixed_sum)
     monkeypatch.setattr(BoundedRows, "sum_subset", fixed_sum)
     if not kept:
-        monkeypatch.setattr("dpfc.statistics.available_memory", lambda device: 0)
+        monkeypatch.setattr("dpfc.mechanism.bounded_sums.available_memory", lambda device: 0)
     rng = np.random.default_rng(0)
     states = []
     for n in (40, 41, 5000):
@@ -508,7 +508,7 @@ def test_every_release_passes_through_the_mechanism_with_fresh_noise(
     estimator_class, three_classes, relation, monkeypatch
 ):
     """As many normal values are drawn as the released shapes have free entries."""
-    from dpfc.noise import SystemNoise
+    from dpfc.mechanism.noise import SystemNoise
 
     sizes = []
 
@@ -517,7 +517,7 @@ def test_every_release_passes_through_the_mechanism_with_fresh_noise(
             sizes.append(size)
             return super().standard_normal(size)
 
-    monkeypatch.setattr("dpfc.base.noise_source", lambda seed: Recorder())
+    monkeypatch.setattr("dpfc.linear.base.noise_source", lambda seed: Recorder())
     model = fit(estimator_class, three_classes, epsilon=1.0, neighboring_relation=relation)
     expected = []
     for release in model.privacy_.releases:
@@ -534,7 +534,7 @@ def test_a_failing_noise_source_leaves_no_model_behind(estimator_class, three_cl
         def standard_normal(self, size):
             raise OSError("no entropy")
 
-    monkeypatch.setattr("dpfc.base.noise_source", lambda seed: Broken())
+    monkeypatch.setattr("dpfc.linear.base.noise_source", lambda seed: Broken())
     X, y = three_classes
     model = estimator_class(classes=range(3))
     with pytest.raises(OSError, match="no entropy"):

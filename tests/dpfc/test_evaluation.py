@@ -18,11 +18,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, recall_score, roc_auc_score
 
 import dpfc
-from dpfc import PrivacyWarning, evaluate_privately, evaluation
+from dpfc import PrivacyWarning, evaluate_privately
 from dpfc.accounting import BudgetExceeded, LedgerError, PrivacyLedger
 from dpfc.accounting.gaussian import gaussian_mu
-from dpfc.mechanisms import GaussianMechanism
-from dpfc.noise import SystemNoise
+from dpfc.evaluation import evaluate as evaluation
+from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.noise import SystemNoise
 
 EVERYTHING = ("accuracy", "confusion_matrix", "auc")
 RELATIONS = ["add_or_remove_one", "replace_one"]

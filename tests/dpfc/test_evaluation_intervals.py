@@ -13,7 +13,8 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score
 
 from dpfc.accounting import ReleaseRequest, calibrate
-from dpfc.evaluation_intervals import (
+from dpfc.evaluation.counts import N_BINS, ScoreHistogram
+from dpfc.evaluation.intervals import (
     Estimate,
     auc,
     macro_average,
@@ -21,7 +22,6 @@ from dpfc.evaluation_intervals import (
     number_of_rows,
     proportion,
 )
-from dpfc.evaluation_queries import N_BINS, ScoreHistogram
 
 Z = normal_quantile(0.95)
 RUNS = 1000

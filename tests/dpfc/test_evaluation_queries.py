@@ -11,11 +11,11 @@ from noise_checks import assert_noise
 from scipy.special import expit
 
 from dpfc.accounting import PlannedRelease, PrivacyPlan
-from dpfc.data import ArrayRows
-from dpfc.evaluation_queries import N_BINS, ConfusionCounts, HitCounts, ScoreHistogram
-from dpfc.mechanisms import GaussianMechanism
-from dpfc.noise import SystemNoise
-from dpfc.scored_rows import IDENTITY
+from dpfc.evaluation.counts import N_BINS, ConfusionCounts, HitCounts, ScoreHistogram
+from dpfc.evaluation.scored_rows import IDENTITY
+from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.noise import SystemNoise
+from dpfc.mechanism.rows import ArrayRows
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 K = 3

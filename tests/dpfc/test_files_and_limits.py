@@ -124,7 +124,7 @@ def test_a_number_too_long_to_print_is_still_refused_in_words():
 _COMMANDS = """
 import json, os, sys
 from pathlib import Path
-from dpfc.experiments.cli import main
+from dpfc.experiments.cli.app import main
 root, features = Path(sys.argv[1]), sys.argv[2]
 kinds = {"to_pipe": "pipe.x", "device": "/dev/zero"}
 def planted(name, kind):

@@ -15,8 +15,8 @@ from dpfc import (
     DPNewtonClassifier,
     DPSearchCV,
 )
-from dpfc.holdout import Holdout, SelectedRows
-from dpfc.noise import SeededNoise, SystemNoise
+from dpfc.mechanism.noise import SeededNoise, SystemNoise
+from dpfc.search.holdout import Holdout, SelectedRows
 
 
 @pytest.fixture(scope="module")

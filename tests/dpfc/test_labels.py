@@ -27,9 +27,9 @@ from dpfc import (
     load_model,
     summarize_privately,
 )
-from dpfc.full_models.private_gradients import GradientMechanism
-from dpfc.labels import as_labels
-from dpfc.mechanisms import GaussianMechanism
+from dpfc.full_models.dp_sgd.mechanism import GradientMechanism
+from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.labels import as_labels
 
 N = 40
 X = np.random.default_rng(0).normal(size=(N, 3))
@@ -302,7 +302,7 @@ def test_the_words_about_recoding_are_for_whole_numbers_from_zero_only():
 def test_a_million_classes_are_refused_before_a_spend_with_what_they_would_take(
     name, monkeypatch, unspent
 ):
-    monkeypatch.setattr("dpfc.memory.available_memory", lambda device: 2**26)
+    monkeypatch.setattr("dpfc._support.memory.available_memory", lambda device: 2**26)
     model = MAKERS[name](classes=range(100_000))
     with pytest.raises(InsufficientMemoryError, match=r"weights.* take .* GiB"):
         model.fit(X, CODES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpfc.losses import LOSSES, SigmoidLoss
+from dpfc.mechanism.losses import LOSSES, SigmoidLoss
 
 LOSS_VALUES = {
     "softmax": lambda f, y: torch.logsumexp(f, 0) - f[y],

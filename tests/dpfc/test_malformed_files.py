@@ -12,9 +12,9 @@ from safetensors.numpy import save_file
 
 from dpfc import DPFCClassifier, DPSGDClassifier, load_model
 from dpfc.exceptions import ModelFileError
-from dpfc.experiments.cli import main
-from dpfc.experiments.results import load_results
-from dpfc.experiments.sweep_store import RunStore, results_schema
+from dpfc.experiments.cli.app import main
+from dpfc.experiments.studies.store import RunStore, results_schema
+from dpfc.experiments.studies.table import load_results
 from dpfc.features import DatasetError, FeatureCache, import_features
 
 VALUES = (None, 3, -1, "text", "", [], [1, "a"], {}, {"a": 1}, 10**400, 1e308, True, 1.5, [[]])

@@ -12,11 +12,10 @@ from noise_checks import FALSE_ALARM, assert_noise
 from scipy import stats
 
 from dpfc.accounting import PlannedRelease, PrivacyPlan
-from dpfc.data import ArrayRows
-from dpfc.losses import SoftmaxLoss
-from dpfc.mechanisms import GaussianMechanism
-from dpfc.noise import SeededNoise, SystemNoise
-from dpfc.queries import (
+from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.losses import SoftmaxLoss
+from dpfc.mechanism.noise import SeededNoise, SystemNoise
+from dpfc.mechanism.queries import (
     ClassCounts,
     ClassGrams,
     ClassSums,
@@ -26,7 +25,8 @@ from dpfc.queries import (
     Gram,
     HessianSum,
 )
-from dpfc.row_map import RowMap, exact_linear_map
+from dpfc.mechanism.row_map import RowMap, exact_linear_map
+from dpfc.mechanism.rows import ArrayRows
 
 N_CLASSES, N_FEATURES = 3, 30
 RELATIONS = ["add_or_remove_one", "replace_one"]
@@ -311,7 +311,7 @@ def test_a_draw_is_recorded_before_it_happens(probability):
 
 
 def test_the_sum_is_computed_after_the_record(monkeypatch):
-    from dpfc.statistics import BoundedRows
+    from dpfc.mechanism.bounded_sums import BoundedRows
 
     mechanism, seen = mechanism_of(counts={"gram": 1}), []
     monkeypatch.setattr(
@@ -396,7 +396,7 @@ class GivenCoins(ConstantNoise):
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_sampled_release_sums_the_rows_whose_coins_came_up(kept, monkeypatch):
     if not kept:
-        monkeypatch.setattr("dpfc.statistics.available_memory", lambda device: 0)
+        monkeypatch.setattr("dpfc.mechanism.bounded_sums.available_memory", lambda device: 0)
     rows = private_rows(1100)
     coins = np.random.default_rng(0).random(1100) < 0.3
     noise = GivenCoins(coins=coins)

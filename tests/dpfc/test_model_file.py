@@ -329,7 +329,7 @@ def test_saving_replaces_the_old_file_and_leaves_no_other(model, path):
 
 
 def test_only_the_four_estimators_can_be_named():
-    from dpfc.model_file import _MODULES
+    from dpfc.loading import _MODULES
 
     known = (DPFCClassifier, DPGradientClassifier, DPLeastSquaresClassifier, DPNewtonClassifier)
     assert set(_MODULES) == {estimator.__name__ for estimator in known}

@@ -21,18 +21,18 @@ from dpfc import (
     DPSearchCV,
     DPSGDClassifier,
     load_model,
-    paid_models,
 )
+from dpfc._support.reserved_files import ReservedFile, remove_stale
 from dpfc.accounting import LedgerError, PrivacyLedger
 from dpfc.exceptions import ModelFileError
 from dpfc.full_models import CheckpointError
 from dpfc.full_models.checkpoints import read_checkpoint
+from dpfc.full_models.dp_sgd.mechanism import GradientMechanism
 from dpfc.full_models.model_file import network_bytes
-from dpfc.full_models.private_gradients import GradientMechanism
 from dpfc.full_models.training import CheckpointPlan
-from dpfc.model_file import model_bytes
-from dpfc.paid_models import PaidModel
-from dpfc.reserved_files import ReservedFile, remove_stale
+from dpfc.loading import model_bytes
+from dpfc.mechanism import paid_models
+from dpfc.mechanism.paid_models import PaidModel
 
 N_STEPS = 6
 LINEAR = [DPFCClassifier, DPLeastSquaresClassifier, DPGradientClassifier, DPNewtonClassifier]
@@ -214,7 +214,7 @@ def test_a_models_bytes_depend_on_the_model_alone(data):
 def test_a_failed_fit_leaves_nothing_fitted(data, monkeypatch, index, error):
     model = estimators()[index].fit(*data)
     assert fitted_names(model)
-    for module in ("base", "tuning", "full_models.classifier"):
+    for module in ("linear.base", "search.search_cv", "full_models.classifier"):
         monkeypatch.setattr(f"dpfc.{module}.finish", lambda *_: (_ for _ in ()).throw(error))
     with pytest.raises(type(error)):
         model.fit(*data)

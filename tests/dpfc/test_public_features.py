@@ -11,8 +11,8 @@ import torch
 import dpfc
 from dpfc import DPFCClassifier, DPLeastSquaresClassifier
 from dpfc.accounting import PrivacyLedger
-from dpfc.public_features import PublicFeatures
-from dpfc.row_map import RowMap
+from dpfc.linear.public_features import PublicFeatures
+from dpfc.mechanism.row_map import RowMap
 
 
 def rows(n, seed, n_classes=4, n_features=60):
@@ -143,7 +143,7 @@ def test_a_file_with_another_map_is_refused(tmp_path):
 
 def test_a_file_with_plain_roots_is_refused(tmp_path, monkeypatch):
     X, y = rows(300, 0)
-    monkeypatch.setattr(dpfc.model_file, "_FORMAT", "dpfc-model-1")
+    monkeypatch.setattr(dpfc.loading, "_FORMAT", "dpfc-model-1")
     for root in (True, False):
         path = tmp_path / f"{root}.safetensors"
         fit(X, y, epsilon=1.0, nonnegative_root=root).save(path)

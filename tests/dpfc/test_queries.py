@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpfc.losses import LOSSES, SigmoidLoss, SoftmaxLoss, SquaredLoss
-from dpfc.queries import (
+from dpfc.mechanism.losses import LOSSES, SigmoidLoss, SoftmaxLoss, SquaredLoss
+from dpfc.mechanism.queries import (
     MAX_SAMPLES,
     ClassCounts,
     ClassGrams,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dpfc import DPFCClassifier
-from dpfc.statistics import BoundedRows
+from dpfc.mechanism.bounded_sums import BoundedRows
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dpfc.row_map import RowMap, exact_linear_map, is_exact_linear_map
+from dpfc.mechanism.row_map import RowMap, exact_linear_map, is_exact_linear_map
 
 DTYPES = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
 MAPS = {

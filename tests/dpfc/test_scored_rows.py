@@ -10,8 +10,8 @@ import torch
 from sklearn.metrics import accuracy_score
 
 from dpfc import DPGradientClassifier
-from dpfc.data import ArrayRows, CacheRows
-from dpfc.scored_rows import ScoredRows, open_test_rows
+from dpfc.evaluation.scored_rows import ScoredRows, open_test_rows
+from dpfc.mechanism.rows import ArrayRows, CacheRows
 
 
 def scored(model, X, block_rows=4096):

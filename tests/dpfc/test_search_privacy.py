@@ -27,11 +27,11 @@ from dpfc.accounting import (
     gaussian_epsilon,
     gaussian_mu,
 )
-from dpfc.accounting import ledger as ledger_module
-from dpfc.accounting.search_plan import RunLaw
-from dpfc.mechanisms import GaussianMechanism, Release
-from dpfc.noise import SeededNoise, SystemNoise
-from dpfc.trials import Trial, Trials
+from dpfc.accounting.ledger import ledger as ledger_module
+from dpfc.accounting.search_budget import RunLaw
+from dpfc.mechanism.gaussian import GaussianMechanism, Release
+from dpfc.mechanism.noise import SeededNoise, SystemNoise
+from dpfc.search.trials import Trial, Trials
 
 DAMPING = {"damping": [0.1, 0.5, 2.0]}
 STRATEGIES = ["composition", "random_stopping"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpfc.spectra import noise_spectral_radius, shrunk_inverse
+from dpfc.linear.spectra import noise_spectral_radius, shrunk_inverse
 
 
 def spd(rank, n, seed=0):

@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import dpfc
 from dpfc.accounting import BudgetExceeded, LedgerError, PrivacyLedger
-from dpfc.noise import SystemNoise
+from dpfc.mechanism.noise import SystemNoise
 
 ESTIMATORS = [
     dpfc.DPFCClassifier,
@@ -123,7 +123,7 @@ def test_a_killed_fit_stays_spent(ledger):
 import time
 from sklearn.datasets import load_digits
 import dpfc
-from dpfc.noise import SystemNoise
+from dpfc.mechanism.noise import SystemNoise
 def hang(self, size):
     print("drawing", flush=True)
     time.sleep(600)
@@ -161,7 +161,7 @@ def test_two_fits_that_both_fitted_at_first_cannot_both_spend(ledger, digits, mo
             )
         return 1000
 
-    monkeypatch.setattr(dpfc.base.GaussianMechanism, "n_samples", somebody_else)
+    monkeypatch.setattr(dpfc.linear.base.GaussianMechanism, "n_samples", somebody_else)
     monkeypatch.setattr(SystemNoise, "standard_normal", lambda *_: pytest.fail("noise was drawn"))
     with pytest.raises(BudgetExceeded):
         classifier(ledger).fit(*digits)

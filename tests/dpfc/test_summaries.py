@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import chi2
 
 import dpfc
-from dpfc import PrivacyWarning, summaries, summarize_privately
+from dpfc import PrivacyWarning, summarize_privately
 from dpfc.accounting import PrivacyLedger
+from dpfc.evaluation import summaries
 
 EVERYTHING = ("count", "class_counts", "mean")
 

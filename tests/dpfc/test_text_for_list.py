@@ -8,8 +8,8 @@ import pytest
 import dpfc
 from dpfc.accounting import PrivacyPlan, ReleaseRequest, calibrate, epsilon_by_accountant
 from dpfc.features import CacheDescription, FeatureCache, FeatureCacheWriter
+from dpfc.features.cache.manifest import _checksum, _encode
 from dpfc.features.exceptions import FeatureCacheError
-from dpfc.features.manifest import _checksum, _encode
 
 ESTIMATORS = [
     dpfc.DPFCClassifier,

@@ -23,9 +23,9 @@ from dpfc import (
     load_model,
 )
 from dpfc.accounting import BudgetExceeded, PrivacyLedger
-from dpfc.accounting.search_plan import RunLaw
-from dpfc.noise import SeededNoise, SystemNoise
-from dpfc.trials import Trials
+from dpfc.accounting.search_budget import RunLaw
+from dpfc.mechanism.noise import SeededNoise, SystemNoise
+from dpfc.search.trials import Trials
 
 DAMPING = {"damping": [0.1, 0.5, 2.0]}
 STRATEGIES = ["composition", "random_stopping"]

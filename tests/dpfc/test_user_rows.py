@@ -25,7 +25,7 @@ from dpfc import (
 )
 from dpfc.accounting import PrivacyLedger
 from dpfc.features import import_features
-from dpfc.user_rows import as_matrix, check_columns
+from dpfc.mechanism.user_rows import as_matrix, check_columns
 
 N = 30
 CODES = np.arange(N) % 2

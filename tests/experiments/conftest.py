@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dpfc.experiments.cli import main
+from dpfc.experiments.cli.app import main
 from dpfc.features import CacheDescription, FeatureCache, FeatureCacheWriter
 
 WIDTH, N_ROWS, CLASSES = 6, 90, ("ant", "bee", "cow")

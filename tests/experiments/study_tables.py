@@ -8,7 +8,7 @@ import math
 import pyarrow as pa
 from statement_examples import planned, state
 
-from dpfc.experiments.sweep_store import results_schema
+from dpfc.experiments.studies.store import results_schema
 
 CLASSES = ["ant", "bee", "cow"]
 EPSILONS = (0.1, 1.0, 8.0)

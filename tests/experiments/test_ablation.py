@@ -7,7 +7,7 @@ import pytest
 
 from dpfc import DPFCClassifier
 from dpfc.experiments.benchmarks import ablation
-from dpfc.experiments.benchmarks.accuracy_data import load_named
+from dpfc.experiments.studies.named_data import load_named
 
 
 @pytest.mark.parametrize("change", ablation.CHANGES)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from dpfc.experiments.benchmarks import accuracy
-from dpfc.experiments.benchmarks.accuracy_data import DATA_SETS, load_named, parse_cache
 from dpfc.experiments.benchmarks.accuracy_plot import accuracy_panels
 from dpfc.experiments.benchmarks.accuracy_table import (
     CEILING,
@@ -24,6 +23,7 @@ from dpfc.experiments.benchmarks.accuracy_table import (
     make_results,
     to_markdown,
 )
+from dpfc.experiments.studies.named_data import DATA_SETS, load_named, parse_cache
 
 LABELS = {"fc": "DP-FC", "raft": "RAFT", "means": "class means", CEILING: "ceiling"}
 

@@ -16,7 +16,7 @@ import dpfc as package
 from dpfc import load_model
 from dpfc.features import FeatureCache
 
-DPFC = [sys.executable, "-c", "import sys; from dpfc.experiments.cli import main; sys.exit(main())"]
+DPFC = [Path(sys.executable).with_name("dpfc")]
 COMMANDS = [
     "demo",
     "extract",
@@ -36,7 +36,7 @@ import sys, types
 package = types.ModuleType("dpfc")
 package.__path__ = [sys.argv.pop(1)]
 sys.modules["dpfc"] = package
-from dpfc.experiments.cli import main
+from dpfc.experiments.cli.app import main
 code = main(sys.argv[1:])
 print(sorted({"torch", "sklearn", "scipy", "numpy", "matplotlib", "pyarrow"} & set(sys.modules)))
 sys.exit(code)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dpfc.accounting.ledger import PrivacyLedger
+from dpfc.accounting.ledger.ledger import PrivacyLedger
 from dpfc.accounting.plans import PlannedRelease, PrivacyPlan
 
 NOTE = "What is spent so far is bookkeeping, not a claim."

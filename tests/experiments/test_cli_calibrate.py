@@ -9,7 +9,7 @@ from dpfc.accounting import (
     gaussian_delta,
     gaussian_epsilon,
 )
-from dpfc.experiments.console import rounded_safely
+from dpfc.experiments.cli.console import rounded_safely
 
 SAMPLED = ["--steps", 50, "--sampling-probability", 0.1]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import typer
 
-from dpfc.experiments.cli import app, main
+from dpfc.experiments.cli.app import app, main
 
 PAGE = Path(__file__).parents[2] / "docs" / "command-line.md"
 SCREEN = {"lines": 50, "columns": 100}

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dpfc.base import PrivateLinearClassifier
+from dpfc.linear.base import PrivateLinearClassifier
 
 FIT = "fit --features {cache} --out {out} --method gd "
 PREDICT = "predict --model {model} --features {cache} "
@@ -196,7 +196,7 @@ def test_missing_extras_are_named(dpfc, tmp_path, monkeypatch):
 
 def test_main_takes_its_arguments_from_the_process():
     # A process of its own, since one that has done its work hears no Ctrl-C any more.
-    code = "import sys; from dpfc.experiments.cli import main; sys.exit(main())"
+    code = "import sys; from dpfc.experiments.cli.app import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "--version"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("dpfc ")

@@ -153,7 +153,7 @@ def test_caches_that_do_not_fit_are_named(dpfc, fitted, write_cache, tmp_path, c
 
 
 def test_a_real_process_prints_what_the_library_computes(fitted, cache_path, strict_json):
-    command = [sys.executable, "-c", "from dpfc.experiments.cli import main; exit(main())"]
+    command = [sys.executable, "-c", "from dpfc.experiments.cli.app import main; exit(main())"]
     arguments = ["evaluate", "--model", fitted, "--features", cache_path, "--epsilon", "inf"]
     result = subprocess.run(
         [*command, *map(str, arguments), "--json"],

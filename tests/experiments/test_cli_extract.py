@@ -179,7 +179,7 @@ def test_an_unknown_backbone_is_refused_with_the_nearest(extract):
 
 def test_a_second_process_on_one_cache_is_refused(extract, network, folder, tmp_path):
     (tmp_path / "cache").mkdir()
-    program = "import sys; from dpfc.experiments.cli import main; sys.exit(main())"
+    program = "import sys; from dpfc.experiments.cli.app import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "extract", "--data", str(folder)]
     command += ["--backbone", network, "--out", str(tmp_path / "cache")]
     with exclusive_lock(tmp_path / "cache"):

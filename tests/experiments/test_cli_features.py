@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dpfc.experiments.console import counted, sized
+from dpfc.experiments.cli.console import counted, sized
 from dpfc.features import FeatureCache
 
 

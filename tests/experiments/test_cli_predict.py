@@ -30,7 +30,7 @@ def write_images(folder, n, *, sort, seed):
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     """A model of dark and bright images, and the cache that it was fitted on."""
-    from dpfc.experiments.cli import main
+    from dpfc.experiments.cli.app import main
 
     folder = tmp_path_factory.mktemp("fitted")
     write_images(folder / "train", 200, sort=True, seed=0)
@@ -128,7 +128,7 @@ def test_a_path_of_this_computer_does_not_get_into_a_model(tmp_path):
 
 
 def test_texts_are_predicted_from_a_table_or_as_they_are(tmp_path):
-    from dpfc.experiments.new_rows import _texts
+    from dpfc.experiments.cli.new_rows import _texts
 
     (tmp_path / "a.csv").write_text("Review,label\nfine,\nbad,\n")
     table = _texts([str(tmp_path / "a.csv")], "review")

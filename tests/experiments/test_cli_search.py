@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from dpfc import load_model
 from dpfc.accounting import PrivacyLedger
-from dpfc.accounting.search_plan import RunLaw
+from dpfc.accounting.search_budget import RunLaw
 
-DPFC = [sys.executable, "-c", "import sys; from dpfc.experiments.cli import main; sys.exit(main())"]
+DPFC = [Path(sys.executable).with_name("dpfc")]
 TRY = ["--method", "ls", "--try", "damping=0.1,0.5,2"]
 
 
@@ -49,7 +50,7 @@ def test_the_cost_is_shown_before_the_rows_are_read(search, monkeypatch):
     def stop(self, X, y=None):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dpfc.tuning.DPSearchCV.fit", stop)
+    monkeypatch.setattr("dpfc.search.search_cv.DPSearchCV.fit", stop)
     result = search(*TRY)
     assert result.code == 130 and result.out == ""
     assert result.err.splitlines()[-1] == "Error: interrupted."

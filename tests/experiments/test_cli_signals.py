@@ -76,7 +76,7 @@ def test_what_is_ignored_stays_ignored(cache, tmp_path):
     line = f"fit --features {cache} --epsilon inf --out {tmp_path / 'm'}"
     program = (
         "import signal, os, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
-        "from dpfc.experiments.cli import main; import dpfc.base as base;"
+        "from dpfc.experiments.cli.app import main; import dpfc.linear.base as base;"
         "reserve = base.reserve_room;"
         "base.reserve_room = lambda n: (reserve(n), os.kill(os.getpid(), signal.SIGHUP));"
         f"sys.exit(main({line.split()!r}))"

@@ -17,9 +17,9 @@ import torch
 
 from dpfc import DPSGDClassifier, full_models, load_model
 from dpfc.accounting import PrivacyLedger
-from dpfc.experiments import cli_train
-from dpfc.experiments.cli import main
-from dpfc.experiments.methods import _TRAIN_OPTIONS, _UNSETTABLE
+from dpfc.experiments.cli import train as cli_train
+from dpfc.experiments.cli.app import main
+from dpfc.experiments.estimators import _TRAIN_OPTIONS, _UNSETTABLE
 from dpfc.features import FeatureCache
 
 FAST = ("--steps", 3, "--sampling-probability", 0.2, "--network", "linear")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dpfc.experiments.config import Range, estimator_parameters, read_study
+from dpfc.experiments.studies.config import Range, estimator_parameters, read_study
 
 NEWTON = "newton\n    seeds: 1\n    parameters:\n      n_steps: [3, 5]"
 STUDY = """\

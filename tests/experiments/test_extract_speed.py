@@ -5,7 +5,7 @@ import pytest
 
 from dpfc.experiments.benchmarks import extract_speed
 from dpfc.features import open_dataset
-from dpfc.features.row_independence import check_rows
+from dpfc.features.backbones.row_independence import check_rows
 
 
 class Backbone:

@@ -361,7 +361,7 @@ def test_opacus_own_accountant_agrees_with_the_budget():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["opacus-sgd", "opacus-adam"])
 def test_opacus_learns_digits(name):
-    from dpfc.experiments.benchmarks.accuracy_data import load_named
+    from dpfc.experiments.studies.named_data import load_named
 
     (digits,) = load_named(["digits"])
     peer = ALL[name]

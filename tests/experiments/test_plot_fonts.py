@@ -6,9 +6,9 @@ import warnings
 import pytest
 from matplotlib.figure import Figure
 
-from dpfc.experiments import plot_fonts
-from dpfc.experiments.plot_fonts import drawable, dressed, families, warn_of_letters
-from dpfc.experiments.plots import render
+from dpfc.experiments.pictures import fonts as plot_fonts
+from dpfc.experiments.pictures.fonts import drawable, dressed, families, warn_of_letters
+from dpfc.experiments.pictures.style import render
 
 # A letter that DejaVu Sans lacks and another font of matplotlib's own has; and one of no font.
 SERIF, NOWHERE = "ᴥ", "\U000e0fff"

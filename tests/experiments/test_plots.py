@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from dpfc.experiments.plots import accuracy_figure, render
+from dpfc.experiments.pictures.style import accuracy_figure, render
 
 CURVES = {
     "DP-FC": {8.0: [0.8, 1.0], 0.1: [0.5], 1.0: [0.8]},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dpfc.experiments.benchmarks.accuracy_data import load_named
 from dpfc.experiments.benchmarks.public_features import main, split
+from dpfc.experiments.studies.named_data import load_named
 
 
 def test_a_fifth_of_the_rows_is_public_and_not_fitted():

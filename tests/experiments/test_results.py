@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dpfc.experiments.results import (
+from dpfc.experiments.studies.store import results_schema
+from dpfc.experiments.studies.table import (
     best_settings,
     filter_rows,
     group_rows,
@@ -22,7 +23,6 @@ from dpfc.experiments.results import (
     to_latex,
     to_text,
 )
-from dpfc.experiments.sweep_store import results_schema
 
 
 def row(label="DP-FC", epsilon=1.0, seed=0, accuracy=0.5, **changes):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dpfc.experiments.benchmarks import sequences
-from dpfc.experiments.sequence_tasks import (
+from dpfc.experiments.benchmarks.sequence_tasks import (
     LIST_OPS_TOKENS,
     TASKS,
     evaluate,

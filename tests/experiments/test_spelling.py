@@ -3,8 +3,8 @@
 import pytest
 import typer
 
-from dpfc.experiments.cli import app
-from dpfc.experiments.spelling import flags_of, in_flags
+from dpfc.experiments.cli.app import app
+from dpfc.experiments.cli.spelling import flags_of, in_flags
 
 EXTRACT = flags_of(typer.main.get_command(app), ["extract", "--data", "fit"])
 IMPORT = flags_of(typer.main.get_command(app), ["features", "import", "x.npz"])

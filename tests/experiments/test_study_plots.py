@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dpfc.experiments.plots import line_style, render
-from dpfc.experiments.run_plots import budget_figure, class_figure, confusion_figure
-from dpfc.experiments.study_plots import study_figures
-from dpfc.experiments.study_views import curves, label_sides, spaced, study_panels
+from dpfc.experiments.pictures.runs import budget_figure, class_figure, confusion_figure
+from dpfc.experiments.pictures.study import study_figures
+from dpfc.experiments.pictures.style import line_style, render
+from dpfc.experiments.pictures.views import curves, label_sides, spaced, study_panels
 
 STUDY = runpy.run_path(str(Path(__file__).with_name("study_tables.py")))
 row, ceiling, failed, table = (STUDY[name] for name in ("row", "ceiling", "failed", "table"))

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dpfc.experiments import sweep as sweeping
-from dpfc.experiments import sweep_worker
-from dpfc.experiments.config import StudyConfig
-from dpfc.experiments.sweep import process_pool, run_sweep
-from dpfc.experiments.sweep_plan import plan_sweep, study_sources
-from dpfc.experiments.sweep_runs import Rows, RunSpec, study_cells
-from dpfc.experiments.sweep_store import RunStore
+from dpfc.experiments.studies import loop as sweeping
+from dpfc.experiments.studies import worker as sweep_worker
+from dpfc.experiments.studies.config import StudyConfig
+from dpfc.experiments.studies.loop import process_pool, run_sweep
+from dpfc.experiments.studies.plan import plan_sweep, study_sources
+from dpfc.experiments.studies.runs import Rows, RunSpec, study_cells
+from dpfc.experiments.studies.store import RunStore
 
 ROWS = [Rows("digits", None, "digits", None, None, "d")]
 # Timings, and when a run ended.
@@ -138,7 +138,7 @@ def test_the_plan_counts_runs_and_adds_up_budgets(tmp_path):
 
 def test_runs_are_what_the_estimators_give(tmp_path):
     from dpfc import DPFCClassifier
-    from dpfc.experiments.benchmarks.accuracy_data import load_named
+    from dpfc.experiments.studies.named_data import load_named
 
     outcome = go(config(), tmp_path)
     assert (len(outcome.runs), outcome.new, outcome.failed) == (7, 7, 0)
@@ -242,7 +242,8 @@ def test_no_runs_time_has_the_loading_of_libraries_in_it(monkeypatch):
             return np.zeros(len(X))
 
     runs = runs_of(config(ceiling=False))[:2]
-    monkeypatch.setattr("dpfc.experiments.methods.make_study_estimator", lambda *_, **__: Model())
+    name = "dpfc.experiments.estimators.make_study_estimator"
+    monkeypatch.setattr(name, lambda *_, **__: Model())
     sweep_worker._warm_up.cache_clear()
     records = [sweep_worker.run_one("small", run) for run in runs]
     sweep_worker._warm_up.cache_clear()
@@ -333,7 +334,7 @@ def test_the_command_runs_shows_and_exits_as_it_says(dpfc, study, tmp_path, stri
 
 
 def test_a_failure_is_in_the_exit_code(dpfc, study, tmp_path, monkeypatch):
-    from dpfc.experiments import sweep_worker
+    from dpfc.experiments.studies import worker as sweep_worker
 
     monkeypatch.setattr(sweep_worker, "_load", None)
     monkeypatch.setattr(sweeping, "process_pool", lambda *_: ThreadPoolExecutor(1))
@@ -435,8 +436,8 @@ CONFIGS = Path(sweeping.__file__).parent / "configs"
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_ready_study_is_valid_and_named_in_the_help(dpfc, path):
-    from dpfc.experiments.config import read_study
-    from dpfc.experiments.sweep_plan import check_parameters
+    from dpfc.experiments.studies.config import read_study
+    from dpfc.experiments.studies.plan import check_parameters
 
     study = read_study(path)
     assert study.name == path.stem and study.description
@@ -451,7 +452,7 @@ def test_a_ready_study_runs_by_its_name(dpfc, tmp_path):
 
 
 def test_few_shot_takes_the_first_rows_of_each_class(tmp_path):
-    from dpfc.experiments.sweep_worker import _load
+    from dpfc.experiments.studies.worker import _load
 
     rows = Rows("digits", None, "digits", None, None, "d", rows_per_class=7)
     cut, whole = _load(rows)[0], _load(ROWS[0])[0]

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow.parquet as pq
 import pytest
 
-from dpfc.experiments.config import StudyConfig
-from dpfc.experiments.sweep import run_sweep
-from dpfc.experiments.sweep_plan import study_sources
-from dpfc.experiments.sweep_runs import Rows
-from dpfc.experiments.sweep_store import RunStore
+from dpfc.experiments.studies.config import StudyConfig
+from dpfc.experiments.studies.loop import run_sweep
+from dpfc.experiments.studies.plan import study_sources
+from dpfc.experiments.studies.runs import Rows
+from dpfc.experiments.studies.store import RunStore
 
 NETWORKS = {
     "name": "dpsgd",
@@ -51,7 +51,7 @@ def test_networks_are_runs_like_any(tmp_path):
 
 def test_a_networks_run_is_what_the_classifier_gives_on_pixels_in_0_1(tmp_path):
     from dpfc import DPSGDClassifier
-    from dpfc.experiments.sweep_worker import _load
+    from dpfc.experiments.studies.worker import _load
 
     _, rows = go(networks(), tmp_path)
     data = _load(Rows("digits", None, "digits", None, None, "d", rows_per_class=5))[0]
@@ -110,16 +110,16 @@ def test_what_a_run_sets_itself_is_no_parameter(name):
 def test_a_change_of_a_classifiers_code_changes_the_key(place, monkeypatch, tmp_path):
     """Wherever the file lies; not what an installation has beside it."""
     import dpfc
-    from dpfc.experiments import versions
+    from dpfc.experiments.studies import versions
 
     package = tmp_path / "dpfc"
-    for file in (place, "experiments/cli.py"):
+    for file in (place, "experiments/cli/app.py"):
         (package / file).parent.mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(dpfc, "__file__", str(package / "__init__.py"))
     found = []
     for code, command in (("a = 1", "b = 1"), ("a = 2", "b = 1"), ("a = 2", "b = 2")):
         (package / place).write_text(code)
-        (package / "experiments/cli.py").write_text(command)
+        (package / "experiments/cli/app.py").write_text(command)
         found.append(versions.code_version.__wrapped__())
     assert found[0] != found[1] == found[2]
     (package / place).rename(package / "elsewhere.py")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from playwright import sync_api
 
-from dpfc.experiments.plots import COLOURS
-from dpfc.experiments.sweep_charts import DARK_COLOURS
-from dpfc.experiments.sweep_report import report_html
+from dpfc.experiments.pictures.page import report_html
+from dpfc.experiments.pictures.plotly_charts import DARK_COLOURS
+from dpfc.experiments.pictures.style import COLOURS
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from dpfc.experiments.plots import COLOURS
-from dpfc.experiments.sweep_charts import DARK_COLOURS
-from dpfc.experiments.sweep_report import report_html
+from dpfc.experiments.pictures.page import report_html
+from dpfc.experiments.pictures.plotly_charts import DARK_COLOURS
+from dpfc.experiments.pictures.style import COLOURS
 from dpfc.features import MissingDependencyError
 
 STUDY = runpy.run_path(str(Path(__file__).with_name("study_tables.py")))
@@ -306,6 +306,6 @@ def test_a_matrix_of_very_many_classes_is_left_out():
 
 
 def test_a_missing_plotly_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setattr("dpfc.features.devices.find_spec", lambda name: None)
+    monkeypatch.setattr("dpfc.features.backbones.devices.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r'plotly: run pip install "dpfc\[sweep\]"'):
         report(row())

@@ -11,13 +11,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from dpfc.features import (
-    Backbone,
-    MissingDependencyError,
-    devices,
-    efficientnet_lite0,
-    load_backbone,
-)
+from dpfc.features import Backbone, MissingDependencyError, load_backbone
+from dpfc.features.backbones import devices
+from dpfc.features.backbones import efficientnet as efficientnet_lite0
 
 SIZE = 64
 
@@ -103,7 +99,7 @@ def test_threads_may_embed_at_once(backbone, batch):
 @pytest.fixture
 def exports(monkeypatch):
     """How often a network is exported."""
-    from dpfc.features import onnx_models
+    from dpfc.features.backbones import onnx_session as onnx_models
 
     counted, original = [], onnx_models._export
 

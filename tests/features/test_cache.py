@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpfc.features import FeatureCache, FeatureCacheError
-from dpfc.features.manifest import _checksum
+from dpfc.features.cache.manifest import _checksum
 
 ROWS, WIDTH = 25, 6
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dpfc.features import FeatureCache, FeatureCacheError
-from dpfc.features.manifest import _checksum
+from dpfc.features.cache.manifest import _checksum
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from dpfc._support.limits import LIMITS
 from dpfc.features import DatasetError, import_features, load_backbone
-from dpfc.features.hub_models import _refuse_sizes
+from dpfc.features.backbones.hub_folder import _refuse_sizes
 
 
 def onnx_file(path, side, rows=None):

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from dpfc.features import FeatureCache, UnreadableImageError, extract, open_dataset
-from dpfc.features.datasets import TextDataset, TextItem
+from dpfc.features.backbones.row_independence import check_rows
+from dpfc.features.datasets.decoding import square_pixels
+from dpfc.features.datasets.opening import TextDataset, TextItem
 from dpfc.features.exceptions import FeatureCacheError, OutOfDeviceMemoryError
-from dpfc.features.preprocessing import square_pixels
-from dpfc.features.row_independence import check_rows
 
 ROWS, SHARD_ROWS = 230, 50
 BROKEN = (0, 120, *range(150, 200), 229)  # the fourth shard has no readable row

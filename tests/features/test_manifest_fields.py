@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from dpfc.experiments.cli import main
+from dpfc.experiments.cli.app import main
 from dpfc.features import CacheDescription, FeatureCache, FeatureCacheError
-from dpfc.features.manifest import Manifest, Shard, Skipped, _checksum
+from dpfc.features.cache.manifest import Manifest, Shard, Skipped, _checksum
 
 BODY = Manifest(
     CacheDescription(4, class_names=("a", "b")),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpfc.features import Backbone, MissingDependencyError, devices, load_backbone
+from dpfc.features import Backbone, MissingDependencyError, load_backbone
+from dpfc.features.backbones import devices
 from dpfc.features.embedding import Embedder
 from dpfc.features.exceptions import OutOfDeviceMemoryError
 

@@ -21,8 +21,8 @@ READ_ALL = """
 import os, sys
 import numpy as np
 from dpfc.features import FeatureCache
-from dpfc.features.manifest import CacheDescription
-from dpfc.features.cache_writer import FeatureCacheWriter
+from dpfc.features.cache.manifest import CacheDescription
+from dpfc.features.cache.writer import FeatureCacheWriter
 
 with FeatureCacheWriter(sys.argv[1], CacheDescription(64, class_names=("a", "b"), shard_rows=2000,
                         has_labels=True, has_ids=True)) as writer:

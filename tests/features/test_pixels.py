@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from dpfc.features import Backbone, extract, load_backbone, open_dataset
-from dpfc.features.preprocessing import decode_image
+from dpfc.features.datasets.decoding import decode_image
 
 PHOTOGRAPHS = [Image.fromarray(photograph) for photograph in load_sample_images().images]
 

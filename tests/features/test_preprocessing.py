@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dpfc.features import UnreadableImageError
-from dpfc.features.image_preparation import ProcessorPixels
-from dpfc.features.preprocessing import decode_image, square_pixels
+from dpfc.features.backbones.processor import ProcessorPixels
+from dpfc.features.datasets.decoding import decode_image, square_pixels
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

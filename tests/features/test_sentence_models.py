@@ -10,12 +10,12 @@ from dpfc.features import (
     Backbone,
     FeatureCache,
     MissingDependencyError,
-    devices,
     extract,
     load_backbone,
     open_dataset,
-    sentence_models,
 )
+from dpfc.features.backbones import devices
+from dpfc.features.backbones import sentence as sentence_models
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 pytestmark = pytest.mark.usefixtures("offline")

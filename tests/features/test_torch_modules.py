@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from dpfc.features import Backbone, FeatureCache, extract, load_backbone, open_dataset
+from dpfc.features.backbones.torch_forward import TorchNetwork
 from dpfc.features.exceptions import OutOfDeviceMemoryError
-from dpfc.features.torch_networks import TorchNetwork
 
 SIDE = 12
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dpfc.features import MissingDependencyError, devices, load_backbone
+from dpfc.features import MissingDependencyError, load_backbone
+from dpfc.features.backbones import devices
 
 pytest.importorskip("transformers")
 
@@ -200,7 +201,7 @@ def test_a_missing_package_names_the_extra(monkeypatch):
 @pytest.mark.parametrize("value", [None, "x", [], {}, [1], True, float("nan"), 10**400, [None] * 3])
 @pytest.mark.parametrize("key", ["resample", "rescale_factor", "image_mean", "image_std", "size"])
 def test_a_processor_with_a_value_of_another_type_is_refused_by_the_key(key, value):
-    from dpfc.features.image_preparation import read_processor
+    from dpfc.features.backbones.processor import read_processor
 
     with pytest.raises(ValueError, match=key):
         read_processor({"size": {"height": 8, "width": 8}} | {key: value}, "hf:x")

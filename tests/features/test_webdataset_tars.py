@@ -86,7 +86,7 @@ def test_shards_of_a_folder_or_pattern_from_a_position_are_the_tail(shards, star
 
 
 def test_resuming_reads_nothing_before_its_start(shards, monkeypatch):
-    from dpfc.features import webdataset_tars
+    from dpfc.features.datasets import webdataset as webdataset_tars
 
     dataset = open_dataset(shards)
     read, original = [], webdataset_tars.read_place
@@ -333,7 +333,7 @@ def test_bad_samples_are_refused_without_showing_what_they_hold(tmp_path, files,
 
 
 def test_a_label_too_large_for_one_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("dpfc.features.webdataset_tars._MAX_TEXT_BYTES", 10)
+    monkeypatch.setattr("dpfc.features.datasets.webdataset._MAX_TEXT_BYTES", 10)
     path = write_tar(tmp_path / "a.tar", [("0.png", b""), ("0.cls", b"SECRET" * 2)])
     with pytest.raises(DatasetError, match="a text or label of '0' is larger than 10 bytes"):
         open_dataset(path)
@@ -364,7 +364,7 @@ def test_a_tar_that_changed_is_refused(shards, pictures):
 
 
 def test_without_webdataset_the_extra_is_named(shards, monkeypatch):
-    monkeypatch.setattr("dpfc.features.devices.find_spec", lambda name: None)
+    monkeypatch.setattr("dpfc.features.backbones.devices.find_spec", lambda name: None)
     for spec in (shards, f"{shards}/s-{{000..002}}.tar"):
         with pytest.raises(MissingDependencyError, match=r'pip install "dpfc\[webdataset\]"'):
             open_dataset(spec)

@@ -17,11 +17,11 @@ from torch import nn
 from dpfc import DPSGDClassifier
 from dpfc.accounting import ReleaseRequest, calibrate
 from dpfc.full_models.augmentation import Augmentation
-from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
-from dpfc.full_models.module_rows import ModuleRows
-from dpfc.full_models.networks import make_network
-from dpfc.full_models.private_gradients import GRADIENT, GradientMechanism
-from dpfc.noise import SeededNoise
+from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
+from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
+from dpfc.full_models.dp_sgd.rows import ModuleRows
+from dpfc.full_models.networks.factory import make_network
+from dpfc.mechanism.noise import SeededNoise
 
 C = 1.0
 DEVICE = torch.device(os.environ.get("DPFC_TEST_DEVICE", "cpu"))

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 import dpfc
 from dpfc import DPSGDClassifier
-from dpfc.full_models.module_state import difference, module_state, published
+from dpfc.full_models.dp_sgd.module_state import difference, module_state, published
 
 SECRET = 5321.25
 LEAK: list[float] = []
@@ -504,7 +504,7 @@ def test_a_wrong_gradient_of_a_small_part_is_seen_and_its_layer_named(fit, clipp
 
 
 def test_a_length_that_leaves_a_small_layer_out_is_seen(fit, monkeypatch):
-    from dpfc.full_models import gradient_checks
+    from dpfc.full_models.dp_sgd import gradient_checks
 
     def leaving_out(clipping, module, clip_norm):
         # Alone, a layer that no length counts is not clipped; the head's gradient is longer.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpfc.row_map import RowMap, _roots, exact_linear_map
+from dpfc.mechanism.row_map import RowMap, _roots, exact_linear_map
 
 WIDTHS = (1, 2, 3, 7, 8, 13, 16, 31, 33, 64, 67)
 

@@ -18,14 +18,14 @@ import torch
 import dpfc
 from dpfc import DPSGDClassifier, PrivacyWarning
 from dpfc.full_models import CheckpointError
-from dpfc.full_models.private_gradients import GradientMechanism
+from dpfc.full_models.dp_sgd.mechanism import GradientMechanism
 
 # A process that fits in small steps, and writes its weights at the end.
 FIT = """
 import json, sys, warnings, time
 import numpy as np, torch
 from dpfc import DPSGDClassifier
-from dpfc.full_models.private_gradients import GradientMechanism
+from dpfc.full_models.dp_sgd.mechanism import GradientMechanism
 folder, options = sys.argv[1], json.loads(sys.argv[2])
 step = GradientMechanism.release_gradient
 def slow(self):

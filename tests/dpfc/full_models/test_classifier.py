@@ -16,7 +16,7 @@ import dpfc
 from dpfc import DPSGDClassifier, PrivacyWarning
 from dpfc.accounting import compute_epsilon
 from dpfc.exceptions import ModelFileError
-from dpfc.full_models.private_gradients import GradientMechanism
+from dpfc.full_models.dp_sgd.mechanism import GradientMechanism
 
 CLASSES = range(3)
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from dpfc import DPSGDClassifier, ModelFileError, load_model
 from dpfc._support.limits import LimitError
-from dpfc.full_models.networks import NETWORKS, make_network, network_shapes
+from dpfc.full_models.networks.factory import NETWORKS, make_network, network_shapes
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dpfc.full_models.diagonal_rnn import DiagonalLinearRNN, DiagonalRNNClassifier
+from dpfc.full_models.networks.diagonal_rnn import DiagonalLinearRNN, DiagonalRNNClassifier
 
 WIDTH, N_STATES = 5, 16
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dpfc.full_models import AUGMENTATIONS, make_network
-from dpfc.full_models.networks import square_image
+from dpfc.full_models.networks.factory import square_image
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 
 from dpfc import DPSGDClassifier
 from dpfc.full_models import CheckpointError
-from dpfc.full_models.private_gradients import GradientMechanism
+from dpfc.full_models.dp_sgd.mechanism import GradientMechanism
 
 OPTIMIZERS = [
     {"optimizer": "sgd"},

@@ -6,8 +6,8 @@ import mechanic_pytorch
 import pytest
 import torch
 
-from dpfc.full_models.mechanic import Mechanic
-from dpfc.full_models.optimizers import OptimizerSettings, make_optimizer
+from dpfc.full_models.optimizers.factory import OptimizerSettings, make_optimizer
+from dpfc.full_models.optimizers.mechanic import Mechanic
 
 BASES = {
     "sgd": (torch.optim.SGD, {"momentum": 0.9}),

@@ -11,9 +11,9 @@ import torch
 from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
 from torch.nn import functional
 
-from dpfc.full_models.convolutional import StandardizedConv2d
-from dpfc.full_models.networks import NETWORKS, make_network
-from dpfc.full_models.vision_transformer import _patch_size
+from dpfc.full_models.networks.convolutional import StandardizedConv2d
+from dpfc.full_models.networks.factory import NETWORKS, make_network
+from dpfc.full_models.networks.vision_transformer import _patch_size
 
 N_ROWS, N_CLASSES, VOCABULARY = 3, 10, 16
 CASES = {

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from dpfc.full_models.optimizers import OptimizerSettings, make_optimizer
+from dpfc.full_models.optimizers.factory import OptimizerSettings, make_optimizer
 
 
 @pytest.mark.parametrize(

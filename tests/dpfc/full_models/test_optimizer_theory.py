@@ -8,8 +8,8 @@ import random
 import pytest
 import torch
 
-from dpfc.full_models.optimizers import OptimizerSettings, make_optimizer
-from dpfc.full_models.schedules import refined_multipliers
+from dpfc.full_models.optimizers.factory import OptimizerSettings, make_optimizer
+from dpfc.full_models.optimizers.schedules import refined_multipliers
 
 # Slopes of a|x| between those too flat and those too steep for the noise to be hard.
 SLOPES = (1.0, 0.3, 0.1, 0.03, 0.01)

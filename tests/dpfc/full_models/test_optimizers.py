@@ -10,17 +10,17 @@ import random
 import pytest
 import torch
 
-from dpfc.features import devices
+from dpfc.features.backbones import devices
 from dpfc.features.exceptions import MissingDependencyError
-from dpfc.full_models.adam import sum_of_squared_weights
-from dpfc.full_models.optimizers import (
+from dpfc.full_models.optimizers.adam import sum_of_squared_weights
+from dpfc.full_models.optimizers.factory import (
     OPTIMIZERS,
     SCHEDULES,
     OptimizerSettings,
     StepRule,
     make_optimizer,
 )
-from dpfc.full_models.schedules import refined_multipliers
+from dpfc.full_models.optimizers.schedules import refined_multipliers
 
 NORMS = (4.0, 3.0, 2.0, 1.0, 1.0, 2.0)
 SCHEDULE_FREE = ("schedule-free-sgd", "schedule-free-adamw")

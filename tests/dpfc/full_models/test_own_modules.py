@@ -13,7 +13,7 @@ from torch import nn
 import dpfc
 from dpfc import DPSGDClassifier
 from dpfc.exceptions import ModelFileError
-from dpfc.full_models.clipping import CLIPPINGS
+from dpfc.full_models.dp_sgd.clipping import CLIPPINGS
 
 
 def fit(module, X, **options):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
-from dpfc.full_models.passes import Passes, choose_passes
+from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
+from dpfc.full_models.dp_sgd.passes import Passes, choose_passes
 
 
 def chosen(module, like, *, clipping="hooks", most_rows=16, expected_rows=30.0, n_copies=1, q=0.01):

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from dpfc.accounting import ReleaseRequest, calibrate
 from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
-from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
-from dpfc.full_models.module_rows import ModuleRows
-from dpfc.full_models.private_gradients import GRADIENT, GradientMechanism
-from dpfc.noise import SeededNoise, noise_source
+from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
+from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
+from dpfc.full_models.dp_sgd.rows import ModuleRows
+from dpfc.mechanism.noise import SeededNoise, noise_source
 
 C = 0.5
 

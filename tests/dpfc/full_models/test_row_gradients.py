@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dpfc.full_models.clipping import CLIPPINGS, make_clipped_sums
-from dpfc.full_models.row_gradients import RowGradients
+from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
+from dpfc.full_models.dp_sgd.per_sample_gradients import RowGradients
 
 N_ROWS, N_FEATURES, N_CLASSES = 7, 5, 3
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dpfc.full_models.schedules import SCHEDULES, refined_multipliers, schedule_multipliers
+from dpfc.full_models.optimizers.schedules import (
+    SCHEDULES,
+    refined_multipliers,
+    schedule_multipliers,
+)
 
 
 def shape_of(schedule, n_steps, warmup_steps=0):

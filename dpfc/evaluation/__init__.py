@@ -1,0 +1,1 @@
+"""Private accuracy, intervals and counts."""

@@ -1,0 +1,133 @@
+"""What a private evaluation counts: one cell for each test row, so a row moves little.
+
+Here the "rows" are what a public model says about each test row (`dpfc.evaluation.scored_rows`):
+column 0 is the position of the predicted class in `classes_`, columns 1 … K are the
+probabilities of the classes. Codes are the true labels.
+
+| query | v | shape |
+|---|---|---|
+| HitCounts | one-hot: right or wrong | (2,) |
+| ConfusionCounts | one-hot: true class x predicted class | (K, K) |
+| ScoreHistogram(k) | one-hot: of class k or not x bin of the probability of k | (2, N_BINS) |
+
+v is one-hot whatever the row holds: ||v|| = 1 and <v, v'> >= 0, so one added or removed
+row moves a sum by 1 and one replaced row by at most √2. A sum counts rows, and float64
+counts exactly, so nothing is added for rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from dpfc.mechanism.queries import Query
+
+__all__ = ["N_BINS", "ConfusionCounts", "HitCounts", "ScoreHistogram"]
+
+# More bins carry more noise, fewer hide more of the order of the scores.
+N_BINS = 32
+_LARGEST_LOGIT = 8.0
+_LINEAR_UP_TO = 0.1
+_REACH = np.arcsinh(_LARGEST_LOGIT / _LINEAR_UP_TO)
+_LOGITS = _LINEAR_UP_TO * np.sinh(np.linspace(-_REACH, _REACH, N_BINS - 1))
+
+
+@dataclass(frozen=True)
+class _Cells(Query):
+    """Rows counted by the one cell that each falls into."""
+
+    replace_factor = math.sqrt(2.0)
+
+    def row_norm(self, l2_bound: float) -> float:
+        """A one-hot vector has length 1."""
+        return 1.0
+
+    def rounding_bound(self, l2_bound: float, n_columns: int) -> float:
+        """Counts are whole numbers far below 2⁵³: their sum is exact."""
+        return 0.0
+
+    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+        """Count the rows of a block by cell."""
+        shape = self.shape(rows.shape[1], n_classes)
+        cells = self.cell(rows, codes, n_classes)
+        return torch.bincount(cells, minlength=math.prod(shape)).to(torch.float64).reshape(shape)
+
+    def cell(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+        """Position of each row's cell in the flattened sum, shape (n_rows,), int64."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class HitCounts(_Cells):
+    """Rows that are predicted right, and rows that are predicted wrong, shape (2,)."""
+
+    name = "hit_counts"
+    formula = "e_(right or wrong)"
+
+    def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
+        """Right, wrong."""
+        return (2,)
+
+    def cell(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+        """0 where the predicted class is the true one, else 1."""
+        return (rows[:, 0] != codes).to(torch.int64)
+
+
+@dataclass(frozen=True)
+class ConfusionCounts(_Cells):
+    """Rows by true and predicted class, shape (n_classes, n_classes)."""
+
+    name = "confusion_counts"
+    formula = "e_y e_predicted^T"
+
+    def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
+        """True classes down, predicted classes across."""
+        return (n_classes, n_classes)
+
+    def cell(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+        """Row of the true class, column of the predicted one."""
+        predicted = rows[:, 0].to(torch.int64).clamp(0, n_classes - 1)
+        return codes * n_classes + predicted
+
+
+@dataclass(frozen=True)
+class ScoreHistogram(_Cells):
+    """Rows by whether they are of class k and by k's probability, shape (2, N_BINS).
+
+    Bins are split at logits that are close to one another near `center` and further apart
+    away from it: heavily noised models keep all probabilities near one value, sure ones
+    spread them over many logits.
+
+    Parameters
+    ----------
+    k : int
+        Position of the class.
+    center : float, default=0.0
+        A public logit that probabilities of k are expected around.
+    """
+
+    name = "score_histogram"
+    formula = "e_(y = k) e_(bin of p_k)^T"
+
+    k: int
+    center: float = 0.0
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Probabilities between bins, ascending, shape (N_BINS - 1,)."""
+        return np.asarray(expit(self.center + _LOGITS))
+
+    def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
+        """Other classes, class k; bins from low to high."""
+        return (2, N_BINS)
+
+    def cell(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+        """Bins split at fixed public probabilities."""
+        edges = torch.from_numpy(self.edges).to(rows.device)
+        bins = torch.bucketize(rows[:, 1 + self.k].contiguous(), edges)
+        return (codes == self.k).to(torch.int64) * N_BINS + bins

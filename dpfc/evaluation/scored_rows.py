@@ -1,0 +1,110 @@
+"""What a public model says about private test rows, as rows of their own.
+
+A mechanism counts them as it sums any rows. Each is a function of its own test row alone, to
+the last bit: were it not, one removed row could tip the predictions of others, and a count
+would move by more than its sensitivity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logit
+
+from dpfc.evaluation.exact_scores import exact_scores
+from dpfc.linear.prediction import LinearPredictor
+from dpfc.mechanism.bounded_sums import LabeledRows
+from dpfc.mechanism.labels import as_labels, encode_labels
+from dpfc.mechanism.row_map import RowMap
+from dpfc.mechanism.rows import ArrayRows, BlockSource, CacheRows, check_size, open_cache
+
+__all__ = ["IDENTITY", "ScoredRows", "open_test_rows"]
+
+# Scored rows are counted as they are; counts need no bound on them.
+IDENTITY = RowMap(math.inf, normalize=False)
+_SMALLEST = 1e-6  # a centre closer to 0 or 1 tells bins nothing
+
+
+class ScoredRows:
+    """Predicted class and probabilities of each test row.
+
+    Column 0 is the position of the predicted class in `classes_`, columns 1 … K are the
+    probabilities of the classes.
+
+    Parameters
+    ----------
+    source : LabeledRows
+        Checked private test rows.
+    model : LinearPredictor
+        Fitted, and public.
+
+    Notes
+    -----
+    Scores are sums of whole numbers (`dpfc.evaluation.exact_scores`); what follows works on one
+    row at a time. They agree with `decision_function` to about 2^-24 of the largest score
+    that a row could have.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, source: LabeledRows, model: LinearPredictor):
+        self._source = source
+        self._model = model
+        self._row_map = model._fitted_row_map()
+        self._coef = torch.from_numpy(model._row_coef())
+        self.n_samples = source.n_samples
+        self.n_features = 1 + len(model.classes_)
+        self.codes = source.codes.cpu()
+
+    @property
+    def central_logits(self) -> NDArray[np.float64]:
+        """Logits that the model gives a row at its own centre, shape (n_classes,); public."""
+        p = self._model._probabilities(self._model.intercept_[np.newaxis])[0]
+        return np.asarray(logit(p.clip(_SMALLEST, 1.0 - _SMALLEST)))
+
+    def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (scored rows (n, 1 + n_classes) float64, codes (n,))."""
+        for rows, codes in self._source.blocks(block_rows):
+            yield self._scored(self._row_map(rows.cpu())), codes.cpu()
+
+    def _scored(self, rows: torch.Tensor) -> torch.Tensor:
+        """Predicted class and probabilities of mapped rows, (n_rows, 1 + n_classes)."""
+        with np.errstate(all="ignore"):  # that a row's score overflows is private
+            scores = self._scores(rows).numpy() + self._model.intercept_
+            single = scores.shape[1] == 1
+            predicted = scores[:, 0] > 0 if single else scores.argmax(axis=1)
+            scored = np.column_stack([predicted, self._model._probabilities(scores)])
+        return torch.from_numpy(scored.astype(np.float64))
+
+    def _scores(self, rows: torch.Tensor) -> torch.Tensor:
+        """Linear scores (n_rows, n_outputs); rows without a bound are scaled by their own size."""
+        bound = self._row_map.l2_bound
+        if math.isfinite(bound):
+            return exact_scores(rows, self._coef, bound)
+        # Entries below 2 after division by a power of two, which loses nothing.
+        exponents = np.frexp(rows.abs().amax(dim=1, keepdim=True).numpy())[1]
+        scale = torch.from_numpy(np.ldexp(1.0, exponents - 1))
+        return exact_scores(rows / scale, self._coef, 2.0 * math.sqrt(rows.shape[1])) * scale
+
+
+def open_test_rows(model: LinearPredictor, X: Any, y: ArrayLike | None) -> ArrayRows | CacheRows:
+    """Check private rows with labels against a fitted model.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `fit`: for what lies outside the data domain, to the owner only.
+    """
+    if isinstance(X, BlockSource) and y is not None:
+        raise ValueError("y must be left out when X is a feature cache; it has labels.")
+    X = model._check_features(X, reset=False)
+    if isinstance(X, BlockSource):
+        return open_cache(X, model.classes_)
+    check_size(len(X))
+    labels = as_labels(y, len(X), "evaluate_privately")
+    return ArrayRows(X, encode_labels(labels, model.classes_))

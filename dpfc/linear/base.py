@@ -1,0 +1,375 @@
+"""What the private classifiers share: checking, planning, spending, fitting, stating."""
+
+from __future__ import annotations
+
+import math
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from dpfc._support.fitted import fitted_or_nothing
+from dpfc._support.memory import check_memory
+from dpfc._support.validation import (
+    BOUND,
+    ROWS,
+    Choice,
+    Constraint,
+    Flag,
+    Interval,
+    Text,
+    check_parameters,
+)
+from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
+from dpfc.accounting.accountants import ACCOUNTANTS
+from dpfc.accounting.ledger.charges import Charge
+from dpfc.linear.centering import mean_share
+from dpfc.linear.prediction import LinearPredictor
+from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
+from dpfc.loading import save_model
+from dpfc.mechanism.assumptions import fit_assumptions
+from dpfc.mechanism.bounded_sums import LabeledRows
+from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
+from dpfc.mechanism.noise import NoiseSource, noise_source
+from dpfc.mechanism.notes import delta_notes, fit_notes
+from dpfc.mechanism.paid_models import linear_room, reserve_room
+from dpfc.mechanism.private_run import check_ledger_pair, finish, open_charge, warn_if_seeded
+from dpfc.mechanism.progress import release_progress
+from dpfc.mechanism.queries import FeatureSum
+from dpfc.mechanism.rows import (
+    ArrayRows,
+    BlockSource,
+    CacheRows,
+    cache_labels,
+    check_size,
+    label_gaps,
+    open_cache,
+    warn_of_numbered_labels,
+)
+
+__all__ = ["PrivateLinearClassifier"]
+
+# Shares of the budget (of μ²) for what is released beside a solver's own statistics. The
+# mean's is what a fit starts from: `mean_share` derives it once the number of rows is known.
+_MEAN_SHARE = 0.03
+_COUNT_SHARE = 0.005
+_LABEL_ROWS = 4096
+_FURTHER = ("_columns_in",)
+_LOGIT_ROWS = 512  # rows in a block of logits; not the number of rows, which is private
+_RELATIONS = ("add_or_remove_one", "replace_one")
+
+
+class PrivateLinearClassifier(LinearPredictor):
+    """A linear classifier on bounded rows, trained from a plan of private releases.
+
+    A subclass says what its solver asks for (`_requests`), turns releases into weights
+    (`_solve`), and turns scores into probabilities (`_probabilities`). It never sees a row.
+    """
+
+    epsilon: float
+    delta: float
+    classes: Iterable[Any] | None
+    neighboring_relation: str
+    n_samples: int | None
+    accountant: str
+    ledger: str | os.PathLike[str] | None
+    dataset: str | None
+    center: bool
+    random_state: int | np.random.Generator | np.random.RandomState | None
+    verbose: bool
+
+    privacy_: PrivacyStatement
+
+    _constraints: ClassVar[dict[str, Constraint]] = {
+        "epsilon": Interval(0, math.inf, closed="right"),
+        "delta": Interval(0, 1),
+        "neighboring_relation": Choice(_RELATIONS),
+        "n_samples": ROWS,
+        "accountant": Choice(("auto", *ACCOUNTANTS)),
+        "ledger": Text(path=True),
+        "dataset": Text(),
+        "l2_clip_norm": BOUND,
+        "normalize": Flag(),
+        "center": Flag(),
+        "fit_intercept": Flag(),
+        "intercept_scaling": Interval(0, 1),
+        "nonnegative_root": Flag(),
+        "verbose": Flag(),
+    }
+
+    # -- what a solver provides ------------------------------------------------------
+
+    @abstractmethod
+    def _requests(self) -> list[ReleaseRequest]:
+        """The releases that the solver draws, with shares that sum to 1."""
+
+    @abstractmethod
+    def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
+        """Weights of shape (n_outputs, n_columns), from releases alone."""
+
+    def _needs_n_samples(self) -> bool:
+        """Whether the solver itself scales by the number of rows."""
+        return False
+
+    def _mean_guess(self, n_features: int) -> torch.Tensor | None:
+        """The bounded rows' mean, as far as it is public."""
+        return None
+
+    def _prepare(self, mechanism: GaussianMechanism) -> None:
+        """Change how rows are mapped, by what is public, before the solver's first release."""
+
+    def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
+        """Refuse, before any spend, what does not fit into memory: weights, and one matrix."""
+        check_memory(
+            # Measured: 8.8 doubles a weight (copies, noise, sums), 3.2 a logit of a block.
+            8 * n_classes * (10 * n_columns + 7 * _LOGIT_ROWS // 2),
+            f"weights, noise and logits of {n_classes} classes and {n_columns} columns",
+            "State fewer classes, or reduce the features.",
+            device,
+        )
+        check_memory(
+            10 * 8 * n_columns**2,  # measured: 9.4 doubles an entry at the peak
+            f"one matrix of {n_columns} x {n_columns} and its factors",
+            "Reduce the features.",
+            device,
+        )
+
+    # -- fitting ---------------------------------------------------------------------
+
+    def privacy_plan(self) -> PrivacyPlan:
+        """Work out what `fit` will release and with how much noise; needs no data.
+
+        Returns
+        -------
+        PrivacyPlan
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not allowed.
+        """
+        self._check_parameters()
+        extra = []
+        if self.center:
+            extra.append(ReleaseRequest("feature_sum", _MEAN_SHARE))
+        public_count = self.neighboring_relation == "replace_one" or self.n_samples is not None
+        if (self.center or self._needs_n_samples()) and not public_count:
+            extra.append(ReleaseRequest("count", _COUNT_SHARE))
+        rest = 1.0 - sum(request.share for request in extra)
+        own = [
+            ReleaseRequest(r.name, rest * r.share, r.count, r.sampling_probability)
+            for r in self._requests()
+        ]
+        return calibrate(
+            [*extra, *own],
+            target_epsilon=self.epsilon,
+            target_delta=self.delta,
+            neighboring_relation=self.neighboring_relation,
+            accountant=self.accountant,
+        )
+
+    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+        """Train under the budget.
+
+        Parameters
+        ----------
+        X : array-like, torch.Tensor of shape (n_samples, n_features), or FeatureCache
+            Private rows. A tensor on a GPU is worked on there.
+        y : array-like of shape (n_samples,), optional
+            Labels; left out for a feature cache, which has its own.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data is not allowed; nothing was spent then.
+        LedgerError, BudgetExceeded
+            If the ledger has no such budget, or too little is left of it; nothing was
+            spent then. They are ValueErrors.
+
+        Warns
+        -----
+        PrivacyWarning
+            If the run is seeded, the classes are read from the labels, or scikit-learn's
+            own search or cross-validation calls it.
+        UserWarning
+            If a column of a data frame is called as ids or an index are.
+        """
+        noise = self._check_parameters()
+        with fitted_or_nothing(self, _FURTHER):
+            warn_under_model_selection()
+            plan = self.privacy_plan()
+            charge = open_charge(
+                self.ledger,
+                self.dataset,
+                plan,
+                f"fit {type(self).__name__}",
+                seeded=noise.reproducible,
+            )
+            rows = self._open_rows(X, y)
+            row_map = self._row_map()
+            self._check_size(row_map.n_columns(rows.n_features), len(self.classes_), rows.device)
+            warn_if_seeded(noise)
+            mapped = getattr(self, "public_features", None) is not None
+            reserve_room(linear_room(rows.n_features, len(self.classes_), mapped=mapped))
+            draws = sum(release.count for release in plan.releases)
+            with release_progress(draws) if self.verbose else nullcontext() as on_release:
+                mechanism = self._train(rows, plan, noise, on_release=on_release, charge=charge)
+            self.privacy_ = self._state(mechanism, noise, charge, X)
+            finish(charge, self.privacy_)
+        return self
+
+    def _train(
+        self,
+        rows: LabeledRows,
+        plan: PrivacyPlan,
+        noise: NoiseSource,
+        *,
+        on_release: Callable[[str], None] | None = None,
+        charge: Charge | None = None,
+    ) -> GaussianMechanism:
+        """Draw what is planned from checked rows, and set the model; `classes_` is set."""
+        mechanism = GaussianMechanism(
+            rows,
+            self._row_map(),
+            len(self.classes_),
+            plan,
+            noise,
+            self.n_samples,
+            on_release=on_release,
+            charge=charge,
+        )
+        if self.center:
+            self._center(mechanism, rows.n_features)
+        self._prepare(mechanism)
+        self._set_model(self._solve(mechanism), mechanism)
+        return mechanism
+
+    def _center(self, mechanism: GaussianMechanism, n_features: int) -> None:
+        """Centre the rows where their mean can be told from noise, for what that is worth."""
+        plan, guess = mechanism.plan, self._mean_guess(n_features)
+        if plan.mu is not None and not mechanism.exact:
+            factor = FeatureSum().l2_sensitivity(1.0, plan.neighboring_relation)
+            n_samples = max(mechanism.n_samples(), mechanism.n_samples_noise())
+            share = mean_share(plan.mu * n_samples / factor, n_features)
+            mechanism.reallocate("feature_sum", share)
+            if share == 0.0:
+                mechanism.map_rows(center=guess)
+                return
+        mechanism.center_rows(guess)
+
+    def _check_parameters(self) -> NoiseSource:
+        check_parameters(self.get_params(deep=False), self._constraints)
+        if math.isinf(self.l2_clip_norm) and (self.normalize or not math.isinf(self.epsilon)):
+            raise ValueError(
+                "l2_clip_norm must be finite unless epsilon is inf and normalize is False, got inf."
+            )
+        if self.normalize and self._row_map().feature_share <= 0.0:
+            raise ValueError(
+                "intercept_scaling and length_scaling leave nothing for the features: their "
+                "squares must add up to less than 1."
+            )
+        check_ledger_pair(self.ledger, self.dataset)
+        return noise_source(self.random_state)
+
+    def _open_rows(self, X: Any, y: ArrayLike | None) -> ArrayRows | CacheRows:
+        """Check the data, set the public attributes, and hand the rows to the mechanism."""
+        # How a cache's features were made, so that new images or texts can be predicted.
+        self.features_from_ = getattr(X, "origin", None) if isinstance(X, BlockSource) else None
+        if isinstance(X, BlockSource):
+            if y is not None:
+                raise ValueError("y must be left out when X is a feature cache; it has labels.")
+            blocks = (cache_labels(X, block_y) for _, block_y in X.blocks(_LABEL_ROWS))
+            warn_of_numbered_labels(X)
+            self.classes_ = public_classes(self.classes, blocks, X.class_names)
+            self.n_features_in_ = X.n_features
+            return open_cache(X, self.classes_)
+        X = self._check_features(X, reset=True)
+        check_size(len(X))
+        labels = as_labels(y, len(X), type(self).__name__)
+        self.classes_ = public_classes(self.classes, [labels])
+        return ArrayRows(X, encode_labels(labels, self.classes_))
+
+    def _set_model(self, weights: NDArray[np.float64], mechanism: GaussianMechanism) -> None:
+        """Split the last columns off, and keep one row of weights for two classes."""
+        row_map = mechanism.row_map
+        if len(self.classes_) == 2 and len(weights) == 2:
+            weights = weights[1:] - weights[:1]
+        self.center_, self.linear_map_ = (
+            None if tensor is None else tensor.cpu().numpy()
+            for tensor in (row_map.center, row_map.linear)
+        )
+        self.intercept_ = np.zeros(len(weights))
+        if row_map.intercept_scaling > 0.0:
+            weights, self.intercept_ = weights[:, :-1], weights[:, -1] * row_map.constant
+        # Without constant column, rows are longer.
+        longer = replace(row_map, intercept_scaling=0.0).feature_share
+        features, lengths = np.split(weights, [mechanism.n_features], axis=1)
+        self.coef_ = features * math.sqrt(row_map.feature_share / longer)
+        self.length_coef_ = lengths if row_map.n_length_columns else None
+
+    def _state(
+        self, mechanism: GaussianMechanism, noise: NoiseSource, charge: Charge | None, X: Any
+    ) -> PrivacyStatement:
+        """Put together what ran."""
+        unit = "one row" if charge is None else charge.budget.unit_of_privacy
+        return make_statement(
+            mechanism.plan,
+            mechanism.records,
+            estimator=type(self).__name__,
+            seeded=noise.reproducible,
+            rests_on=[
+                *self._assumptions(unit, X),
+                *label_gaps(X),
+                *gaps_around_fit(),
+                *delta_notes(mechanism.plan, mechanism.known_n_samples),
+                *fit_notes(mechanism),
+            ],
+            random_source=noise.description,
+            unit_of_privacy=unit,
+            dataset=self.dataset,
+        )
+
+    def _assumptions(self, unit_of_privacy: str, X: Any) -> list[str]:
+        return fit_assumptions(
+            unit_of_privacy=unit_of_privacy,
+            classes_stated=self.classes is not None,
+            classes_in_cache=isinstance(X, BlockSource) and X.class_names is not None,
+            neighboring_relation=self.neighboring_relation,
+            n_samples_stated=self.n_samples is not None,
+            l2_bound=self._row_map().l2_bound,
+            public_features=getattr(self, "public_features", None) is not None,
+            columns_named=hasattr(self, "feature_names_in_") or hasattr(self, "_columns_in"),
+        )
+
+    # -- model file and scikit-learn -------------------------------------------------
+
+    def save(self, path: Any) -> None:
+        """Write the model to one safetensors file; `dpfc.load_model` reads it.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written; no partial file is left.
+        """
+        check_is_fitted(self, "coef_")
+        save_model(self, path)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        # With a finite budget, noise decides on data sets as small as scikit-learn's checks use.
+        tags.classifier_tags.poor_score = not math.isinf(self.epsilon)
+        tags.non_deterministic = self.random_state is None and not math.isinf(self.epsilon)
+        return tags

@@ -1,0 +1,204 @@
+"""DP-Newton: Newton's method on one-versus-rest logistic losses with noisy derivatives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dpfc._support.memory import check_memory
+from dpfc._support.validation import BOUND, SHARE, STEPS, Constraint, Interval
+from dpfc.accounting import ReleaseRequest
+from dpfc.linear.base import PrivateLinearClassifier
+from dpfc.linear.probabilities import logistic_probabilities
+from dpfc.linear.spectra import noise_spectral_radius, shrunk_inverse
+from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.losses import SigmoidLoss
+from dpfc.mechanism.queries import GradientSum, HessianSum
+
+__all__ = ["DPNewtonClassifier"]
+
+
+class DPNewtonClassifier(PrivateLinearClassifier):
+    """Private Newton's method (DP-Newton).
+
+    Each step releases the clipped gradient g_k and the Hessian H_k of every class's
+    logistic loss against the rest (of the one loss, for two classes), and moves
+
+        θ_k ← θ_k - (Ĥ_k + (λ + ρ)I)⁻¹ (g_k + ρ θ_k).
+
+    It holds K matrices of d² numbers and is meant for few classes and narrow features.
+
+    Parameters
+    ----------
+    epsilon : float in (0, inf], default=1.0
+        inf switches noise off; the result is then not private.
+    delta : float in (0, 1), default=1e-5
+    classes : array-like of labels or None, default=None
+        Public list of classes; None reads them from `y`, with a `PrivacyWarning`.
+    neighboring_relation : {"add_or_remove_one", "replace_one"}
+    n_samples : int or None, default=None
+        A number of rows that is public knowledge; None releases a noisy count where
+        one is needed.
+    accountant : {"auto", "exact", "pld", "rdp"}, default="auto"
+        Adds releases up. "auto" is exact where all are full batch, and privacy loss
+        distributions where rows are sampled. "rdp" asks for more noise.
+    ledger : path-like or None, default=None
+        `PrivacyLedger` file; the fit is spent there before anything is released.
+    dataset : str or None, default=None
+        Name of the budget in `ledger`.
+    l2_clip_norm : float, default=1.0
+        C, the length that rows are scaled to, or clipped at.
+    normalize : bool, default=True
+        Scale every row to length C; otherwise only longer rows are scaled down.
+    center : bool, default=True
+        Release the mean row, subtract it, and bound the rows again. Its share of the
+        budget follows from the noisy number of rows; where the mean would be lost in its
+        noise, nothing is spent on it (`dpfc.linear.centering`).
+    fit_intercept : bool, default=True
+        Append a constant column, as a share of a normalised row's length.
+    intercept_scaling : float in (0, 1), default=0.1
+        Value of the constant column.
+    nonnegative_root : bool, default=True
+        Replace a row without a negative entry by the square roots of its entries, less three
+        quarters of their mean, before it is scaled. Pooled activations and counts have
+        few large entries and all lean the same way, which would take up most of a
+        row's bounded length. Used with `normalize` only.
+    hessian_share : float in (0, 1), default=0.5
+        Share of the budget (of μ²) for the Hessians; the gradients get the rest.
+    n_steps : int, default=5
+    damping : float, default=1.0
+        λ in units of the spectral radius of a Hessian's noise, σ√(2d).
+    residual_clip_norm : float in (0, inf], default=0.5
+        c, bound on the norm of a row's residual.
+    l2_regularization : float, default=0.0
+        ρ of the term (ρ/2)||θ||² added to the sum of the losses.
+    random_state : int, Generator, RandomState or None, default=None
+        None draws from the operating system's secure source. A seed makes the run
+        reproducible and its result not private.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        On bounded, centred rows.
+    intercept_ : ndarray of shape (n_classes,) or (1,)
+    center_ : ndarray of shape (n_features,) or None
+        The released mean of the bounded rows; None where rows were not centred.
+    linear_map_ : ndarray of shape (n_features, n_features) or None
+        What centred rows were multiplied with from the right; from public features only.
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    privacy_ : PrivacyStatement
+        What was released, how noisy, and what it adds up to.
+
+    References
+    ----------
+    Mehta, Krichene, Thakurta, Kurakin, Cutkosky (2023), Differentially Private Image
+    Classification from Features, TMLR, section 4 (DP-Newton).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = DPNewtonClassifier(epsilon=8.0, classes=range(10)).fit(X, y)
+    >>> model.intercept_.shape
+    (10,)
+    """
+
+    _constraints: ClassVar[dict[str, Constraint]] = {
+        **PrivateLinearClassifier._constraints,
+        "hessian_share": SHARE,
+        "n_steps": STEPS,
+        "damping": Interval(0, closed="left"),
+        "residual_clip_norm": BOUND,
+        "l2_regularization": Interval(0, closed="left"),
+    }
+
+    def __init__(
+        self,
+        epsilon: float = 1.0,
+        delta: float = 1e-5,
+        *,
+        classes: Iterable[Any] | None = None,
+        neighboring_relation: str = "add_or_remove_one",
+        n_samples: int | None = None,
+        accountant: str = "auto",
+        ledger: str | os.PathLike[str] | None = None,
+        dataset: str | None = None,
+        l2_clip_norm: float = 1.0,
+        normalize: bool = True,
+        center: bool = True,
+        fit_intercept: bool = True,
+        intercept_scaling: float = 0.1,
+        nonnegative_root: bool = True,
+        hessian_share: float = 0.5,
+        n_steps: int = 5,
+        damping: float = 1.0,
+        residual_clip_norm: float = 0.5,
+        l2_regularization: float = 0.0,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ):
+        self.epsilon = epsilon
+        self.delta = delta
+        self.classes = classes
+        self.neighboring_relation = neighboring_relation
+        self.n_samples = n_samples
+        self.accountant = accountant
+        self.ledger = ledger
+        self.dataset = dataset
+        self.l2_clip_norm = l2_clip_norm
+        self.normalize = normalize
+        self.center = center
+        self.fit_intercept = fit_intercept
+        self.intercept_scaling = intercept_scaling
+        self.nonnegative_root = nonnegative_root
+        self.hessian_share = hessian_share
+        self.n_steps = n_steps
+        self.damping = damping
+        self.residual_clip_norm = residual_clip_norm
+        self.l2_regularization = l2_regularization
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _requests(self) -> list[ReleaseRequest]:
+        return [
+            ReleaseRequest("hessian", self.hessian_share, self.n_steps),
+            ReleaseRequest("gradient", 1.0 - self.hessian_share, self.n_steps),
+        ]
+
+    def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
+        super()._check_size(n_columns, n_classes, device)
+        n_outputs = SigmoidLoss().n_outputs(n_classes)
+        check_memory(
+            8 * 8 * n_outputs * n_columns**2,  # measured: 7.2 doubles an entry at the peak
+            f"{n_outputs} Hessians of {n_columns} x {n_columns}",
+            "Use DPFCClassifier, which needs one matrix, or reduce the features.",
+            device,
+        )
+
+    def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
+        loss, n_columns = SigmoidLoss(), mechanism.n_columns
+        shape = (loss.n_outputs(mechanism.n_classes), n_columns)
+        coef = torch.zeros(shape, dtype=torch.float64, device=mechanism.device)
+        for _ in range(self.n_steps):
+            hessians = mechanism.release("hessian", HessianSum(coef))
+            query = GradientSum(coef, loss, float(self.residual_clip_norm))
+            gradient = mechanism.release("gradient", query).value + self.l2_regularization * coef
+            radius = noise_spectral_radius(hessians.noise_standard_deviation, n_columns)
+            ridge = self.damping * radius + self.l2_regularization
+            steps = [
+                shrunk_inverse(hessian, radius, ridge) @ direction
+                for hessian, direction in zip(hessians.value, gradient, strict=True)
+            ]
+            coef = coef - torch.stack(steps)
+        return np.asarray(coef.cpu().numpy())
+
+    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        return logistic_probabilities(scores, "sigmoid")

@@ -1,0 +1,1 @@
+"""The one way to private rows: rows, row map, queries, sums, noise, and what pays for it."""

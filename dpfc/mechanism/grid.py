@@ -1,0 +1,72 @@
+"""How large noise is, and the public grid that sums and noise are rounded to.
+
+See `dpfc.mechanism.gaussian` for why: on the grid a sum and its noise add exactly, so that no
+low-order bit of a release carries the sum.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from dpfc.mechanism.queries import MAX_SAMPLES
+
+__all__ = ["gridded_noise", "on_grid"]
+
+_GRID_SLACK = 2.0**-16  # of the sensitivity: what rounding to the grid may add
+_LARGEST_NORMAL = 12.5  # no source of noise returns more
+
+
+def gridded_noise(
+    name: str,
+    *,
+    l2_sensitivity: float,
+    noise_multiplier: float,
+    rounding: float,
+    row_norm: float,
+    entries: int,
+) -> tuple[float, float]:
+    """Work out the noise of a sum over rows; all of it is public.
+
+    Parameters
+    ----------
+    name : str
+        Of the release, for errors.
+    l2_sensitivity : float
+        Δ, for the stated neighbouring relation.
+    noise_multiplier : float
+        z > 0.
+    rounding : float
+        e, how far the computed sum may be from the exact one.
+    row_norm : float
+        What one row adds at most.
+    entries : int
+        m, of the sum.
+
+    Returns
+    -------
+    (float, float)
+        Standard deviation z Δ' with Δ' = Δ + 2e + g √m, and the grid's step g, a power of two.
+
+    Raises
+    ------
+    ValueError
+        If the bounds are not finite.
+    """
+    most_noise = _LARGEST_NORMAL * noise_multiplier * (l2_sensitivity + 2.0 * rounding)
+    largest = MAX_SAMPLES * row_norm + most_noise
+    if not math.isfinite(largest):
+        raise ValueError(
+            f"the sensitivity of {name} is not finite: weights have diverged or a bound is "
+            "missing. Lower the step size, or set a finite l2_clip_norm and residual clip."
+        )
+    step = max(l2_sensitivity * _GRID_SLACK / math.sqrt(entries), largest * 2.0**-52)
+    grid = 2.0 ** math.ceil(math.log2(step))
+    slack = 2.0 * rounding + grid * math.sqrt(entries)
+    return noise_multiplier * (l2_sensitivity + slack), grid
+
+
+def on_grid(values: torch.Tensor, grid: float) -> torch.Tensor:
+    """Round float64 values to multiples of the grid's step."""
+    return (values / grid).round_().mul_(grid)

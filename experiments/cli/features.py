@@ -1,0 +1,168 @@
+"""`dpfc features`: look at a feature cache, check it, take it elsewhere, bring one from there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dpfc.experiments.cli.console import counted, print_json, shown, sized
+from dpfc.experiments.cli.features_import import import_features
+from dpfc.experiments.cli.files import check_writable
+from dpfc.experiments.cli.options import Force, Json
+
+__all__ = ["features_app"]
+
+features_app = typer.Typer(rich_markup_mode=None)
+
+
+@features_app.callback(invoke_without_command=True)
+def _features(context: typer.Context) -> None:
+    """Look at a feature cache, check it, export it, import one.
+
+    What these print is for the data's owner: it is exact and carries no noise.
+
+    Example: dpfc features info features/train
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+features_app.command("import")(import_features)
+
+Cache = Annotated[Path, typer.Argument(metavar="DIR", help="Feature cache.")]
+
+_PRIVATE = "Exact figures of private rows, for their owner: publish none of them."
+
+
+@features_app.command()
+def info(
+    cache: Cache,
+    class_counts: Annotated[
+        bool,
+        typer.Option("--class-counts", help="Count each class's rows too: exact, so private."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say what a feature cache holds and where it comes from.
+
+    Only the manifest and the shards' footers are read. What it prints is for the data's owner:
+    even the number of rows is private where one row may be added or removed.
+
+    Example: dpfc features info features/train
+    """
+    from dpfc.features import FeatureCache
+
+    opened = FeatureCache.open(cache)
+    manifest = opened.manifest
+    report: dict[str, Any] = {
+        "command": "features info",
+        "path": str(cache),
+        "private": _PRIVATE,
+        "rows": len(opened),
+        "skipped": len(manifest["skipped"]),
+        "n_features": opened.n_features,
+        "dtype": opened.description.dtype,
+        "has_labels": opened.description.has_labels,
+        "class_names": opened.class_names,
+        "backbone": manifest["backbone"],
+        "preprocessing": manifest["preprocessing"],
+        "passes": manifest.get("passes"),
+        "dataset": manifest["dataset"],
+        "shards": len(manifest["shards"]),
+        "bytes": sum((cache / shard["file"]).stat().st_size for shard in manifest["shards"]),
+        "sha256": manifest["sha256"],
+        "class_counts": _class_counts(opened) if class_counts else None,
+    }
+    print_json(report) if json else _print_info(report)
+
+
+def _class_counts(cache: Any) -> dict[str, int]:
+    import numpy as np
+
+    counts = np.bincount(cache.read_labels(), minlength=len(cache.class_names or ()))
+    names = cache.class_names or range(len(counts))
+    return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
+
+
+def _print_info(report: dict[str, Any]) -> None:
+    names = report["class_names"]
+    labels = "none" if not report["has_labels"] else "with names" if names else "without names"
+    lines = {
+        "rows": f"{report['rows']:,}",
+        "skipped": f"{counted(report['skipped'], 'row')} that could not be read",
+        "width": f"{counted(report['n_features'], 'feature')}, {report['dtype']}",
+        "labels": f"{labels}: {', '.join(names)}" if names and report["has_labels"] else labels,
+        "backbone": _one_line(report["backbone"]),
+        "preprocessing": _one_line(report["preprocessing"]),
+        "passes": "unknown" if report["passes"] is None else _one_line(report["passes"]),
+        "data set": _one_line(report["dataset"]),
+        "size": f"{sized(report['bytes'])} in {counted(report['shards'], 'shard')}",
+        "checksum": report["sha256"],
+    }
+    if report["class_counts"] is not None:
+        lines["class counts"] = _one_line(report["class_counts"])
+    for name, value in lines.items():
+        print(f"{name:14} {shown(value)}")
+    print(f"\n{report['private']}")
+
+
+def _one_line(values: dict[str, Any]) -> str:
+    return "; ".join(f"{key} {value}" for key, value in values.items()) or "unknown"
+
+
+@features_app.command()
+def verify(cache: Cache, json: Json = False) -> None:
+    """Check every byte of a feature cache against its checksums.
+
+    Finds what accidents change; whoever writes new checksums on purpose is not found out. The
+    exit code is 1 if a file is damaged or missing, or the cache is incomplete.
+
+    Example: dpfc features verify features/train
+    """
+    from dpfc.features import FeatureCache
+
+    damages = FeatureCache.verify(cache)
+    report = {"command": "features verify", "path": str(cache), "damages": damages}
+    if json:
+        print_json(report)
+    else:
+        print("\n".join(damages) or f"{cache} is whole.")
+    if damages:
+        raise typer.Exit(1)
+
+
+@features_app.command()
+def export(
+    cache: Cache,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="File to write: .npy (features only), .npz (arrays X, y, ids, class_names), "
+            ".parquet or .csv.",
+        ),
+    ],
+    force: Force = False,
+    json: Json = False,
+) -> None:
+    """Write a feature cache's rows to one file, for other programs.
+
+    The file holds private rows, as the cache does.
+
+    Example: dpfc features export features/train --out train.npz
+    """
+    from dpfc.experiments.cli.export_features import EXPORT_SUFFIXES, export_cache
+    from dpfc.features import FeatureCache
+
+    check_writable(out, reads=(cache,), force=force, suffixes=EXPORT_SUFFIXES)
+    opened = FeatureCache.open(cache)
+    export_cache(opened, out)
+    if json:
+        rows, width = len(opened), opened.n_features
+        print_json(
+            {"command": "features export", "path": str(out), "rows": rows, "n_features": width}
+        )
+        return
+    print(f"{counted(len(opened), 'row')} × {counted(opened.n_features, 'feature')}: {out}")

@@ -1,0 +1,1 @@
+"""Studies: configuration, plan, runs, store, table."""

@@ -1,0 +1,94 @@
+"""Columns that may not be features: labels, ids and indexes in a table of numbers."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dpfc._support.column_names import is_id_name, is_index_name, is_label_name
+from dpfc.features.exceptions import DatasetError
+from dpfc.features.importing.first_pass import Survey
+
+__all__ = ["index_columns", "refuse_label_columns", "refuse_suspects"]
+
+# With fewer rows a class, a column can tell the classes apart by chance.
+_ROWS_PER_CLASS = 10
+
+
+def index_columns(schema: pa.Schema) -> list[str]:
+    """Columns that are the index of a data frame, by their names or pandas' metadata."""
+    found = [name for name in schema.names if is_index_name(name)]
+    try:
+        listed = json.loads((schema.metadata or {})[b"pandas"])["index_columns"]
+        found += [name for name in listed if isinstance(name, str) and name in schema.names]
+    except (KeyError, TypeError, ValueError):
+        pass  # not written by pandas
+    return list(dict.fromkeys(found))
+
+
+def refuse_suspects(path: object, taken: Sequence[str], *, labelled: bool) -> None:
+    """Refuse a column that a star took and whose name is one of a label or of ids.
+
+    Raises
+    ------
+    DatasetError
+        The message names the column.
+    """
+    for name in taken:
+        what = "ids" if is_id_name(name) else None
+        what = "a label" if is_label_name(name) else what
+        if what is not None:
+            option = "id_column" if what == "ids" else "label_column"
+            remedy = "" if labelled and what == "a label" else f" name it with {option}, or"
+            raise DatasetError(
+                f"column {name!r} of {path} has the name of {what}, which would be a feature:"
+                f"{remedy} leave it out with drop=[…]. If it is a feature, give it another name."
+            )
+
+
+def refuse_label_columns(
+    survey: Survey, names: Sequence[str], codes: NDArray[np.int32], path: object
+) -> None:
+    """Refuse a column that equals the label, or tells it: it has one value for each class.
+
+    Parameters
+    ----------
+    survey : Survey
+        Has been run.
+    names : sequence of str, length n_features
+        The columns.
+    codes : ndarray of int32
+        Of all rows; -1 for one without a label.
+
+    Raises
+    ------
+    DatasetError
+        The message names the column.
+    """
+    first: dict[int, NDArray[np.float64]] = {}
+    equal = np.ones(len(names), dtype=bool)
+    constant = np.ones(len(names), dtype=bool)
+    position = labelled = 0
+    for rows in survey.blocks():
+        own = codes[position : position + len(rows)]
+        position += len(rows)
+        if rows.X is None:
+            continue
+        for code in np.unique(own[own >= 0]).tolist():
+            X = rows.X[own == code].astype(np.float64)
+            labelled += len(X)
+            constant &= np.equal(X, first.setdefault(code, X[0])).all(axis=0)
+            equal &= np.equal(X, code).all(axis=0)
+    if len(first) < 2:
+        return
+    values = np.sort(np.stack(list(first.values())), axis=0)
+    differs = (np.diff(values, axis=0) != 0).all(axis=0)
+    tells = constant & differs & (labelled >= _ROWS_PER_CLASS * len(first))
+    leaks = np.flatnonzero(equal | tells)
+    if len(leaks):
+        raise DatasetError(
+            f"column {names[leaks[0]]!r} of {path} equals the label: a classifier would read the "
+            "answer from it. Leave it out with drop=[…]."
+        )
