@@ -1,1 +1,1 @@
-"""What a person runs: the `dpfc` command, the demo, plots and benchmarks."""
+"""What a person runs: the `dpfc` command, studies, the demo; benchmarks, in a clone."""

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from dpfc.experiments.benchmarks.ceiling import logistic_ceiling
-from dpfc.experiments.cli.files import write_whole
+from dpfc._support.csv_text import write_csv
+from dpfc._support.files import write_whole
+from dpfc.experiments.ceiling import logistic_ceiling
 from dpfc.experiments.estimators import LABELS, make_estimator
 from dpfc.experiments.pictures.style import accuracy_figure, render
-from dpfc.experiments.studies.csv_text import write_csv
 from dpfc.features import FeatureCache, MissingDependencyError, extract, load_backbone, open_dataset
 from dpfc.features.backbones.loading import available_cores
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# Run from a clone: no part of the wheel.
+BENCHMARKS = "dpfc.experiments.benchmarks"
 
 
 def settings():
@@ -19,14 +21,21 @@ def settings():
     return parser["options"]
 
 
-def test_the_packages_of_setup_cfg_are_the_folders_of_the_tree():
+def test_the_packages_of_setup_cfg_are_the_folders_of_the_tree_without_benchmarks():
     homes = dict(line.split(" = ") for line in settings()["package_dir"].strip().splitlines())
     found = [
         ".".join([name, *init.parent.relative_to(ROOT / folder).parts])
         for name, folder in homes.items()
         for init in (ROOT / folder).rglob("__init__.py")
     ]
-    assert sorted(settings()["packages"].split()) == sorted(found)
+    assert sorted([*settings()["packages"].split(), BENCHMARKS]) == sorted(found)
+
+
+def test_nothing_that_is_installed_imports_a_benchmark():
+    for folder in ("dpfc", "accounting", "features", "experiments"):
+        for file in (ROOT / folder).rglob("*.py"):
+            if file.parent.name != "benchmarks":
+                assert BENCHMARKS not in file.read_text(encoding="utf-8"), file
 
 
 def test_every_file_of_code_lies_in_a_package():

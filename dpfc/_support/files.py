@@ -29,6 +29,7 @@ __all__ = [
     "open_text",
     "open_whole",
     "read_regular",
+    "write_whole",
 ]
 
 _KINDS = {
@@ -192,6 +193,18 @@ def open_whole(path: Path, *, shared: bool = True, suffix: str = "") -> Iterator
         if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
             error.filename = os.fspath(path)  # a write has none to tell
         raise
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write a file under a temporary name beside it, flush it to disk and rename it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; nothing is left of it then.
+    """
+    with open_whole(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def flush_folder(folder: Path) -> None:

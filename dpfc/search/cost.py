@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from dpfc._support.words import plural
 from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
 from dpfc.accounting.search_budget import SearchPlan
 
@@ -66,13 +67,12 @@ class SearchCost:
         runs = (
             "each runs once"
             if self.strategy == "composition"
-            else f"{self.expected_runs:g} run{_plural(self.expected_runs)} on average, the number "
-            "stays secret"
+            else f"{self.expected_runs:g} {plural(self.expected_runs, 'run')} on average, "
+            "the number stays secret"
         )
         lines = [
             f"Search by {self.strategy.replace('_', ' ')} among {self.n_candidates} "
-            f"candidate{_plural(self.n_candidates)}, "
-            f"{runs}.",
+            f"{plural(self.n_candidates, 'candidate')}, {runs}.",
             f"The whole search is (ε = {self.epsilon:g}, δ = {self.delta:g})-DP, "
             f"{self.neighboring_relation}.",
             _line("a single fit without a search would have", self.epsilon, self.single_mu),
@@ -87,7 +87,3 @@ class SearchCost:
 
 def _line(what: str, epsilon: float, mu: float) -> str:
     return f"  {what:<41} ε = {epsilon:<8.4g} μ = {mu:.4g}"
-
-
-def _plural(number: float) -> str:
-    return "" if number == 1 else "s"

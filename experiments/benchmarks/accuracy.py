@@ -8,9 +8,9 @@ otherwise by seed 0, and the best two settings then run on all seeds. What is af
 counted in floating-point operations, never in seconds, so that the same command tries the same
 settings on every machine.
 
-Finished runs are appended to `runs.jsonl` in the output folder. The same command again uses what
-is there and goes on; runs of dpfc are made again when its source has changed, runs of peers when
-`PEERS_REVISION` has.
+Finished runs are kept in the output folder as those of a study are. The same command again uses
+what is there and goes on; runs of dpfc are made again when its source has changed, runs of peers
+when `PEERS_REVISION` has.
 """
 
 from __future__ import annotations
@@ -20,38 +20,36 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from dpfc._support.files import write_whole
 from dpfc.experiments.benchmarks.accuracy_plot import accuracy_panels
 from dpfc.experiments.benchmarks.accuracy_table import (
     CEILING,
     SEARCH_SEED,
-    Key,
-    Run,
-    Store,
     make_results,
     to_markdown,
 )
-from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
-from dpfc.experiments.benchmarks.peers import PEERS, Peer, Rows, Setting, search, setting_key
+from dpfc.experiments.benchmarks.common import DELTA, load_caches
+from dpfc.experiments.benchmarks.peers import PEERS, Peer, Rows, Setting, search
 from dpfc.experiments.benchmarks.peers_opacus import OPACUS_PEERS
 from dpfc.experiments.benchmarks.peers_paper import PAPER_PEERS
 from dpfc.experiments.cli.console import run_command
-from dpfc.experiments.cli.files import write_whole
 from dpfc.experiments.cli.options import parse_numbers
 from dpfc.experiments.estimators import LABELS, make_estimator
 from dpfc.experiments.pictures.style import render
-from dpfc.experiments.studies.named_data import (
-    DATA_SETS,
-    NamedData,
-    load_caches,
-    load_named,
-)
+from dpfc.experiments.studies.data import Data
+from dpfc.experiments.studies.named_data import DATA_SETS, NamedData, load_named
+from dpfc.experiments.studies.runs import Rows as StudyRows
+from dpfc.experiments.studies.runs import RunSpec
+from dpfc.experiments.studies.store import RUNS, RunStore
 from dpfc.experiments.studies.versions import code_version
+from dpfc.experiments.studies.worker import run_head
 
 __all__ = ["METHODS", "PEERS_REVISION", "main", "run_cells", "write_report"]
 
@@ -86,7 +84,7 @@ class Job(NamedTuple):
 class _Bench:
     """Runs on one data set: looked up, or made and kept."""
 
-    def __init__(self, named: NamedData, store: Store):
+    def __init__(self, named: NamedData, store: RunStore):
         self.name, self.data, self._digest = named
         self._store = store
 
@@ -101,22 +99,36 @@ class _Bench:
         """Accuracy of one run, from the file or from `make`."""
         source = f"peers {PEERS_REVISION}" if method in _ALL_PEERS else code_version()
         source = "scikit-learn" if method == CEILING else source
-        text = setting_key(setting)
-        key = Key(self.name, self._digest, method, text, epsilon, seed, source)
-        known = self._store.get(key)
+        spec = self._spec(method, setting, epsilon, seed, source)
+        known = self._store.get(spec.key)
         if known is None:
             began = time.perf_counter()
-            known = Run(key, make(), time.perf_counter() - began)
+            found = {"accuracy": make(), "seconds": time.perf_counter() - began}
+            known = _head(spec) | found | {"status": "ok"}
             self._store.add(known)
-        return known.accuracy
+        return float(known["accuracy"])
 
-    def note(self, text: str) -> None:
-        """Say something, now and in the report."""
+    def leave_out(self, peer: Peer, epsilon: float, reason: str) -> None:
+        """Say why a peer does not run, now and in the report."""
+        text = f"{peer.label} was left out: {reason}."
         print(f"{self.name}: {text}", file=sys.stderr)
-        self._store.note(f"{self.name}: {text}")
+        spec = self._spec(peer.name, {}, epsilon, 0, f"peers {PEERS_REVISION}")
+        self._store.add(_head(spec) | {"status": "failed", "error": text})
+
+    def _spec(
+        self, method: str, setting: Setting, epsilon: float, seed: int, source: str
+    ) -> RunSpec:
+        rows = StudyRows(self.name, None, None, None, None, self._digest)
+        label, versions = _METHOD_LABELS[method], {"rows": self._digest}
+        return RunSpec(rows, method, label, epsilon, DELTA, seed, setting, source, versions)
 
 
-def run_cells(sets: Sequence[NamedData], job: Job, store: Store) -> Iterator[tuple[str, float]]:
+def _head(spec: RunSpec) -> dict[str, Any]:
+    # To the microsecond: of two runs, that which ended last counts.
+    return run_head("accuracy", spec) | {"finished": datetime.now(UTC).isoformat()}
+
+
+def run_cells(sets: Sequence[NamedData], job: Job, store: RunStore) -> Iterator[tuple[str, float]]:
     """Run what is missing, and yield words and mean accuracy as each method and ε is done."""
     for named in sets:
         bench = _Bench(named, store)
@@ -138,7 +150,7 @@ def _run_method(bench: _Bench, method: str, job: Job) -> Iterator[tuple[float, f
 
 
 def _ceiling(data: Data) -> float:
-    from dpfc.experiments.benchmarks.ceiling import logistic_ceiling
+    from dpfc.experiments.ceiling import logistic_ceiling
 
     return logistic_ceiling(data.X, data.y, data.X_test, data.y_test, _CEILING_STRENGTHS)[1]
 
@@ -166,7 +178,7 @@ def _run_ours(bench: _Bench, method: str, epsilon: float, seed: int) -> float:
 def _run_peer(bench: _Bench, peer: Peer, job: Job) -> Iterator[tuple[float, float]]:
     """Search settings at every ε, from the best ones of the ε before."""
     if (reason := peer.left_out(bench.rows)) is not None:
-        bench.note(f"{peer.label} was left out: {reason}.")
+        bench.leave_out(peer, job.epsilons[0], reason)
         return
     last: Setting | None = None
     for epsilon in job.epsilons:
@@ -219,14 +231,16 @@ def _best(
     return best, mean(best, range(seeds))
 
 
-def write_report(store: Store, out: Path) -> list[Path]:
+def write_report(store: RunStore, out: Path) -> list[Path]:
     """Write table and plots of all runs that are kept; returns their paths."""
-    results = make_results(store.runs())
+    records = store.records()
+    results = make_results(records)
+    notes = [f"{r['dataset']}: {r['error']}" for r in records if r["status"] == "failed"]
     peers = tuple(name for name, peer in _ALL_PEERS.items() if peer.published)
     variations = tuple(name for name in _ALL_PEERS if name not in peers)
     figure = accuracy_panels(results, _METHOD_LABELS, peers, delta=DELTA)
     files: dict[str, bytes | str] = {
-        "table.md": to_markdown(results, _METHOD_LABELS, peers, store.notes, variations),
+        "table.md": to_markdown(results, _METHOD_LABELS, peers, notes, variations),
         "accuracy.png": render(figure, "png"),
         "accuracy.svg": render(figure, "svg"),
     }
@@ -276,13 +290,12 @@ def _command(
     unknown = [name for name in job.methods if name not in METHODS]
     if unknown:
         raise ValueError(f"--methods takes {', '.join(METHODS)}, got {unknown[0]!r}.")
-    runs = out / "runs.jsonl"
-    if report_only and not runs.exists():
-        raise ValueError(f"--report-only needs runs, and {runs} does not exist.")
+    if report_only and not (out / RUNS).exists():
+        raise ValueError(f"--report-only needs runs, and {out / RUNS} does not exist.")
     if not report_only:
         sets = _load(data, caches or ())
         out.mkdir(parents=True, exist_ok=True)
-    store = Store(runs)
+    store = RunStore(out)
     if not report_only:
         _run_with_progress(sets, job, store)
     print(f"wrote {', '.join(map(str, write_report(store, out)))}")
@@ -294,7 +307,7 @@ def _load(data: str | None, caches: Sequence[str]) -> list[NamedData]:
     return [*load_named(names), *load_caches(caches)]
 
 
-def _run_with_progress(sets: Sequence[NamedData], job: Job, store: Store) -> None:
+def _run_with_progress(sets: Sequence[NamedData], job: Job, store: RunStore) -> None:
     """One line a cell on standard error, with a guess at the time that is left."""
     cells = [1 if method == CEILING else len(job.epsilons) for method in job.methods]
     total, began = len(sets) * sum(cells), time.perf_counter()

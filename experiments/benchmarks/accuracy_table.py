@@ -1,28 +1,23 @@
-"""Runs of the accuracy benchmark: kept in a file as they end, summed up in a table."""
+"""Runs of the accuracy benchmark, summed up in a table."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE
-from dpfc.experiments.cli.console import strict
+from dpfc.experiments.benchmarks.common import DELTA, NOTE
 
 __all__ = [
     "CEILING",
     "OURS",
     "SEARCH_SEED",
     "Cell",
-    "Key",
     "Lead",
     "Results",
-    "Run",
-    "Store",
     "gap_closed",
     "leads",
     "make_results",
@@ -39,98 +34,8 @@ _SMALLEST_GAP = 0.01
 _GAP_EPSILONS = 1.0
 
 
-class Key(NamedTuple):
-    """What was run; `source` says with which code, `setting` is JSON, ε of the ceiling is inf."""
-
-    data: str
-    digest: str
-    method: str
-    setting: str
-    epsilon: float
-    seed: int
-    source: str
-
-
-class Run(NamedTuple):
-    """Test accuracy of one fit, and how long it took."""
-
-    key: Key
-    accuracy: float
-    seconds: float
-
-
-class Store:
-    """Finished runs in a file of JSON lines, each appended as soon as it ends.
-
-    Parameters
-    ----------
-    path : Path
-        Made if absent. A last line that was cut off is dropped.
-
-    Attributes
-    ----------
-    notes : list of str
-        Remarks for the report, such as what was left out.
-
-    Raises
-    ------
-    ValueError
-        If a line before the last one is not a run.
-    """
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._runs: dict[Key, Run] = {}
-        self.notes: list[str] = []
-        if not path.exists():
-            return
-        text = path.read_bytes()
-        whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
-            with path.open("r+b") as file:  # or the next run would be appended to half a line
-                file.truncate(len(whole))
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                record = json.loads(line)
-                if "note" in record:
-                    self.notes.append(str(record["note"]))
-                else:
-                    run = _parse(record)
-                    self._runs[run.key] = run
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(f"{path}, line {number} is not a run: remove it.") from None
-
-    def get(self, key: Key) -> Run | None:
-        """Give a run if it is there."""
-        return self._runs.get(key)
-
-    def add(self, run: Run) -> None:
-        """Keep a run, in the file first."""
-        record = {**run.key._asdict(), "accuracy": run.accuracy, "seconds": round(run.seconds, 4)}
-        record["setting"] = json.loads(run.key.setting)
-        self._append(record)
-        self._runs[run.key] = run
-
-    def note(self, text: str) -> None:
-        """Keep a remark for the report, once."""
-        if text not in self.notes:
-            self._append({"note": text})
-            self.notes.append(text)
-
-    def runs(self) -> list[Run]:
-        """All runs, in the order in which they were added."""
-        return list(self._runs.values())
-
-    def _append(self, record: Mapping[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(strict(record), sort_keys=True, allow_nan=False) + "\n")
-
-
-def _parse(record: dict[str, Any]) -> Run:
-    record["setting"] = json.dumps(record["setting"], sort_keys=True)
-    record["epsilon"] = float(record["epsilon"])
-    key = Key(*(record[name] for name in Key._fields))
-    return Run(key, float(record["accuracy"]), float(record["seconds"]))
+# As `RunStore` keeps it.
+Record = Mapping[str, Any]
 
 
 class Cell(NamedTuple):
@@ -166,7 +71,7 @@ class Lead(NamedTuple):
 Results = Mapping[tuple[str, str, float], Cell]
 
 
-def make_results(runs: Iterable[Run]) -> dict[tuple[str, str, float], Cell]:
+def make_results(records: Iterable[Record]) -> dict[tuple[str, str, float], Cell]:
     """Choose for every method and ε the setting with the most seeds, then the best mean.
 
     Runs that chose a setting do not count. Of runs with different code or different rows under
@@ -174,14 +79,14 @@ def make_results(runs: Iterable[Run]) -> dict[tuple[str, str, float], Cell]:
     """
     found: dict[tuple[str, str, float], dict[tuple[str, str], dict[str, dict[int, float]]]] = {}
     last: dict[tuple[str, str, float], tuple[str, str]] = {}
-    for run in runs:
-        key = run.key
-        if key.seed >= SEARCH_SEED:
+    for run in sorted(records, key=lambda record: record["finished"]):
+        if run["status"] != "ok" or run["seed"] >= SEARCH_SEED:
             continue
-        place = key.data, key.method, key.epsilon
-        last[place] = version = key.digest, key.source
+        place = run["dataset"], run["method"], float(run["epsilon"])
+        last[place] = version = run["versions"]["rows"], run["code"]
         settings = found.setdefault(place, {}).setdefault(version, {})
-        settings.setdefault(key.setting, {})[key.seed] = run.accuracy
+        setting = json.dumps(run["parameters"], sort_keys=True)
+        settings.setdefault(setting, {})[run["seed"]] = run["accuracy"]
     results = {}
     for place, versions in found.items():
         version = last[place]

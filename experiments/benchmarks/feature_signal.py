@@ -18,15 +18,12 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 
-from dpfc.experiments.benchmarks.ceiling import bound_rows
-from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
+from dpfc.experiments.benchmarks.common import DELTA, CacheSpecs, load_either
+from dpfc.experiments.ceiling import bound_rows
 from dpfc.experiments.cli.console import run_command
 from dpfc.experiments.cli.options import parse_numbers
-from dpfc.experiments.studies.named_data import (
-    DATA_SETS,
-    CacheSpecs,
-    load_either,
-)
+from dpfc.experiments.studies.data import Data
+from dpfc.experiments.studies.named_data import DATA_SETS
 
 __all__ = ["Group", "groups", "main"]
 

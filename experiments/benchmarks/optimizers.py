@@ -19,9 +19,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
+from dpfc.experiments.benchmarks.common import DELTA
 from dpfc.experiments.cli.console import run_command
 from dpfc.experiments.cli.options import parse_numbers
+from dpfc.experiments.studies.data import Data
 from dpfc.experiments.studies.named_data import load_named
 
 __all__ = ["METHODS", "MULTIPLIERS", "Job", "Method", "Table", "judgements", "main", "run_job"]

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 
 from dpfc.accounting import gaussian_mu
-from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
+from dpfc.experiments.benchmarks.common import DELTA
+from dpfc.experiments.studies.data import Data
 from dpfc.mechanism.losses import LOSSES
 
 __all__ = [

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dpfc.accounting import calibrate_noise_multiplier
-from dpfc.experiments.benchmarks.cifar10 import DELTA
+from dpfc.experiments.benchmarks.common import DELTA
 from dpfc.experiments.benchmarks.peers import STEP_OVERHEAD, Head, Noise, Peer, Rows, Setting
 
 __all__ = ["OPACUS_PEERS"]

@@ -17,7 +17,7 @@ import math
 
 import torch
 
-from dpfc.experiments.benchmarks.cifar10 import DELTA
+from dpfc.experiments.benchmarks.common import DELTA
 from dpfc.experiments.benchmarks.peers import (
     STEP_OVERHEAD,
     Head,

@@ -15,10 +15,11 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 
-from dpfc.experiments.benchmarks.cifar10 import DELTA, NOTE, Data, load
+from dpfc.experiments.benchmarks.common import DELTA, NOTE
 from dpfc.experiments.cli.console import print_json, run_command
 from dpfc.experiments.cli.options import Json, Method, parse_numbers
 from dpfc.experiments.estimators import LABELS, make_estimator, make_grid
+from dpfc.experiments.studies.data import Data, load
 
 __all__ = ["STRATEGIES", "Cell", "compare", "main"]
 

@@ -26,7 +26,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from dpfc.experiments.benchmarks.cifar10 import DELTA
+from dpfc.experiments.benchmarks.common import DELTA
 from dpfc.experiments.cli.console import run_command
 from dpfc.experiments.cli.options import parse_numbers
 

@@ -22,11 +22,9 @@ from dpfc.experiments.cli.features import features_app
 from dpfc.experiments.cli.fit import fit
 from dpfc.experiments.cli.predict import predict
 from dpfc.experiments.cli.report import report_app
-from dpfc.experiments.cli.report_sweep import report_sweep
-from dpfc.experiments.cli.results import results
 from dpfc.experiments.cli.search import search
 from dpfc.experiments.cli.summarize import summarize
-from dpfc.experiments.cli.sweep import sweep
+from dpfc.experiments.cli.sweep import results, sweep
 from dpfc.experiments.cli.train import train
 
 __all__ = ["app", "main"]
@@ -37,7 +35,6 @@ for command in (demo, extract, summarize, fit, train, search, evaluate, predict,
     app.command()(command)
 app.add_typer(budget_app, name="budget")
 app.add_typer(features_app, name="features")
-report_app.command("sweep")(report_sweep)
 app.add_typer(report_app, name="report")
 
 

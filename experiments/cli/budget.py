@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dpfc._support.words import counted
 from dpfc.experiments.cli.calibrate import calibrate
-from dpfc.experiments.cli.console import counted, print_json, print_table
+from dpfc.experiments.cli.console import print_json, print_table
 from dpfc.experiments.cli.options import Json, Relation
 
 if TYPE_CHECKING:

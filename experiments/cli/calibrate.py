@@ -4,25 +4,71 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dpfc.experiments.cli.console import print_json, print_table, rounded_safely
 from dpfc.experiments.cli.options import Accountant, Json, MethodName, Relation, Settings
-from dpfc.experiments.cli.solve import (
-    Question,
-    SolveName,
-    print_answer,
-    print_epsilons,
-)
-from dpfc.experiments.cli.solve import solve as solve_question
 from dpfc.experiments.estimators import make_estimator
 
 if TYPE_CHECKING:
     from dpfc.accounting import PrivacyPlan
 
 __all__ = ["calibrate"]
+
+SolveName = Literal["noise", "steps", "sampling-probability", "epsilon", "delta"]
+
+_OPTIONS = {
+    "noise_multiplier": "--noise-multiplier",
+    "steps": "--steps",
+    "sampling_probability": "--sampling-probability",
+    "epsilon": "--epsilon",
+    "delta": "--delta",
+}
+# What is worked out has no value of its own; everything else here has to be given.
+_FREE = {
+    "noise": "noise_multiplier",
+    "steps": "steps",
+    "sampling-probability": "sampling_probability",
+    "epsilon": "epsilon",
+    "delta": "delta",
+}
+_REQUIRED = ("epsilon", "noise_multiplier")
+_DEFAULTS: dict[str, Any] = {"delta": 1e-5, "steps": 1, "sampling_probability": 1.0}
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What a command line gives of a run of equal Gaussian releases; None is left open."""
+
+    # Floats, and an int for steps; mypy cannot see which one `checked` leaves open.
+    epsilon: Any
+    delta: Any
+    noise_multiplier: Any
+    steps: Any
+    sampling_probability: Any
+    neighboring_relation: str
+    accountant: str
+
+    def checked(self, free: SolveName) -> dict[str, Any]:
+        """Return all values by name, with defaults filled in; None for what `free` names.
+
+        Raises
+        ------
+        ValueError
+            If something needed is missing, or what is to be worked out is given.
+        """
+        name, values = _FREE[free], asdict(self)
+        if values[name] is not None:
+            raise ValueError(f"--solve {free} works that out: leave {_OPTIONS[name]} away.")
+        missing = [n for n in _REQUIRED if n != name and values[n] is None]
+        if missing:
+            options = " and ".join(_OPTIONS[n] for n in missing)
+            raise ValueError(f"--solve {free} needs {options}.")
+        filled = {n: v for n, v in _DEFAULTS.items() if n != name and values[n] is None}
+        return {**values, **filled}
 
 
 def calibrate(
@@ -92,7 +138,7 @@ def calibrate(
     What a run has cost: dpfc budget calibrate --solve epsilon --noise-multiplier 1 --steps 1000
     --sampling-probability 0.01
     """
-    question = Question(
+    question = _Question(
         epsilon=epsilon,
         delta=delta,
         noise_multiplier=noise_multiplier,
@@ -113,7 +159,7 @@ def calibrate(
     elif method is not None:
         raise ValueError(f"--solve {solve} goes without --method.")
     else:
-        _show(solve_question(question, solve), print_answer, json)
+        _show(_solve(question, solve), _print_answer, json)
 
 
 def _show(report: dict[str, Any], show: Callable[[dict[str, Any]], None], json: bool) -> None:
@@ -123,7 +169,7 @@ def _show(report: dict[str, Any], show: Callable[[dict[str, Any]], None], json: 
         show(report)
 
 
-def _gaussian_plan(question: Question) -> PrivacyPlan:
+def _gaussian_plan(question: _Question) -> PrivacyPlan:
     from dpfc.accounting import ReleaseRequest
     from dpfc.accounting import calibrate as calibrate_plan
 
@@ -138,7 +184,7 @@ def _gaussian_plan(question: Question) -> PrivacyPlan:
 
 
 def _fit_plan(
-    question: Question, method: str, settings: list[str] | None, n_samples: int | None
+    question: _Question, method: str, settings: list[str] | None, n_samples: int | None
 ) -> PrivacyPlan:
     if question.steps is not None or question.sampling_probability is not None:
         raise ValueError(
@@ -158,8 +204,6 @@ def _fit_plan(
 
 
 def _report(plan: PrivacyPlan) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from dpfc.accounting import epsilon_by_accountant
 
     return {
@@ -198,4 +242,96 @@ def _print_plan(report: dict[str, Any]) -> None:
     if report["mu"] is not None:
         mu = "∞" if math.isinf(report["mu"]) else f"{report['mu']:.6g}"
         print(f"\nμ = {mu} (Gaussian differential privacy)")
-    print_epsilons(report["epsilon_by_accountant"])
+    _print_epsilons(report["epsilon_by_accountant"])
+
+
+def _solve(question: _Question, free: SolveName) -> dict[str, Any]:
+    """Work out what is free, other than noise: that takes a whole plan.
+
+    Returns
+    -------
+    dict
+        The whole run, with its epsilon by every accountant.
+    """
+    from dpfc.accounting import compute_delta, compute_epsilon, epsilon_by_accountant
+    from dpfc.accounting.accountants import resolve_accountant
+    from dpfc.accounting.plans import release_event
+
+    run = question.checked(free)
+    if free in ("steps", "sampling-probability"):
+        run[_FREE[free]] = _calibrate(run, free)
+    event = release_event(run["noise_multiplier"], run["steps"], run["sampling_probability"])
+    rules = {"neighboring_relation": run["neighboring_relation"], "accountant": run["accountant"]}
+    if free == "epsilon":
+        run["epsilon"] = compute_epsilon(event, run["delta"], **rules)
+    elif free == "delta":
+        # Rounded to 0, it would be no bound.
+        run["delta"] = max(compute_delta(event, run["epsilon"], **rules), math.ulp(0.0))
+        if run["delta"] == 1:
+            raise ValueError(
+                f"so little noise gives no guarantee at --epsilon {run['epsilon']:g}: δ would be 1."
+            )
+    by_accountant = epsilon_by_accountant(
+        event,
+        run["delta"],
+        neighboring_relation=run["neighboring_relation"],
+        accountants=("exact", "pld", "rdp"),
+    )
+    resolved = resolve_accountant(
+        run["accountant"],
+        event,
+        target_delta=run["delta"],
+        neighboring_relation=run["neighboring_relation"],
+    )
+    return {
+        "solve": free,
+        **run,
+        "accountant": resolved,
+        "epsilon_by_accountant": by_accountant,
+    }
+
+
+def _calibrate(run: dict[str, Any], free: SolveName) -> float:
+    from dpfc import accounting
+
+    budget = {
+        "target_epsilon": run["epsilon"],
+        "target_delta": run["delta"],
+        "neighboring_relation": run["neighboring_relation"],
+        "accountant": run["accountant"],
+    }
+    noise_multiplier, probability = run["noise_multiplier"], run["sampling_probability"]
+    if free == "steps":
+        return accounting.calibrate_steps(
+            noise_multiplier, sampling_probability=probability, **budget
+        )
+    return accounting.calibrate_sampling_probability(noise_multiplier, run["steps"], **budget)
+
+
+def _print_answer(report: dict[str, Any]) -> None:
+    """Print the run, what was worked out marked, and its epsilon by accountant."""
+    free = _FREE[report["solve"]]
+    relation = report["neighboring_relation"].replace("_", " ")
+    print(f"{relation}, accountant {report['accountant']}\n")
+    labels = {
+        "noise_multiplier": "noise multiplier",
+        "steps": "steps",
+        "sampling_probability": "sampling probability",
+        "epsilon": "ε",
+        "delta": "δ",
+    }
+    for name, label in labels.items():
+        value = report[name]
+        # What was given is printed as it is; what was worked out, to the safe side.
+        up = name != "sampling_probability"
+        text = rounded_safely(value, up=up) if name == free and name != "steps" else f"{value:.15g}"
+        print(f"{label:<21} {text}{'   ← worked out' if name == free else ''}")
+    print()
+    _print_epsilons(report["epsilon_by_accountant"])
+
+
+def _print_epsilons(epsilons: dict[str, float | str]) -> None:
+    """Print one line for each accountant."""
+    for name, epsilon in epsilons.items():
+        value = epsilon if isinstance(epsilon, str) else f"ε = {epsilon:.6g}"
+        print(f"{name:<6} {value}")

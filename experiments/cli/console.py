@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
@@ -17,17 +16,15 @@ from typing import Any, Literal
 
 import typer
 
+from dpfc._support.words import counted, shown, strict
 from dpfc.experiments.cli.spelling import flags_of, in_flags
 
 __all__ = [
-    "counted",
     "print_json",
     "print_table",
     "rounded_safely",
     "run_guarded",
-    "shown",
     "sized",
-    "strict",
     "to_json",
 ]
 
@@ -139,20 +136,6 @@ def _print_line(kind: str, message: str) -> None:
     print(f"{kind}: {line}", file=sys.stderr)
 
 
-def shown(text: str) -> str:
-    """Bring a text into one line in which marks that steer a terminal are escaped.
-
-    Names of classes, files and studies come from other people's files.
-    """
-    line = " ".join(text.split())
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in line)
-
-
-def counted(number: int, what: str) -> str:
-    """Write a number and what it counts: "1 budget", "2,000 budgets", "1 failed run"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def sized(n_bytes: int) -> str:
     """Write a size in the largest unit of which there is one: never "0.0 MB"."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -222,17 +205,6 @@ def _clean_warnings(spelled: Callable[[str], str]) -> Iterator[None]:
             warnings.simplefilter("default", category)
         warnings.showwarning = show
         yield
-
-
-def strict(value: Any) -> Any:
-    """Make a value fit for strict JSON: infinity becomes "inf", NumPy numbers plain ones."""
-    if isinstance(value, Mapping):
-        return {str(key): strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if hasattr(value, "tolist"):
-        return strict(value.tolist())
-    return "inf" if isinstance(value, float) and math.isinf(value) else value
 
 
 def print_json(report: Mapping[str, Any]) -> None:

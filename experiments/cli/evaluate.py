@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpfc.experiments.cli.console import counted, print_json, print_table
+from dpfc._support.words import counted
+from dpfc.experiments.cli.console import print_json, print_table
 from dpfc.experiments.cli.ledger_options import (
     AllowNotPrivate,
     AnotherBudget,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dpfc.experiments.cli.console import counted, print_json
+from dpfc._support.words import counted
+from dpfc.experiments.cli.console import print_json
+from dpfc.experiments.cli.features import print_skipped
 from dpfc.experiments.cli.options import Json, NoHeader, Unlabelled
-from dpfc.experiments.cli.skipped import print_skipped
 
 if TYPE_CHECKING:
     from dpfc.features.datasets.opening import Dataset

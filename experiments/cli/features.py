@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dpfc.experiments.cli.console import counted, print_json, shown, sized
-from dpfc.experiments.cli.features_import import import_features
+from dpfc._support.words import counted, shown
+from dpfc.experiments.cli.console import print_json, sized
 from dpfc.experiments.cli.files import check_writable
 from dpfc.experiments.cli.options import Force, Json
 
-__all__ = ["features_app"]
+if TYPE_CHECKING:
+    from dpfc.features import FeatureCache
+
+__all__ = ["features_app", "print_skipped"]
+
+_LISTED = 5
 
 features_app = typer.Typer(rich_markup_mode=None)
 
@@ -29,11 +35,135 @@ def _features(context: typer.Context) -> None:
         print(context.get_help())
 
 
-features_app.command("import")(import_features)
-
 Cache = Annotated[Path, typer.Argument(metavar="DIR", help="Feature cache.")]
 
 _PRIVATE = "Exact figures of private rows, for their owner: publish none of them."
+
+
+@features_app.command("import")
+def import_features(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE",
+            help="Files of one kind, whose rows follow each other: .npy, .npz, .parquet, or .jsonl "
+            "as Gemini, Vertex AI, OpenAI, Cohere and Bedrock return embeddings.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the cache; new, or one to go on with.")
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Labels in a file of their own: .npy, .txt with one a line, or a table. A table "
+            "with a column of ids is matched by them; others have the rows' order.",
+        ),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column, array or field with the labels; 'label' (.npz: 'y') if there.",
+        ),
+    ] = None,
+    features_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column, array or field with the features, where it has no usual name; in "
+            "Parquet, 'f*' takes all columns of numbers that start with f, '*' all: but not the "
+            "label, the id or an index.",
+        ),
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Column that a * must not take; may be repeated."),
+    ] = None,
+    id_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column, array or field with the ids; 'id', 'key' or 'custom_id' if there.",
+        ),
+    ] = None,
+    class_names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="The public list of classes. Give the same one for training and test rows; "
+            "without it, names collected from private labels are not kept.",
+        ),
+    ] = None,
+    dtype: Annotated[
+        Literal["float16", "float32"], typer.Option(help="How features are stored.")
+    ] = "float16",
+    on_error: Annotated[
+        Literal["stop", "skip"],
+        typer.Option(
+            help="At a request that the service answered with an error, or a row without its "
+            "label: stop and name it, or leave it out and list it in the cache's manifest."
+        ),
+    ] = "stop",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start afresh over a cache of other inputs.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write embeddings that were made elsewhere into a feature cache.
+
+    Every row is checked before anything is written. Rows and labels are matched by id, or must be
+    as many, in one order.
+
+    Examples: dpfc features import train.npz --out features/train
+
+    dpfc features import batch-1.jsonl batch-2.jsonl --labels labels.csv --class-names bad,good
+    --out features/reviews
+    """
+    from dpfc.features import import_features as run_import
+
+    began = time.perf_counter()
+    cache = run_import(
+        sources,
+        out,
+        labels=labels,
+        label_column=label_column,
+        features_column=features_column,
+        id_column=id_column,
+        class_names=None if class_names is None else class_names.split(","),
+        drop=drop or (),
+        dtype=dtype,
+        on_error=on_error,
+        overwrite=overwrite,
+    )
+    seconds = time.perf_counter() - began
+    skipped = len(cache.manifest["skipped"])
+    labelled = cache.description.has_labels
+    columns = cache.manifest["preprocessing"].get("columns")
+    if json:
+        print_json(
+            {
+                "command": "features import",
+                "path": str(out),
+                "rows": len(cache),
+                "skipped": skipped,
+                "n_features": cache.n_features,
+                "has_labels": labelled,
+                "columns": columns,
+                "class_names": cache.class_names,
+                "seconds": round(seconds, 3),
+            }
+        )
+        return
+    print(
+        f"{counted(len(cache), 'row')} × {counted(cache.n_features, 'feature')}, "
+        f"{'with' if labelled else 'without'} labels, in {seconds:.1f} s: {out}"
+    )
+    if columns is not None:
+        print(f"features are the columns {shown(', '.join(columns))}")
+    if skipped:
+        print_skipped(cache, f"requests that had failed, or rows without a label: {skipped:,}")
 
 
 @features_app.command()
@@ -153,8 +283,8 @@ def export(
 
     Example: dpfc features export features/train --out train.npz
     """
-    from dpfc.experiments.cli.export_features import EXPORT_SUFFIXES, export_cache
     from dpfc.features import FeatureCache
+    from dpfc.features.cache.export import EXPORT_SUFFIXES, export_cache
 
     check_writable(out, reads=(cache,), force=force, suffixes=EXPORT_SUFFIXES)
     opened = FeatureCache.open(cache)
@@ -166,3 +296,11 @@ def export(
         )
         return
     print(f"{counted(len(opened), 'row')} × {counted(opened.n_features, 'feature')}: {out}")
+
+
+def print_skipped(cache: FeatureCache, what: str) -> None:
+    """Say what happened, where all ids stand, and the first of them."""
+    ids = [shown(row["id"]) for row in cache.manifest["skipped"]]
+    print(f"{what}; their ids stand in {cache.path / 'manifest.json'}.")
+    more = f" and {len(ids) - _LISTED:,} more" if len(ids) > _LISTED else ""
+    print(f"left out: {', '.join(ids[:_LISTED])}{more}")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that are checked before work begins."""
+"""Files and folders that are checked before work begins."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dpfc._support.files import check_replaceable, open_regular, open_whole
+from dpfc._support.files import check_replaceable, open_regular
 
-__all__ = ["SQLITE_HEADER", "check_writable", "open_whole", "write_whole"]
+__all__ = ["SQLITE_HEADER", "check_writable"]
 
 SQLITE_HEADER = b"SQLite format 3\0"
 
@@ -68,18 +68,6 @@ def check_writable(
             probe.flush()
     except OSError as error:
         raise ValueError(f"cannot write to {path.parent}: {error.strerror}.") from error
-
-
-def write_whole(path: Path, data: bytes | str) -> None:
-    """Write a file under a temporary name beside it, flush it to disk and rename it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written; nothing is left of it then.
-    """
-    with open_whole(path) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def _files_of(source: Path, out: Path) -> Iterator[Path]:

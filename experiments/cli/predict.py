@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dpfc.experiments.cli.console import counted, print_json, shown
-from dpfc.experiments.cli.files import check_writable, write_whole
+from dpfc._support.csv_text import write_csv
+from dpfc._support.files import write_whole
+from dpfc._support.words import counted, shown
+from dpfc.experiments.cli.console import print_json
+from dpfc.experiments.cli.files import check_writable
 from dpfc.experiments.cli.options import Force, Json, ModelPath
-from dpfc.experiments.studies.csv_text import write_csv
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dpfc.experiments.cli.console import counted, print_json, shown
+from dpfc._support.words import counted, shown
+from dpfc.experiments.cli.console import print_json
 from dpfc.experiments.cli.ledger_options import (
     AllowNotPrivate,
     AnotherBudget,

@@ -1,4 +1,4 @@
-"""`dpfc sweep`: run a study that one YAML file describes."""
+"""`dpfc sweep` and `dpfc results`: run a study that one YAML file describes; show what it found."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dpfc.experiments.cli.console import counted, print_json, print_table, rounded_safely, shown
-from dpfc.experiments.cli.options import Json, old_spelling
+from dpfc._support.files import write_whole
+from dpfc._support.words import counted, shown
+from dpfc.experiments.cli.console import print_json, print_table, rounded_safely, to_json
+from dpfc.experiments.cli.files import check_writable
+from dpfc.experiments.cli.options import Force, Json, old_spelling
 
 if TYPE_CHECKING:
     from dpfc.experiments.studies.config import StudyConfig
-    from dpfc.experiments.studies.cost import DataCost
     from dpfc.experiments.studies.loop import Outcome
-    from dpfc.experiments.studies.plan import SweepPlan
+    from dpfc.experiments.studies.plan import DataCost, SweepPlan
     from dpfc.experiments.studies.runs import RunSpec
     from dpfc.experiments.studies.sampling import Source
     from dpfc.experiments.studies.store import RunStore
@@ -32,6 +34,7 @@ __all__ = [
     "Overrides",
     "StudyFolder",
     "find_config",
+    "results",
     "study_and_out",
     "study_files",
     "study_folder",
@@ -40,12 +43,14 @@ __all__ = [
 
 _SOME_FAILED, _INTERRUPTED = 1, 130
 
+Format = Literal["table", "csv", "json", "latex"]
+
 ConfigPath = Annotated[
     Path,
     typer.Argument(
         metavar="CONFIG",
         help="YAML file of the study, or the name of a ready one: digits, losses, accountants, "
-        "few-shot, step-size, text, full-model, cifar10, cifar100, imagenet.",
+        "ablation, few-shot, step-size, text, full-model, cifar10, cifar100, imagenet.",
     ),
 ]
 Overrides = Annotated[
@@ -139,6 +144,84 @@ def sweep(
         print(_words(report, config, out))
     if outcome.interrupted or outcome.failed:
         raise typer.Exit(_INTERRUPTED if outcome.interrupted else _SOME_FAILED)
+
+
+def results(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    format: Annotated[  # noqa: A002
+        Format,
+        typer.Option(
+            help="table and latex: mean ± standard error over seeds, one column an ε. csv and "
+            "json: one line or object a setting, accuracies in [0, 1]."
+        ),
+    ] = "table",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=VALUE",
+            help="Only runs with this data set, label, epsilon, seed, … or parameter; values may "
+            "be joined by |; may be repeated.",
+        ),
+    ] = None,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="Of several settings of a method, only the best at each ε."),
+    ] = False,
+    across: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What goes across in table and latex: epsilon, dataset, label or a parameter.",
+        ),
+    ] = "epsilon",
+    folder: StudyFolder = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File to write; standard output without it."),
+    ] = None,
+    to: OldTo = None,
+    force: Force = False,
+) -> None:
+    """Show what a sweep found: test accuracy, mean ± standard error over seeds.
+
+    Failed runs are left out and counted. The best of several settings is chosen by test
+    accuracy, which costs budget where the rows are private.
+
+    Example: dpfc results study.yaml --where label=DP-FC --format csv
+    """
+    from dpfc.experiments.studies import table as tables
+    from dpfc.experiments.studies.config import read_study
+
+    folder, out = study_and_out(folder, out, to)
+    path = find_config(config)
+    study = read_study(path, overrides or ())
+    folder = study_folder(study, folder)
+    if out is not None:
+        check_writable(out, reads=(path, *study_files(folder)), force=force)
+    table = tables.load_results(folder)
+    rows = tables.filter_rows(table.to_pylist(), where or ())
+    groups = tables.group_rows(rows)
+    groups = tables.best_settings(groups) if best else groups
+    failed = sum(row["status"] == "failed" for row in rows)
+    match format:
+        case "json":
+            found = [group._asdict() for group in groups]
+            text = to_json(
+                {"command": "results", "study": study.name, "failed": failed, "results": found}
+            )
+        case "csv":
+            text = tables.to_csv(groups)
+        case "latex":
+            text = tables.to_latex(groups, across)
+        case _:
+            left_out = f"\n\n{counted(failed, 'failed run')} left out." if failed else ""
+            text = tables.to_text(groups, across) + left_out
+    if out is None:
+        print(text.rstrip("\n"))
+    else:
+        write_whole(out, text.rstrip("\n") + "\n")
+        print(out)
 
 
 def find_config(config: Path) -> Path:

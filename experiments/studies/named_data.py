@@ -1,27 +1,22 @@
-"""Data sets of the accuracy benchmark: packaged ones, generated ones, and feature caches."""
+"""Data sets by their names: packaged ones, and generated ones."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 
-from dpfc.experiments.benchmarks.cifar10 import Data, load
+from dpfc.experiments.studies.data import Data
 
 __all__ = [
     "DATA_SETS",
     "LARGEST_PIXELS",
-    "CacheSpecs",
     "NamedData",
-    "load_caches",
-    "load_either",
     "load_named",
-    "parse_cache",
+    "name_data",
 ]
 
 # Of the formats that these images come in: public, like the formats.
@@ -29,15 +24,6 @@ LARGEST_PIXELS = {"digits": 16.0, "mnist5k": 255.0}
 
 _SEED = 20230  # of splits and generators: part of what a data set is
 _TEST_ROWS = 5_000
-
-CacheSpecs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--cache",
-        metavar="NAME=TRAIN:TEST",
-        help="Feature caches in place of --data; may be repeated.",
-    ),
-]
 
 
 class NamedData(NamedTuple):
@@ -61,52 +47,11 @@ def load_named(names: Sequence[str]) -> list[NamedData]:
         raise ValueError(f"--data takes {', '.join(DATA_SETS)}, got {unknown[0]!r}.")
     if len(set(names)) < len(names):
         raise ValueError(f"--data holds a name twice: {','.join(names)!r}.")
-    return [_named(name, DATA_SETS[name]()) for name in names]
+    return [name_data(name, DATA_SETS[name]()) for name in names]
 
 
-def load_caches(specs: Sequence[str]) -> list[NamedData]:
-    """Read pairs of feature caches, each ``NAME=TRAIN_DIR:TEST_DIR``.
-
-    Raises
-    ------
-    ValueError
-        If a specification is malformed, a name is taken, or two caches do not fit.
-    """
-    parsed = [parse_cache(spec) for spec in specs]
-    names = [name for name, _, _ in parsed]
-    taken = [name for name in names if name in DATA_SETS or names.count(name) > 1]
-    if taken:
-        raise ValueError(f"--cache {taken[0]}: the name is taken, choose another one.")
-    return [_named(name, load(train, test)) for name, train, test in parsed]
-
-
-def load_either(data: str, caches: Sequence[str] | None) -> list[NamedData]:
-    """Read the caches where there are any, otherwise the data sets of a comma-separated list.
-
-    Raises
-    ------
-    ValueError
-        As `load_caches` and `load_named`.
-    """
-    return load_caches(caches) if caches else load_named(data.split(","))
-
-
-def parse_cache(spec: str) -> tuple[str, Path, Path]:
-    """Split ``NAME=TRAIN_DIR:TEST_DIR``.
-
-    Raises
-    ------
-    ValueError
-        If a part is missing.
-    """
-    name, _, folders = spec.partition("=")
-    train, _, test = folders.partition(":")
-    if not (name and train and test):
-        raise ValueError(f"--cache takes NAME=TRAIN_DIR:TEST_DIR, got {spec!r}.")
-    return name, Path(train), Path(test)
-
-
-def _named(name: str, data: Data) -> NamedData:
+def name_data(name: str, data: Data) -> NamedData:
+    """File rows under a name and a digest of what they are."""
     digest = hashlib.sha256()
     for array in data[:4]:
         digest.update(np.ascontiguousarray(array).data)

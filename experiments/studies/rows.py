@@ -99,7 +99,7 @@ def _complete(cache: Path) -> bool:
 
 
 def _cached(data: DataSet, backbone: str | None, train: Path, test: Path) -> Rows:
-    from dpfc.experiments.benchmarks.cifar10 import check_pair
+    from dpfc.experiments.studies.data import check_pair
     from dpfc.features import FeatureCache
 
     check_pair([FeatureCache.open(path) for path in (train, test)])

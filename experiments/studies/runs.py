@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dpfc.experiments.cli.console import strict
+from dpfc._support.words import strict
 from dpfc.experiments.estimators import STUDY_LABELS
 from dpfc.experiments.studies.config import Method, Range, StudyConfig, Values, estimator_parameters
 

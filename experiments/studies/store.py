@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpfc._support.files import read_regular
-from dpfc.experiments.cli.console import strict
-from dpfc.experiments.cli.files import write_whole
+from dpfc._support.files import read_regular, write_whole
+from dpfc._support.words import strict
 from dpfc.experiments.studies.run_checks import check_run
 from dpfc.experiments.studies.runs import RunSpec
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dpfc._support.csv_text import write_csv
 from dpfc._support.files import check_regular
-from dpfc.experiments.cli.console import shown
-from dpfc.experiments.studies.csv_text import write_csv
+from dpfc._support.words import shown
 from dpfc.experiments.studies.run_checks import check_run
 from dpfc.experiments.studies.store import RESULTS, results_schema
 

@@ -17,9 +17,9 @@ from dpfc._support.files import error_words
 from dpfc.experiments.studies.runs import CEILING, Rows, RunSpec
 
 if TYPE_CHECKING:
-    from dpfc.experiments.benchmarks.cifar10 import Data
+    from dpfc.experiments.studies.data import Data
 
-__all__ = ["failed_record", "run_one", "start_worker"]
+__all__ = ["failed_record", "run_head", "run_one", "start_worker"]
 
 _PARENT_CHECK_SECONDS = 1.0
 _WARM_ROWS, _WARM_WIDTH = 64, 8
@@ -52,7 +52,7 @@ def _die_with(parent: int) -> None:
 
 def run_one(study: str, spec: RunSpec) -> dict[str, Any]:
     """Fit, measure, and give the record of a run; what goes wrong is in the record."""
-    record = _head(study, spec)
+    record = run_head(study, spec)
     try:
         data, names = _load(spec.rows)
         with warnings.catch_warnings():  # the record says that a seeded run is not private
@@ -67,10 +67,11 @@ def run_one(study: str, spec: RunSpec) -> dict[str, Any]:
 
 def failed_record(study: str, spec: RunSpec, error: str) -> dict[str, Any]:
     """Record of a run that could not say itself what went wrong."""
-    return _head(study, spec) | {"status": "failed", "error": error}
+    return run_head(study, spec) | {"status": "failed", "error": error}
 
 
-def _head(study: str, spec: RunSpec) -> dict[str, Any]:
+def run_head(study: str, spec: RunSpec) -> dict[str, Any]:
+    """What a run's record says of the run, and not of what it found."""
     return {
         "key": spec.key,
         "study": study,
@@ -99,7 +100,7 @@ def _words(error: Exception) -> str:
 @lru_cache(maxsize=2)
 def _load(rows: Rows) -> tuple[Data, list[str]]:
     """Rows of a data set, and what its classes are called."""
-    from dpfc.experiments.benchmarks.cifar10 import load
+    from dpfc.experiments.studies.data import load
     from dpfc.experiments.studies.named_data import load_named
     from dpfc.features import FeatureCache
 
@@ -182,7 +183,7 @@ def _scaled(spec: RunSpec, data: Data) -> Data:
 
 def _ceiling(spec: RunSpec, data: Data) -> dict[str, Any]:
     """Logistic regression without privacy, the best of several strengths on the test rows."""
-    from dpfc.experiments.benchmarks.ceiling import logistic_ceiling
+    from dpfc.experiments.ceiling import logistic_ceiling
 
     began = time.perf_counter()
     _, accuracy = logistic_ceiling(data.X, data.y, data.X_test, data.y_test, _CEILING_STRENGTHS)

@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from study_tables import failed, row
 
-from dpfc import DPFCClassifier
+from dpfc import DPFCClassifier, experiments
 from dpfc.experiments.benchmarks import ablation
-from dpfc.experiments.studies.named_data import load_named
+from dpfc.experiments.studies.config import read_study
+
+STUDY = Path(str(experiments.__file__)).parent / "configs" / "ablation.yaml"
 
 
-@pytest.mark.parametrize("change", ablation.CHANGES)
-def test_every_change_departs_from_the_defaults(change):
+def test_every_change_departs_from_the_defaults():
+    first, *changes = read_study(STUDY).methods
+    assert (first.label, first.parameters) == (ablation.DEFAULTS, {}) and len(changes) == 16
     defaults = DPFCClassifier().get_params()
-    for name, value in ablation.CHANGES[change].items():
-        assert defaults[name] != value
+    for change in changes:
+        assert change.parameters
+        for name, value in change.parameters.items():
+            assert defaults[name] != value
 
 
 def test_an_effect_is_the_mean_of_paired_differences():
-    data = load_named(["digits"])[0].data
-    changes = {"nothing": {}, "one step": {"n_steps": 1}}
-    ((epsilon, accuracy, (nothing, one_step)),) = ablation.effects(data, changes, [1.0], 2)
-    assert epsilon == 1.0 and 60 < accuracy < 100
-    assert (nothing.mean, nothing.standard_error) == (0.0, 0.0)
-    scores = {
-        n_steps: [
-            DPFCClassifier(1.0, classes=range(10), n_steps=n_steps, random_state=seed)
-            .fit(data.X, data.y)
-            .score(data.X_test, data.y_test)
-            for seed in (0, 1)
-        ]
-        for n_steps in (1, 20)
-    }
-    gains = 100 * (np.array(scores[1]) - np.array(scores[20]))
-    assert one_step.mean == pytest.approx(gains.mean())
-    assert one_step.standard_error == pytest.approx(np.std(gains, ddof=1) / np.sqrt(2))
+    scores = {"defaults": [0.8, 0.9], "one step": [0.5, 0.7], "some": [0.9, 0.8, 0.1]}
+    rows = [
+        row(score, label=label, seed=seed)
+        for label, found in scores.items()
+        for seed, score in enumerate(found)
+    ]
+    # The defaults have no third seed.
+    (found,) = ablation.effects([*rows, failed(label="one step", seed=2)]).values()
+    assert found["defaults"] == (0.0, 0.0)
+    assert found["one step"] == pytest.approx((-25.0, np.std([30, 20], ddof=1) / np.sqrt(2)))
+    assert found["some"] == pytest.approx((0.0, 10.0))
+    with pytest.raises(ValueError, match="fewer than two"):
+        ablation.effects(rows[:3])
 
 
-def test_the_command_prints_a_table(capsys, monkeypatch):
-    monkeypatch.setattr(ablation, "CHANGES", {"5 steps": {"n_steps": 5}})
-    assert ablation.main(["--data", "digits", "--epsilons", "1", "--seeds", "2"]) == 0
+def test_the_command_prints_a_table(dpfc, capsys, tmp_path):
+    changed = "{name: fc, label: 5 steps, parameters: {n_steps: 5}}"
+    methods = f"methods=[{{name: fc, label: defaults}}, {changed}]"
+    digits = "datasets=[{name: digits, builtin: digits}]"
+    command = ("ablation", digits, methods, "epsilons=[1]", "seeds=2", "--workers", 1)
+    assert dpfc("sweep", *command, "--out", tmp_path).code == 0
+    assert ablation.main(["--study", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "| digits | ε = 1 |" in out and "| 5 steps | " in out and " ± " in out
-    assert ablation.main(["--data", "nothing"]) != 0
+    assert "| defaults, accuracy in % | 89" in out
+    assert ablation.main(["--study", str(tmp_path / "nothing")]) != 0

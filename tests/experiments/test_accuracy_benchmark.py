@@ -1,8 +1,10 @@
 """The accuracy benchmark runs, goes on where it was stopped, and adds up right."""
 
+import itertools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -15,22 +17,24 @@ from dpfc.experiments.benchmarks.accuracy_plot import accuracy_panels
 from dpfc.experiments.benchmarks.accuracy_table import (
     CEILING,
     SEARCH_SEED,
-    Key,
-    Run,
-    Store,
     gap_closed,
     leads,
     make_results,
     to_markdown,
 )
-from dpfc.experiments.studies.named_data import DATA_SETS, load_named, parse_cache
+from dpfc.experiments.benchmarks.common import parse_cache
+from dpfc.experiments.studies.named_data import DATA_SETS, load_named
+from dpfc.experiments.studies.store import RunStore
 
+# Strings that are sorted as they come.
+MOMENTS = itertools.count()
 LABELS = {"fc": "DP-FC", "raft": "RAFT", "means": "class means", CEILING: "ceiling"}
 
 
 def make_run(method, epsilon, seed, score, *, setting=None, data="toy", source="a", digest="0"):
-    text = json.dumps(setting or {})
-    return Run(Key(data, digest, method, text, epsilon, seed, source), score, 0.1)
+    place = {"dataset": data, "method": method, "epsilon": epsilon, "seed": seed}
+    code = {"code": source, "versions": {"rows": digest}, "finished": f"{next(MOMENTS):04}"}
+    return {**place, **code, "status": "ok", "parameters": setting or {}, "accuracy": score}
 
 
 # DP-FC 0.80 and 0.84 at ε = 1; RAFT's better setting 0.74 and 0.80; a lucky single run beside it.
@@ -105,7 +109,7 @@ def test_table_of_nothing_says_so():
 
 
 def test_plot_has_a_panel_a_data_set_with_error_bars_and_the_ceiling():
-    runs = [*RUNS, *(run._replace(key=run.key._replace(data="other")) for run in RUNS[:2])]
+    runs = [*RUNS, *(run | {"dataset": "other"} for run in RUNS[:2])]
     figure = accuracy_panels(make_results(runs), LABELS, ["raft", "means"], delta=1e-5)
     first, second = figure.axes
     assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("toy", "other")
@@ -117,41 +121,6 @@ def test_plot_has_a_panel_a_data_set_with_error_bars_and_the_ceiling():
     assert segment[:, 1] == pytest.approx([80, 84])
     assert first.lines[-1].get_ydata()[0] == pytest.approx(87)
     assert [text.get_text() for text in figure.legends[0].texts] == list(LABELS.values())
-
-
-# --- the file --------------------------------------------------------------------------------
-
-
-def test_runs_come_back_from_the_file(tmp_path):
-    store = Store(tmp_path / "runs.jsonl")
-    for run in RUNS:
-        store.add(run)
-    store.note("left out")
-    store.note("left out")
-    again = Store(tmp_path / "runs.jsonl")
-    assert again.runs() == RUNS and again.notes == ["left out"]
-    assert again.get(RUNS[3].key) == RUNS[3]
-
-
-@pytest.mark.parametrize("cut", [1, 30])
-def test_a_last_line_that_was_cut_off_is_dropped_and_made_again(tmp_path, cut):
-    path = tmp_path / "runs.jsonl"
-    store = Store(path)
-    for run in RUNS[:3]:
-        store.add(run)
-    path.write_bytes(path.read_bytes()[:-cut])
-    store = Store(path)
-    assert store.runs() == RUNS[:2]
-    store.add(RUNS[2])
-    assert Store(path).runs() == RUNS[:3]
-
-
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
-    path = tmp_path / "runs.jsonl"
-    Store(path).add(RUNS[0])
-    path.write_text(path.read_text() + "{}\n")
-    with pytest.raises(ValueError, match="line 2 is not a run"):
-        Store(path)
 
 
 # --- data sets -------------------------------------------------------------------------------
@@ -191,6 +160,14 @@ def small(out, *more):
     return [*arguments, "--methods", CHEAP, "--out", str(out), *more]
 
 
+def records(out):
+    return RunStore(out).records()
+
+
+def contents(out):
+    return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("accuracy")
@@ -205,15 +182,15 @@ def test_it_writes_runs_table_and_plots(finished):
     assert (finished / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     svg = (finished / "accuracy.svg").read_text()
     assert ElementTree.fromstring(svg).tag.endswith("svg")
-    runs = [json.loads(line) for line in (finished / "runs.jsonl").read_text().splitlines()]
-    assert {run["method"] for run in runs} == set(CHEAP.split(","))
-    ours = [run for run in runs if run["method"] == "fc"]
+    assert {run["method"] for run in records(finished)} == set(CHEAP.split(","))
+    ours = [run for run in records(finished) if run["method"] == "fc"]
+    ours.sort(key=lambda run: run["epsilon"])
     assert [run["epsilon"] for run in ours] == [0.5, 4] and ours[1]["accuracy"] > 0.8
-    assert all(run["source"].startswith("dpfc ") for run in ours)
+    assert all(run["code"].startswith("dpfc ") for run in ours)
 
 
 def test_the_same_command_again_runs_nothing(finished, monkeypatch, capsys):
-    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    before = contents(finished)
 
     def refuse(*_):
         raise AssertionError("everything is there already")
@@ -223,16 +200,16 @@ def test_the_same_command_again_runs_nothing(finished, monkeypatch, capsys):
     monkeypatch.setattr(accuracy, "_ceiling", refuse)
     assert accuracy.main(small(finished)) == 0
     assert "[9/9] digits, logistic regression" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in finished.iterdir()} == before
+    assert contents(finished) == before
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(finished, tmp_path, capsys):
-    lines = (finished / "runs.jsonl").read_bytes()
-    (tmp_path / "runs.jsonl").write_bytes(lines[: len(lines) // 2])
+    (tmp_path / "runs").mkdir()
+    for path in list((finished / "runs").iterdir())[::2]:
+        shutil.copy(path, tmp_path / "runs")
     assert accuracy.main(small(tmp_path)) == 0
     assert (tmp_path / "table.md").read_bytes() == (finished / "table.md").read_bytes()
-    again = Store(tmp_path / "runs.jsonl").runs()
-    assert len(again) == len(lines.splitlines())
+    assert len(records(tmp_path)) == len(records(finished))
 
 
 def test_report_only_writes_the_table_again(finished, capsys):
@@ -244,12 +221,12 @@ def test_report_only_writes_the_table_again(finished, capsys):
 
 
 def test_changed_code_runs_dpfc_again_and_peers_not(finished, monkeypatch, tmp_path):
-    (tmp_path / "runs.jsonl").write_bytes((finished / "runs.jsonl").read_bytes())
-    before = len(Store(tmp_path / "runs.jsonl").runs())
+    shutil.copytree(finished / "runs", tmp_path / "runs")
     monkeypatch.setattr(accuracy, "code_version", lambda: "dpfc of tomorrow")
     assert accuracy.main(small(tmp_path)) == 0
-    added = Store(tmp_path / "runs.jsonl").runs()[before:]
-    assert {run.key.method for run in added} == {"fc", "gd"} and len(added) == 4
+    known = {run["key"] for run in records(finished)}
+    added = [run["method"] for run in records(tmp_path) if run["key"] not in known]
+    assert sorted(added) == ["fc", "fc", "gd", "gd"]
 
 
 def test_large_fits_are_screened_on_one_seed_and_the_best_run_on_all(tmp_path, monkeypatch):
@@ -257,8 +234,8 @@ def test_large_fits_are_screened_on_one_seed_and_the_best_run_on_all(tmp_path, m
     arguments = ["--data", "digits", "--epsilons", "1", "--seeds", "3"]
     assert accuracy.main([*arguments, "--methods", "prototypes", "--out", str(tmp_path)]) == 0
     seeds = {}
-    for run in Store(tmp_path / "runs.jsonl").runs():
-        seeds.setdefault(run.key.setting, []).append(run.key.seed)
+    for run in sorted(records(tmp_path), key=lambda run: run["finished"]):
+        seeds.setdefault(json.dumps(run["parameters"]), []).append(run["seed"])
     assert all(found[0] == SEARCH_SEED for found in seeds.values())
     chosen = [found for found in seeds.values() if 0 in found]
     assert len(chosen) == 1 and chosen[0][-3:] == [0, 1, 2]

@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dpfc.experiments.cli.console import counted, sized
+from dpfc._support.words import counted
+from dpfc.experiments.cli.console import sized
 from dpfc.features import FeatureCache
 
 

@@ -8,7 +8,7 @@ import pytest
 from dpfc import load_model
 from dpfc.accounting import PrivacyStatement
 from dpfc.experiments import demo as demo_module
-from dpfc.experiments.benchmarks.ceiling import bound_rows, logistic_ceiling
+from dpfc.experiments.ceiling import bound_rows, logistic_ceiling
 from dpfc.experiments.demo import run_demo
 
 FILES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dpfc.experiments.benchmarks.cifar10 import Data
 from dpfc.experiments.benchmarks.feature_signal import groups, main
+from dpfc.experiments.studies.data import Data
 
 
 def test_classes_that_differ_in_one_direction_have_their_signal_there():

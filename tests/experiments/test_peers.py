@@ -8,7 +8,7 @@ import torch
 from noise_checks import assert_noise
 
 from dpfc.accounting import calibrate_noise_multiplier, gaussian_mu
-from dpfc.experiments.benchmarks.cifar10 import DELTA, Data
+from dpfc.experiments.benchmarks.common import DELTA
 from dpfc.experiments.benchmarks.peers import (
     PEERS,
     Noise,
@@ -20,6 +20,7 @@ from dpfc.experiments.benchmarks.peers import (
 )
 from dpfc.experiments.benchmarks.peers_opacus import OPACUS_PEERS
 from dpfc.experiments.benchmarks.peers_paper import NEWTON_LIMIT, PAPER_PEERS, paper_mu
+from dpfc.experiments.studies.data import Data
 
 ALL = {peer.name: peer for peer in (*PEERS, *PAPER_PEERS, *OPACUS_PEERS)}
 SIMULATED = [peer.name for peer in (*PEERS, *PAPER_PEERS)]

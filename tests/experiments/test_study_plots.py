@@ -2,23 +2,19 @@
 
 import json
 import math
-import runpy
-from pathlib import Path
 
 import pytest
+from study_tables import ceiling, failed, row, study, table
 
 from dpfc.experiments.pictures.runs import budget_figure, class_figure, confusion_figure
 from dpfc.experiments.pictures.study import study_figures
 from dpfc.experiments.pictures.style import line_style, render
 from dpfc.experiments.pictures.views import curves, label_sides, spaced, study_panels
 
-STUDY = runpy.run_path(str(Path(__file__).with_name("study_tables.py")))
-row, ceiling, failed, table = (STUDY[name] for name in ("row", "ceiling", "failed", "table"))
-
 
 @pytest.fixture(scope="module")
 def figures():
-    return study_figures(table(*STUDY["study"]()))
+    return study_figures(table(*study()))
 
 
 def settings(**parameters):

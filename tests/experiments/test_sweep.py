@@ -357,6 +357,27 @@ def test_caches_are_made_once_and_used(dpfc, write_cache, tmp_path):
     assert found.code == 1 and "names no backbones" in found.err
 
 
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [({"width": 9}, "differ in width: 6 and 9"), ({"class_names": ("cow", "bee", "ant")}, "order")],
+)
+def test_splits_that_do_not_fit_are_refused(dpfc, write_cache, tmp_path, other, words):
+    train, test = tmp_path / "train", tmp_path / "test"
+    write_cache(train), write_cache(test, **other)
+    text = YAML.replace("builtin: digits", f"train: {train}, test: {test}")
+    (tmp_path / "study.yaml").write_text(text)
+    found = dpfc("sweep", tmp_path / "study.yaml", "--out", tmp_path / "out")
+    assert found.code == 1 and words in found.err and found.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["{}", '{"key": "other"}', "half a li"])
+def test_a_damaged_run_is_named(tmp_path, content):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "abc.json").write_text(content)
+    with pytest.raises(ValueError, match=r"abc\.json is not a run of a sweep"):
+        RunStore(tmp_path)
+
+
 def start(study, out):
     command = [str(Path(sys.executable).with_name("dpfc")), "sweep", str(study)]
     return subprocess.Popen(
@@ -431,7 +452,7 @@ def test_mlflow_gets_every_run_once(dpfc, study, tmp_path):
 
 # -- ready studies and the shell -----------------------------------------------------
 
-CONFIGS = Path(sweeping.__file__).parent / "configs"
+CONFIGS = Path(sweeping.__file__).parents[1] / "configs"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,12 +1,11 @@
 """The report of a study in a real browser: charts, table, statements, phone, dark, no network."""
 
 import json
-import runpy
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from playwright import sync_api
+from study_tables import ceiling, failed, row, study, table
 
 from dpfc.experiments.pictures.page import report_html
 from dpfc.experiments.pictures.plotly_charts import DARK_COLOURS
@@ -14,8 +13,6 @@ from dpfc.experiments.pictures.style import COLOURS
 
 pytestmark = pytest.mark.slow
 
-STUDY = runpy.run_path(str(Path(__file__).with_name("study_tables.py")))
-row, ceiling, failed, table = (STUDY[name] for name in ("row", "ceiling", "failed", "table"))
 PHONE, DESKTOP = (360, 740), (1280, 900)
 INTRUDER = "<script>document.title = 'run'</script><img src=x onerror=alert(1)>"
 WORDS = {
@@ -77,7 +74,7 @@ def pages(tmp_path_factory):
     ]
     studies = {
         "long": (long, WORDS),
-        "study": (STUDY["study"](), WORDS),
+        "study": (study(), WORDS),
         "hostile": (hostile_rows(), dict.fromkeys(WORDS, INTRUDER)),
         "many": (many, WORDS),
         "ceiling": ([ceiling()], WORDS),

@@ -6,20 +6,17 @@ import html
 import json
 import math
 import re
-import runpy
 from html.parser import HTMLParser
-from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+from study_tables import ceiling, failed, row, study, table
 
 from dpfc.experiments.pictures.page import report_html
 from dpfc.experiments.pictures.plotly_charts import DARK_COLOURS
 from dpfc.experiments.pictures.style import COLOURS
 from dpfc.features import MissingDependencyError
 
-STUDY = runpy.run_path(str(Path(__file__).with_name("study_tables.py")))
-row, ceiling, failed, table = (STUDY[name] for name in ("row", "ceiling", "failed", "table"))
 WORDS = {
     "title": "Four solvers",
     "description": "Which one?",
@@ -87,7 +84,7 @@ def charts(source):
 
 @pytest.fixture(scope="module")
 def source():
-    return report(*STUDY["study"]())
+    return report(*study())
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +252,7 @@ def test_no_text_of_a_user_leaves_its_place():
     ]  # fmt: skip
     rows += [failed(HOSTILE, **hostile), ceiling(dataset=HOSTILE, label=HOSTILE)]
     source = report(*rows, **dict.fromkeys(WORDS, HOSTILE))
-    page, plain = Page(source), Page(report(*STUDY["study"]()))
+    page, plain = Page(source), Page(report(*study()))
     assert len(page.scripts) == 3 and page.scripts[1:] == plain.scripts[1:]
     assert page.count("img") == page.count("b") == 0
     assert HOSTILE.strip() in page.text

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from dpfc._support.csv_text import inert, write_csv
+from dpfc._support.words import shown
 from dpfc.experiments.cli import console
-from dpfc.experiments.cli.console import print_table, shown
+from dpfc.experiments.cli.console import print_table
 from dpfc.experiments.cli.sweep import _print_cells, _progress
-from dpfc.experiments.studies.csv_text import inert, write_csv
 from dpfc.experiments.studies.table import group_rows, to_csv, to_text
 
 MARKUP = ["[/x]", "[bold]b[/bold]", "[/]", ":cat:", "[link=http://x]y[/link]"]

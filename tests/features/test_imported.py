@@ -74,7 +74,7 @@ def test_several_files_follow_each_other(assert_holds, tmp_path):
 
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
 def test_an_export_comes_back_as_it_was(tmp_path, cache, suffix):
-    from dpfc.experiments.cli.export_features import export_cache
+    from dpfc.features.cache.export import export_cache
 
     export_cache(cache, tmp_path / f"x.{suffix}")
     back = import_features(tmp_path / f"x.{suffix}", tmp_path / "c")

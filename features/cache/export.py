@@ -13,9 +13,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.experiments.cli.files import open_whole
-from dpfc.experiments.studies.csv_text import write_csv
-from dpfc.features import FeatureCache
+from dpfc._support.csv_text import write_csv
+from dpfc._support.files import open_whole
+from dpfc.features.cache.reader import FeatureCache, cache_schema
 
 __all__ = ["EXPORT_SUFFIXES", "export_cache"]
 
@@ -85,8 +85,6 @@ def _write_array(
 
 def _write_parquet(cache: FeatureCache, file: IO[bytes]) -> None:
     import pyarrow.parquet as pq
-
-    from dpfc.features.cache.reader import cache_schema
 
     schema = cache_schema(cache.description)
     if cache.class_names is not None:
