@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import re
 import shlex
@@ -14,6 +15,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from dpfc import DPNewtonClassifier
 
 ROOT = Path(__file__).parents[1]
 API = {
@@ -132,6 +135,15 @@ def test_parameters_have_the_signatures_defaults(site):
     ]
     assert relation.split()[-1] == "required"
     assert "auto" in accountant.split()[-1]
+
+
+def test_an_estimators_signature_has_plain_types_in_the_order_of_the_call(site):
+    text = (site / "api/dpfc.html").read_text(encoding="utf-8")
+    assert "Annotated" not in text
+    section = text.split('id="dpfc.DPNewtonClassifier"')[1].split("<table")[0]
+    words = re.sub(r"<[^>]*>", "", section)
+    names = re.findall(r"^ +(\w+): ", words, re.MULTILINE)
+    assert names == list(inspect.signature(DPNewtonClassifier).parameters)
 
 
 def test_links_lead_to_a_file_and_an_anchor_of_the_site(site, pages):

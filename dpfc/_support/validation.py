@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar, get_type_hints
 
 __all__ = [
     "BOUND",
@@ -21,8 +22,12 @@ __all__ = [
     "Text",
     "check_parameters",
     "check_words",
+    "declared",
     "refuse_text",
 ]
+
+_Class = TypeVar("_Class", bound=type)
+_LAST = ("random_state", "verbose")
 
 
 class Constraint(Protocol):
@@ -124,6 +129,27 @@ BOUND = Interval(1e-30, 1e30, closed="both", or_inf=True)
 STEPS = Interval(1, 10_000_000, closed="both", integer=True)
 # Rows that are stated: sums over more would leave what numbers hold, in the middle of a fit.
 ROWS = Interval(1, 10**12, closed="both", integer=True, words=(None,))
+
+
+def declared(estimator: _Class) -> _Class:
+    """Let a dataclass's fields be an estimator's parameters: `Annotated[float, SHARE] = 0.5`.
+
+    Constraints go to `_constraints`. The signature has plain types, from any module, and ends
+    with `random_state` and `verbose`, so that a subclass's own parameters come before these.
+    Defaults do not stay on the class: a parameter that an old pickle lacks must not get one.
+    """
+    cls: Any = estimator
+    init = vars(cls)["__init__"]
+    types, hints = get_type_hints(cls), get_type_hints(cls, include_extras=True)
+    names = [field.name for field in fields(cls)]
+    init.__annotations__ = {name: types[name] for name in names}
+    cls._constraints = {n: c for n in names for c in getattr(hints[n], "__metadata__", ())}
+    for name in vars(cls).keys() & names:
+        delattr(cls, name)
+    parameters = inspect.signature(init).parameters.values()
+    ordered = sorted(parameters, key=lambda parameter: parameter.name in _LAST)
+    init.__signature__ = inspect.Signature(ordered)
+    return estimator
 
 
 def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> None:

@@ -7,8 +7,9 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from dpfc._support.validation import (
     Interval,
     Text,
     check_parameters,
+    declared,
 )
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
 from dpfc.accounting.accountants import ACCOUNTANTS
@@ -70,6 +72,8 @@ _COUNT_SHARE = 0.005
 _FURTHER = ("_columns_in",)
 
 
+@declared
+@dataclass(eq=False, repr=False)
 class DPSGDClassifier(NetworkPredictor):
     """Private training of a whole network: Poisson-sampled, clipped, noisy gradients.
 
@@ -183,98 +187,44 @@ class DPSGDClassifier(NetworkPredictor):
     20
     """
 
-    _constraints: ClassVar[dict[str, Constraint]] = {
-        "epsilon": Interval(0, math.inf, closed="right"),
-        "delta": Interval(0, 1),
-        "neighboring_relation": Choice(("add_or_remove_one", "replace_one")),
-        "n_samples": ROWS,
-        "accountant": Choice(("auto", *ACCOUNTANTS)),
-        "ledger": Text(path=True),
-        "dataset": Text(),
-        "n_steps": STEPS,
-        "sampling_probability": Interval(1e-9, 1, closed="right"),
-        "l2_clip_norm": BOUND,
-        "clipping": Choice(CLIPPINGS),
-        "input_bound": Interval(0, math.inf),
-        "augmentation_multiplicity": Interval(1, 65_536, closed="both", integer=True),
-        "ema_decay": Interval(0, 1, words=(None,)),
-        "physical_batch_size": Interval(1, closed="left", integer=True),
-        "checkpoint": Text(path=True),
-        "checkpoint_every": Interval(1, closed="left", integer=True),
-        "device": Choice(("auto", "cpu", "cuda")),
-        "verbose": Flag(),
-    }
+    module: torch.nn.Module | str = "mlp"
+    epsilon: Annotated[float, Interval(0, math.inf, closed="right")] = 1.0
+    delta: Annotated[float, Interval(0, 1)] = 1e-5
+    _: KW_ONLY
+    classes: Iterable[Any] | None = None
+    vocabulary_size: int | None = None
+    neighboring_relation: Annotated[str, Choice(("add_or_remove_one", "replace_one"))] = (
+        "add_or_remove_one"
+    )
+    n_samples: Annotated[int | None, ROWS] = None
+    accountant: Annotated[str, Choice(("auto", *ACCOUNTANTS))] = "auto"
+    ledger: Annotated[str | os.PathLike[str] | None, Text(path=True)] = None
+    dataset: Annotated[str | None, Text()] = None
+    n_steps: Annotated[int, STEPS] = 200
+    sampling_probability: Annotated[float, Interval(1e-9, 1, closed="right")] = 0.1
+    l2_clip_norm: Annotated[float, BOUND] = 1.0
+    clipping: Annotated[str, Choice(CLIPPINGS)] = "hooks"
+    input_bound: Annotated[float, Interval(0, math.inf)] = 1e6
+    optimizer: str = "adam"
+    learning_rate: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    schedule_norms: Sequence[float] | None = None
+    mechanic: bool = False
+    trainable: str | Sequence[str] = "all"
+    augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None = None
+    augmentation_multiplicity: Annotated[int, Interval(1, 65_536, closed="both", integer=True)] = 1
+    ema_decay: Annotated[float | None, Interval(0, 1, words=(None,))] = None
+    physical_batch_size: Annotated[int, Interval(1, closed="left", integer=True)] = 128
+    checkpoint: Annotated[str | os.PathLike[str] | None, Text(path=True)] = None
+    checkpoint_every: Annotated[int, Interval(1, closed="left", integer=True)] = 50
+    device: Annotated[str, Choice(("auto", "cpu", "cuda"))] = "auto"
+    random_state: int | np.random.Generator | np.random.RandomState | None = None
+    verbose: Annotated[bool, Flag()] = False
 
-    def __init__(
-        self,
-        module: torch.nn.Module | str = "mlp",
-        epsilon: float = 1.0,
-        delta: float = 1e-5,
-        *,
-        classes: Iterable[Any] | None = None,
-        vocabulary_size: int | None = None,
-        neighboring_relation: str = "add_or_remove_one",
-        n_samples: int | None = None,
-        accountant: str = "auto",
-        ledger: str | os.PathLike[str] | None = None,
-        dataset: str | None = None,
-        n_steps: int = 200,
-        sampling_probability: float = 0.1,
-        l2_clip_norm: float = 1.0,
-        clipping: str = "hooks",
-        input_bound: float = 1e6,
-        optimizer: str = "adam",
-        learning_rate: float | None = None,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        schedule: str = "constant",
-        warmup_steps: int = 0,
-        schedule_norms: Sequence[float] | None = None,
-        mechanic: bool = False,
-        trainable: str | Sequence[str] = "all",
-        augmentation: str | Callable[[torch.Tensor], torch.Tensor] | None = None,
-        augmentation_multiplicity: int = 1,
-        ema_decay: float | None = None,
-        physical_batch_size: int = 128,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 50,
-        device: str = "auto",
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
-        verbose: bool = False,
-    ):
-        self.module = module
-        self.epsilon = epsilon
-        self.delta = delta
-        self.classes = classes
-        self.vocabulary_size = vocabulary_size
-        self.neighboring_relation = neighboring_relation
-        self.n_samples = n_samples
-        self.accountant = accountant
-        self.ledger = ledger
-        self.dataset = dataset
-        self.n_steps = n_steps
-        self.sampling_probability = sampling_probability
-        self.l2_clip_norm = l2_clip_norm
-        self.clipping = clipping
-        self.input_bound = input_bound
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.schedule = schedule
-        self.warmup_steps = warmup_steps
-        self.schedule_norms = schedule_norms
-        self.mechanic = mechanic
-        self.trainable = trainable
-        self.augmentation = augmentation
-        self.augmentation_multiplicity = augmentation_multiplicity
-        self.ema_decay = ema_decay
-        self.physical_batch_size = physical_batch_size
-        self.checkpoint = checkpoint
-        self.checkpoint_every = checkpoint_every
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+    _constraints: ClassVar[dict[str, Constraint]]
 
     # -- fitting ---------------------------------------------------------------------
 

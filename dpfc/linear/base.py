@@ -7,8 +7,8 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any, ClassVar, Self
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from dpfc._support.validation import (
     Interval,
     Text,
     check_parameters,
+    declared,
 )
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
 from dpfc.accounting.accountants import ACCOUNTANTS
@@ -68,6 +69,8 @@ _LOGIT_ROWS = 512  # rows in a block of logits; not the number of rows, which is
 _RELATIONS = ("add_or_remove_one", "replace_one")
 
 
+@declared
+@dataclass(eq=False, repr=False)
 class PrivateLinearClassifier(LinearPredictor):
     """A linear classifier on bounded rows, trained from a plan of private releases.
 
@@ -75,36 +78,25 @@ class PrivateLinearClassifier(LinearPredictor):
     (`_solve`), and turns scores into probabilities (`_probabilities`). It never sees a row.
     """
 
-    epsilon: float
-    delta: float
-    classes: Iterable[Any] | None
-    neighboring_relation: str
-    n_samples: int | None
-    accountant: str
-    ledger: str | os.PathLike[str] | None
-    dataset: str | None
-    center: bool
-    random_state: int | np.random.Generator | np.random.RandomState | None
-    verbose: bool
+    epsilon: Annotated[float, Interval(0, math.inf, closed="right")] = 1.0
+    delta: Annotated[float, Interval(0, 1)] = 1e-5
+    _: KW_ONLY
+    classes: Iterable[Any] | None = None
+    neighboring_relation: Annotated[str, Choice(_RELATIONS)] = "add_or_remove_one"
+    n_samples: Annotated[int | None, ROWS] = None
+    accountant: Annotated[str, Choice(("auto", *ACCOUNTANTS))] = "auto"
+    ledger: Annotated[str | os.PathLike[str] | None, Text(path=True)] = None
+    dataset: Annotated[str | None, Text()] = None
+    l2_clip_norm: Annotated[float, BOUND] = 1.0
+    normalize: Annotated[bool, Flag()] = True
+    center: Annotated[bool, Flag()] = True
+    fit_intercept: Annotated[bool, Flag()] = True
+    intercept_scaling: Annotated[float, Interval(0, 1)] = 0.1
+    nonnegative_root: Annotated[bool, Flag()] = True
+    random_state: int | np.random.Generator | np.random.RandomState | None = None
+    verbose: Annotated[bool, Flag()] = False
 
-    privacy_: PrivacyStatement
-
-    _constraints: ClassVar[dict[str, Constraint]] = {
-        "epsilon": Interval(0, math.inf, closed="right"),
-        "delta": Interval(0, 1),
-        "neighboring_relation": Choice(_RELATIONS),
-        "n_samples": ROWS,
-        "accountant": Choice(("auto", *ACCOUNTANTS)),
-        "ledger": Text(path=True),
-        "dataset": Text(),
-        "l2_clip_norm": BOUND,
-        "normalize": Flag(),
-        "center": Flag(),
-        "fit_intercept": Flag(),
-        "intercept_scaling": Interval(0, 1),
-        "nonnegative_root": Flag(),
-        "verbose": Flag(),
-    }
+    _constraints: ClassVar[dict[str, Constraint]]
 
     # -- what a solver provides ------------------------------------------------------
 

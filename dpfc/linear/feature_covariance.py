@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpfc._support.validation import BOUND, SHARE, STEPS, Choice, Constraint, Interval
+from dpfc._support.validation import BOUND, SHARE, STEPS, Choice, Interval, declared
 from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.probabilities import logistic_probabilities
@@ -31,6 +30,8 @@ _INTERCEPT_NOISE = 0.5  # of `logit_noise`: what the constant column may take of
 _MAP_DAMPING = 1.0 / 600.0
 
 
+@declared
+@dataclass(eq=False, repr=False, kw_only=True)
 class DPFCClassifier(PrivateLinearClassifier):
     """Private linear classifier by feature covariance (DP-FC).
 
@@ -139,72 +140,15 @@ class DPFCClassifier(PrivateLinearClassifier):
     True
     """
 
-    _constraints: ClassVar[dict[str, Constraint]] = {
-        **PrivateLinearClassifier._constraints,
-        "length_scaling": Interval(0, 1, closed="left"),
-        "gram_share": SHARE,
-        "n_steps": STEPS,
-        "step_size": Interval(0, 1e9, words=("auto",)),
-        "logit_noise": Interval(0),
-        "residual_clip_norm": BOUND,
-        "loss": Choice(("softmax", "sigmoid")),
-        "l2_regularization": Interval(0, closed="left"),
-    }
-
-    def __init__(
-        self,
-        epsilon: float = 1.0,
-        delta: float = 1e-5,
-        *,
-        classes: Iterable[Any] | None = None,
-        neighboring_relation: str = "add_or_remove_one",
-        n_samples: int | None = None,
-        accountant: str = "auto",
-        ledger: str | os.PathLike[str] | None = None,
-        dataset: str | None = None,
-        l2_clip_norm: float = 1.0,
-        normalize: bool = True,
-        center: bool = True,
-        fit_intercept: bool = True,
-        intercept_scaling: float = 0.1,
-        nonnegative_root: bool = True,
-        length_scaling: float = 0.2,
-        public_features: Any = None,
-        gram_share: float = 0.02,
-        n_steps: int = 20,
-        step_size: float | Literal["auto"] = "auto",
-        logit_noise: float = 0.7,
-        residual_clip_norm: float = 0.5,
-        loss: str = "softmax",
-        l2_regularization: float = 0.0,
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
-        verbose: bool = False,
-    ):
-        self.epsilon = epsilon
-        self.delta = delta
-        self.classes = classes
-        self.neighboring_relation = neighboring_relation
-        self.n_samples = n_samples
-        self.accountant = accountant
-        self.ledger = ledger
-        self.dataset = dataset
-        self.l2_clip_norm = l2_clip_norm
-        self.normalize = normalize
-        self.center = center
-        self.fit_intercept = fit_intercept
-        self.intercept_scaling = intercept_scaling
-        self.nonnegative_root = nonnegative_root
-        self.length_scaling = length_scaling
-        self.public_features = public_features
-        self.gram_share = gram_share
-        self.n_steps = n_steps
-        self.step_size = step_size
-        self.logit_noise = logit_noise
-        self.residual_clip_norm = residual_clip_norm
-        self.loss = loss
-        self.l2_regularization = l2_regularization
-        self.random_state = random_state
-        self.verbose = verbose
+    length_scaling: Annotated[float, Interval(0, 1, closed="left")] = 0.2
+    public_features: Any = None
+    gram_share: Annotated[float, SHARE] = 0.02
+    n_steps: Annotated[int, STEPS] = 20
+    step_size: Annotated[float | Literal["auto"], Interval(0, 1e9, words=("auto",))] = "auto"
+    logit_noise: Annotated[float, Interval(0)] = 0.7
+    residual_clip_norm: Annotated[float, BOUND] = 0.5
+    loss: Annotated[str, Choice(("softmax", "sigmoid"))] = "softmax"
+    l2_regularization: Annotated[float, Interval(0, closed="left")] = 0.0
 
     def _requests(self) -> list[ReleaseRequest]:
         return [

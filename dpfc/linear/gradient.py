@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dpfc._support.validation import BOUND, STEPS, Choice, Constraint, Interval
+from dpfc._support.validation import BOUND, STEPS, Choice, Interval, declared
 from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.probabilities import logistic_probabilities
@@ -26,6 +25,8 @@ _LOGIT_NOISE = 0.6
 _ADAM_RATE = 0.1
 
 
+@declared
+@dataclass(eq=False, repr=False, kw_only=True)
 class DPGradientClassifier(PrivateLinearClassifier):
     """Private first-order training of a linear classifier: the baseline to DP-FC.
 
@@ -121,70 +122,14 @@ class DPGradientClassifier(PrivateLinearClassifier):
     60
     """
 
-    _constraints: ClassVar[dict[str, Constraint]] = {
-        **PrivateLinearClassifier._constraints,
-        "optimizer": Choice(("sgd", "adam")),
-        "n_steps": STEPS,
-        "learning_rate": Interval(0, words=("auto",)),
-        "momentum": Interval(0, 1, closed="left"),
-        "sampling_probability": Interval(1e-9, 1, closed="right"),
-        "residual_clip_norm": BOUND,
-        "loss": Choice(("softmax", "sigmoid")),
-        "l2_regularization": Interval(0, closed="left"),
-    }
-
-    def __init__(
-        self,
-        epsilon: float = 1.0,
-        delta: float = 1e-5,
-        *,
-        classes: Iterable[Any] | None = None,
-        neighboring_relation: str = "add_or_remove_one",
-        n_samples: int | None = None,
-        accountant: str = "auto",
-        ledger: str | os.PathLike[str] | None = None,
-        dataset: str | None = None,
-        l2_clip_norm: float = 1.0,
-        normalize: bool = True,
-        center: bool = True,
-        fit_intercept: bool = True,
-        intercept_scaling: float = 0.1,
-        nonnegative_root: bool = True,
-        optimizer: str = "sgd",
-        n_steps: int = 60,
-        learning_rate: float | Literal["auto"] = "auto",
-        momentum: float = 0.9,
-        sampling_probability: float = 1.0,
-        residual_clip_norm: float = 0.5,
-        loss: str = "softmax",
-        l2_regularization: float = 0.0,
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
-        verbose: bool = False,
-    ):
-        self.epsilon = epsilon
-        self.delta = delta
-        self.classes = classes
-        self.neighboring_relation = neighboring_relation
-        self.n_samples = n_samples
-        self.accountant = accountant
-        self.ledger = ledger
-        self.dataset = dataset
-        self.l2_clip_norm = l2_clip_norm
-        self.normalize = normalize
-        self.center = center
-        self.fit_intercept = fit_intercept
-        self.intercept_scaling = intercept_scaling
-        self.nonnegative_root = nonnegative_root
-        self.optimizer = optimizer
-        self.n_steps = n_steps
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.sampling_probability = sampling_probability
-        self.residual_clip_norm = residual_clip_norm
-        self.loss = loss
-        self.l2_regularization = l2_regularization
-        self.random_state = random_state
-        self.verbose = verbose
+    optimizer: Annotated[str, Choice(("sgd", "adam"))] = "sgd"
+    n_steps: Annotated[int, STEPS] = 60
+    learning_rate: Annotated[float | Literal["auto"], Interval(0, words=("auto",))] = "auto"
+    momentum: Annotated[float, Interval(0, 1, closed="left")] = 0.9
+    sampling_probability: Annotated[float, Interval(1e-9, 1, closed="right")] = 1.0
+    residual_clip_norm: Annotated[float, BOUND] = 0.5
+    loss: Annotated[str, Choice(("softmax", "sigmoid"))] = "softmax"
+    l2_regularization: Annotated[float, Interval(0, closed="left")] = 0.0
 
     def _requests(self) -> list[ReleaseRequest]:
         return [ReleaseRequest("gradient", 1.0, self.n_steps, self.sampling_probability)]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dpfc._support.memory import check_memory
-from dpfc._support.validation import SHARE, Constraint, Interval
+from dpfc._support.validation import SHARE, Interval, declared
 from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.probabilities import squared_probabilities
@@ -23,6 +22,8 @@ from dpfc.mechanism.queries import ClassGrams, ClassSums, Gram
 __all__ = ["DPLeastSquaresClassifier"]
 
 
+@declared
+@dataclass(eq=False, repr=False, kw_only=True)
 class DPLeastSquaresClassifier(PrivateLinearClassifier):
     """Private least-squares classifier (DP-LS).
 
@@ -121,61 +122,11 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
     (10, 64)
     """
 
-    _constraints: ClassVar[dict[str, Constraint]] = {
-        **PrivateLinearClassifier._constraints,
-        "alpha": Interval(1e-9, 1e9, words=(None,)),
-        "sums_share": SHARE,
-        "discriminant_shift": Interval(0, 1, closed="both"),
-        "damping": Interval(0, closed="left"),
-        "l2_regularization": Interval(0, closed="left"),
-    }
-
-    def __init__(
-        self,
-        epsilon: float = 1.0,
-        delta: float = 1e-5,
-        *,
-        classes: Iterable[Any] | None = None,
-        neighboring_relation: str = "add_or_remove_one",
-        n_samples: int | None = None,
-        accountant: str = "auto",
-        ledger: str | os.PathLike[str] | None = None,
-        dataset: str | None = None,
-        l2_clip_norm: float = 1.0,
-        normalize: bool = True,
-        center: bool = True,
-        fit_intercept: bool = True,
-        intercept_scaling: float = 0.1,
-        nonnegative_root: bool = True,
-        alpha: float | None = None,
-        sums_share: float = 0.7,
-        discriminant_shift: float = 0.25,
-        damping: float = 0.2,
-        l2_regularization: float = 0.0,
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
-        verbose: bool = False,
-    ):
-        self.epsilon = epsilon
-        self.delta = delta
-        self.classes = classes
-        self.neighboring_relation = neighboring_relation
-        self.n_samples = n_samples
-        self.accountant = accountant
-        self.ledger = ledger
-        self.dataset = dataset
-        self.l2_clip_norm = l2_clip_norm
-        self.normalize = normalize
-        self.center = center
-        self.fit_intercept = fit_intercept
-        self.intercept_scaling = intercept_scaling
-        self.nonnegative_root = nonnegative_root
-        self.alpha = alpha
-        self.sums_share = sums_share
-        self.discriminant_shift = discriminant_shift
-        self.damping = damping
-        self.l2_regularization = l2_regularization
-        self.random_state = random_state
-        self.verbose = verbose
+    alpha: Annotated[float | None, Interval(1e-9, 1e9, words=(None,))] = None
+    sums_share: Annotated[float, SHARE] = 0.7
+    discriminant_shift: Annotated[float, Interval(0, 1, closed="both")] = 0.25
+    damping: Annotated[float, Interval(0, closed="left")] = 0.2
+    l2_regularization: Annotated[float, Interval(0, closed="left")] = 0.0
 
     def _requests(self) -> list[ReleaseRequest]:
         sums = ReleaseRequest("class_sums", self.sums_share)

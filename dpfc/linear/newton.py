@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dpfc._support.memory import check_memory
-from dpfc._support.validation import BOUND, SHARE, STEPS, Constraint, Interval
+from dpfc._support.validation import BOUND, SHARE, STEPS, Interval, declared
 from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.probabilities import logistic_probabilities
@@ -23,6 +22,8 @@ from dpfc.mechanism.queries import GradientSum, HessianSum
 __all__ = ["DPNewtonClassifier"]
 
 
+@declared
+@dataclass(eq=False, repr=False, kw_only=True)
 class DPNewtonClassifier(PrivateLinearClassifier):
     """Private Newton's method (DP-Newton).
 
@@ -111,61 +112,11 @@ class DPNewtonClassifier(PrivateLinearClassifier):
     (10,)
     """
 
-    _constraints: ClassVar[dict[str, Constraint]] = {
-        **PrivateLinearClassifier._constraints,
-        "hessian_share": SHARE,
-        "n_steps": STEPS,
-        "damping": Interval(0, closed="left"),
-        "residual_clip_norm": BOUND,
-        "l2_regularization": Interval(0, closed="left"),
-    }
-
-    def __init__(
-        self,
-        epsilon: float = 1.0,
-        delta: float = 1e-5,
-        *,
-        classes: Iterable[Any] | None = None,
-        neighboring_relation: str = "add_or_remove_one",
-        n_samples: int | None = None,
-        accountant: str = "auto",
-        ledger: str | os.PathLike[str] | None = None,
-        dataset: str | None = None,
-        l2_clip_norm: float = 1.0,
-        normalize: bool = True,
-        center: bool = True,
-        fit_intercept: bool = True,
-        intercept_scaling: float = 0.1,
-        nonnegative_root: bool = True,
-        hessian_share: float = 0.5,
-        n_steps: int = 5,
-        damping: float = 1.0,
-        residual_clip_norm: float = 0.5,
-        l2_regularization: float = 0.0,
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
-        verbose: bool = False,
-    ):
-        self.epsilon = epsilon
-        self.delta = delta
-        self.classes = classes
-        self.neighboring_relation = neighboring_relation
-        self.n_samples = n_samples
-        self.accountant = accountant
-        self.ledger = ledger
-        self.dataset = dataset
-        self.l2_clip_norm = l2_clip_norm
-        self.normalize = normalize
-        self.center = center
-        self.fit_intercept = fit_intercept
-        self.intercept_scaling = intercept_scaling
-        self.nonnegative_root = nonnegative_root
-        self.hessian_share = hessian_share
-        self.n_steps = n_steps
-        self.damping = damping
-        self.residual_clip_norm = residual_clip_norm
-        self.l2_regularization = l2_regularization
-        self.random_state = random_state
-        self.verbose = verbose
+    hessian_share: Annotated[float, SHARE] = 0.5
+    n_steps: Annotated[int, STEPS] = 5
+    damping: Annotated[float, Interval(0, closed="left")] = 1.0
+    residual_clip_norm: Annotated[float, BOUND] = 0.5
+    l2_regularization: Annotated[float, Interval(0, closed="left")] = 0.0
 
     def _requests(self) -> list[ReleaseRequest]:
         return [

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from dpfc.accounting import PrivacyStatement
 from dpfc.linear.sklearn_guard import warn_of_learning_from_scores
 from dpfc.mechanism.labels import accuracy
 from dpfc.mechanism.row_map import RowMap
@@ -40,6 +41,7 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     length_coef_: NDArray[np.float64] | None
     classes_: NDArray[Any]
     n_features_in_: int
+    privacy_: PrivacyStatement
 
     @abstractmethod
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:

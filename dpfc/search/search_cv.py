@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar, Self
+from dataclasses import KW_ONLY, dataclass
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +17,15 @@ from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from dpfc._support.fitted import fitted_or_nothing
-from dpfc._support.validation import Choice, Constraint, Flag, Interval, Text, check_parameters
+from dpfc._support.validation import (
+    Choice,
+    Constraint,
+    Flag,
+    Interval,
+    Text,
+    check_parameters,
+    declared,
+)
 from dpfc.accounting import PrivacyStatement, ReleaseRecord, make_statement
 from dpfc.accounting.ledger.charges import Charge
 from dpfc.accounting.search_budget import RunLaw, SearchPlan, calibrate_search
@@ -52,6 +61,8 @@ _SECRETS = (
 )
 
 
+@declared
+@dataclass(eq=False, repr=False)
 class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Hyperparameter search in which everything, scores and refit too, has one budget.
 
@@ -144,52 +155,23 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
     'search'
     """
 
-    _constraints: ClassVar[dict[str, Constraint]] = {
-        "epsilon": Interval(0, math.inf, closed="right"),
-        "delta": Interval(0, 1),
-        "strategy": Choice(("composition", "random_stopping")),
-        "validation_fraction": Interval(0, 1),
-        "refit_share": Interval(0, 1, closed="left", words=("auto",)),
-        "mean_runs": Interval(1, closed="left", words=("auto",)),
-        "distribution": Choice(("negative_binomial", "poisson")),
-        "shape": Interval(0, closed="left"),
-        "ledger": Text(path=True),
-        "dataset": Text(),
-        "verbose": Flag(),
-    }
+    estimator: PrivateLinearClassifier
+    param_grid: Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Iterable[Any]]]
+    _: KW_ONLY
+    epsilon: Annotated[float, Interval(0, math.inf, closed="right")] = 1.0
+    delta: Annotated[float, Interval(0, 1)] = 1e-5
+    strategy: Annotated[str, Choice(("composition", "random_stopping"))] = "composition"
+    validation_fraction: Annotated[float, Interval(0, 1)] = 0.2
+    refit_share: Annotated[float | str, Interval(0, 1, closed="left", words=("auto",))] = "auto"
+    mean_runs: Annotated[float | str, Interval(1, closed="left", words=("auto",))] = "auto"
+    distribution: Annotated[str, Choice(("negative_binomial", "poisson"))] = "negative_binomial"
+    shape: Annotated[float, Interval(0, closed="left")] = 1.0
+    ledger: Annotated[str | os.PathLike[str] | None, Text(path=True)] = None
+    dataset: Annotated[str | None, Text()] = None
+    random_state: int | np.random.Generator | np.random.RandomState | None = None
+    verbose: Annotated[bool, Flag()] = True
 
-    def __init__(
-        self,
-        estimator: PrivateLinearClassifier,
-        param_grid: Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Iterable[Any]]],
-        *,
-        epsilon: float = 1.0,
-        delta: float = 1e-5,
-        strategy: str = "composition",
-        validation_fraction: float = 0.2,
-        refit_share: float | str = "auto",
-        mean_runs: float | str = "auto",
-        distribution: str = "negative_binomial",
-        shape: float = 1.0,
-        ledger: str | os.PathLike[str] | None = None,
-        dataset: str | None = None,
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
-        verbose: bool = True,
-    ):
-        self.estimator = estimator
-        self.param_grid = param_grid
-        self.epsilon = epsilon
-        self.delta = delta
-        self.strategy = strategy
-        self.validation_fraction = validation_fraction
-        self.refit_share = refit_share
-        self.mean_runs = mean_runs
-        self.distribution = distribution
-        self.shape = shape
-        self.ledger = ledger
-        self.dataset = dataset
-        self.random_state = random_state
-        self.verbose = verbose
+    _constraints: ClassVar[dict[str, Constraint]]
 
     # -- before anything is spent ----------------------------------------------------
 
