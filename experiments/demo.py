@@ -23,7 +23,7 @@ from dpfc.experiments.ceiling import logistic_ceiling
 from dpfc.experiments.estimators import LABELS, make_estimator
 from dpfc.experiments.pictures.style import accuracy_figure, render
 from dpfc.features import FeatureCache, MissingDependencyError, extract, load_backbone, open_dataset
-from dpfc.features.backbones.loading import available_cores
+from dpfc.features.backbones.base import available_cores
 
 if TYPE_CHECKING:
     from dpfc.linear.base import PrivateLinearClassifier

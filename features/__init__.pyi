@@ -1,20 +1,10 @@
-from .backbones.loading import (
-    BACKBONES,
-    DEFAULT_BACKBONES,
-    Backbone,
-    load_backbone,
-)
+from .backbones.base import Backbone
+from .backbones.loading import BACKBONES, DEFAULT_BACKBONES, load_backbone
 from .cache.manifest import CacheDescription
 from .cache.reader import FeatureCache
 from .cache.writer import FeatureCacheWriter
-from .datasets.opening import (
-    Dataset,
-    ImageDataset,
-    ImageItem,
-    TextDataset,
-    TextItem,
-    open_dataset,
-)
+from .datasets.base import Dataset, ImageDataset, ImageItem, TextDataset, TextItem
+from .datasets.opening import open_dataset
 from .exceptions import (
     DatasetError,
     FeatureCacheError,

@@ -1,5 +1,6 @@
 """From images or texts to a feature cache: decode, embed and write, resumable."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.features.backbones.loading import Backbone, available_cores
+from dpfc.features.backbones.base import Backbone, available_cores
+from dpfc.features.backbones.row_independence import check_rows, one_by_one
 from dpfc.features.cache.manifest import NUMBERED_BY_ROWS, CacheDescription
 from dpfc.features.cache.reader import FeatureCache
 from dpfc.features.cache.writer import FeatureCacheWriter
-from dpfc.features.datasets.opening import Dataset, Item
-from dpfc.features.embedding import Embedder
-from dpfc.features.exceptions import DatasetError
-from dpfc.features.extraction_workers import Batch, Preparation, prepare_in_processes
+from dpfc.features.datasets.base import Dataset, Item
+from dpfc.features.exceptions import DatasetError, OutOfDeviceMemoryError
+from dpfc.features.extraction_workers import Batch, Preparation, Rows, prepare_in_processes
 from dpfc.features.progress import Progress, Report, reporting
 
-__all__ = ["extract"]
+__all__ = ["Embedder", "extract"]
 
 ON_ERROR = ("stop", "skip")
 # Below so many rows left, worker processes take longer to start than they save.
@@ -160,6 +161,58 @@ def _describe(
             **({"labels": NUMBERED_BY_ROWS} if dataset.class_names_from_labels else {}),
         },
     )
+
+
+class Embedder:
+    """A backbone whose batches are halved, down to one row, when they do not fit.
+
+    Once halved, later batches are cut to that size as well. Cuts fall at multiples of the size
+    from a batch's first row, so a resumed run that meets the same limit makes the same passes.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Looked at here for rows that depend on each other, on made-up rows; see `check_rows`.
+    batch_size : int
+        Rows a forward pass to begin with.
+
+    Attributes
+    ----------
+    limit : int
+        Rows a forward pass now.
+    check : RowCheck
+        How rows go through the backbone.
+    """
+
+    def __init__(self, backbone: Backbone, batch_size: int) -> None:
+        self._backbone = backbone
+        self._lock = threading.Lock()
+        self.check = check_rows(backbone, batch_size)
+        # Where two rows have no room, one goes at a time from the start.
+        self.limit = 1 if self.check.n_rows == 1 else batch_size
+
+    def __call__(self, rows: Rows) -> NDArray[np.float32]:
+        """Features, shape (n, n_features), of n prepared rows; may be called by several threads.
+
+        Raises
+        ------
+        OutOfDeviceMemoryError
+            If not even one row fits.
+        """
+        while True:
+            limit = self.limit
+            parts = [rows[i : i + limit] for i in range(0, len(rows), limit)]
+            try:
+                # From the first row again after a halving: a batch is cut in one way only.
+                features = [one_by_one(self._backbone, part, self.check) for part in parts]
+            except OutOfDeviceMemoryError:
+                failed = min(limit, len(rows))
+                if failed == 1:
+                    raise
+                with self._lock:  # unless another thread has gone below
+                    self.limit = min(self.limit, failed // 2)
+                continue
+            return features[0] if len(features) == 1 else np.concatenate(features)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.features.backbones.loading import Backbone
-from dpfc.features.datasets.opening import Item
+from dpfc.features.backbones.base import Backbone
+from dpfc.features.datasets.base import Item
 from dpfc.features.exceptions import UnreadableItemError
 
 __all__ = ["Batch", "Preparation", "prepare_in_processes", "stack_rows"]

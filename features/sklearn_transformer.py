@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from dpfc.features.backbones.loading import Backbone, load_backbone
+from dpfc.features.backbones.base import Backbone
+from dpfc.features.backbones.loading import load_backbone
 from dpfc.features.datasets.decoding import decode_image
-from dpfc.features.embedding import Embedder
+from dpfc.features.extraction import Embedder
 from dpfc.features.extraction_workers import stack_rows
 
 __all__ = ["BackboneTransformer"]

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from dpfc.experiments.cli.console import print_json, run_command
 from dpfc.experiments.cli.options import Json
 from dpfc.features import extract, load_backbone, open_dataset
-from dpfc.features.backbones.loading import Backbone, available_cores
-from dpfc.features.datasets.opening import Dataset, ImageDataset
+from dpfc.features.backbones.base import Backbone, available_cores
+from dpfc.features.datasets.base import Dataset, ImageDataset
 
 __all__ = ["SomeRows", "Speed", "main", "measure"]
 

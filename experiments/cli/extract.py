@@ -14,7 +14,7 @@ from dpfc.experiments.cli.features import print_skipped
 from dpfc.experiments.cli.options import Json, NoHeader, Unlabelled
 
 if TYPE_CHECKING:
-    from dpfc.features.datasets.opening import Dataset
+    from dpfc.features.datasets.base import Dataset
 
 __all__ = ["extract"]
 

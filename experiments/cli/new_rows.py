@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dpfc.features import Backbone, FeatureCache
-    from dpfc.features.datasets.opening import Dataset
+    from dpfc.features.datasets.base import Dataset
 
 __all__ = ["embed_new_rows"]
 
@@ -87,7 +87,7 @@ def _images(paths: Sequence[Path]) -> Dataset:
 
 def _texts(texts: Sequence[str], column: str | None) -> Dataset:
     from dpfc.features import open_dataset
-    from dpfc.features.datasets.opening import TABLE_SUFFIXES
+    from dpfc.features.datasets.base import TABLE_SUFFIXES
     from dpfc.features.datasets.texts import GivenTexts
 
     tables = [text for text in texts if Path(text).suffix.lower() in TABLE_SUFFIXES]

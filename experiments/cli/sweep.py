@@ -254,7 +254,7 @@ def study_files(folder: Path) -> tuple[Path, Path]:
 
 
 def _cores() -> int:
-    from dpfc.features.backbones.loading import available_cores
+    from dpfc.features.backbones.base import available_cores
 
     return available_cores()
 

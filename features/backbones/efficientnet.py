@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc.features._files import sha256_of_file
-from dpfc.features.backbones.loading import BackboneOptions, available_cores
+from dpfc.features.backbones.base import BackboneOptions, available_cores
 from dpfc.features.backbones.processor import SquarePixels
 from dpfc.features.backbones.row_independence import independent_rows
 from dpfc.features.backbones.torch_forward import TorchNetwork, padded_rows

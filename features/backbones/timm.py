@@ -21,7 +21,7 @@ from dpfc.features.exceptions import MissingDependencyError
 if TYPE_CHECKING:
     import torch
 
-    from dpfc.features.backbones.loading import BackboneOptions
+    from dpfc.features.backbones.base import BackboneOptions
 
 __all__ = ["load_timm_model"]
 

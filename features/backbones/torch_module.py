@@ -16,7 +16,7 @@ from dpfc.features.backbones.torch_image import stack_images
 if TYPE_CHECKING:
     import torch
 
-    from dpfc.features.backbones.loading import BackboneOptions
+    from dpfc.features.backbones.base import BackboneOptions
 
 __all__ = ["TorchModuleBackbone", "load_torch_module"]
 

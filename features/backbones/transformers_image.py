@@ -11,19 +11,19 @@ from dpfc.features.backbones.devices import require
 from dpfc.features.backbones.hub_folder import (
     find_model,
     hash_files,
+    load_pretrained,
     read_json,
     read_model_config,
     weight_files,
 )
 from dpfc.features.backbones.processor import ProcessorPixels, read_processor
 from dpfc.features.backbones.torch_image import ImageModel, TorchImageBackbone, normalising
-from dpfc.features.backbones.transformers_loading import load_pretrained
 from dpfc.features.backbones.transformers_text import is_text_model, load_text_model
 
 if TYPE_CHECKING:
     import torch
 
-    from dpfc.features.backbones.loading import Backbone, BackboneOptions
+    from dpfc.features.backbones.base import Backbone, BackboneOptions
 
 __all__ = ["load_transformers_model"]
 

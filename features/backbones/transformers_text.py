@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpfc.features.backbones.devices import resolve_device, resolve_dtype
-from dpfc.features.backbones.hub_folder import hash_files, read_json, weight_files
+from dpfc.features.backbones.hub_folder import hash_files, load_pretrained, read_json, weight_files
 from dpfc.features.backbones.torch_text import TextModel, TokenIds, TorchTextBackbone, pool_tokens
-from dpfc.features.backbones.transformers_loading import load_pretrained
 
 if TYPE_CHECKING:
     import torch
 
-    from dpfc.features.backbones.loading import BackboneOptions
+    from dpfc.features.backbones.base import BackboneOptions
 
 __all__ = ["is_text_model", "load_text_model", "position_limit", "token_limit"]
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dpfc._support.files import read_regular
-from dpfc.features.datasets.opening import TextDataset, TextItem, row_id
+from dpfc.features.datasets.base import TextDataset, TextItem, row_id
 from dpfc.features.datasets.packaged import rows_of_split
 from dpfc.features.exceptions import DatasetError
 

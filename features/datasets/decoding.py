@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc._support.files import IrregularFileError, open_regular, read_regular
-from dpfc.features.datasets.png_chunks import without_texts
 from dpfc.features.exceptions import UnreadableImageError
 
 if TYPE_CHECKING:
@@ -21,6 +20,10 @@ __all__ = ["decode_image", "describe_preprocessing", "square_pixels"]
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, never below this many times the target.
 _JPEG_MARGIN = 2
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+# Length, kind and checksum around a chunk's data.
+_PNG_FRAME_BYTES = 12
 
 
 def describe_preprocessing(image_size: int, normalisation: str) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def decode_image(
             return _decoded(source, image_id, at_least)
         except ValueError:  # Pillow's, where a PNG's texts are longer than it holds in memory
             data = source if isinstance(source, bytes) else read_regular(source)
-            bare = without_texts(data)
+            bare = _without_texts(data)
             if bare == data:
                 raise
             return _decoded(bare, image_id, at_least)
@@ -184,3 +187,22 @@ def square_pixels(image: "Image.Image", side: int) -> NDArray[np.uint8]:
     box = (left, top, left + edge, top + edge)
     resized = image.resize((side, side), Image.Resampling.BICUBIC, box=box)
     return np.asarray(resized, dtype=np.uint8)
+
+
+def _without_texts(data: bytes) -> bytes:
+    """The same image without its text chunks; other files and damaged ones come back as they are.
+
+    References
+    ----------
+    W3C, Portable Network Graphics (PNG) Specification, Third Edition, sections 5.3 and 11.3.3.
+    """
+    if not data.startswith(_PNG_SIGNATURE):
+        return data
+    kept = [_PNG_SIGNATURE]
+    start = len(_PNG_SIGNATURE)
+    while start < len(data):
+        end = start + _PNG_FRAME_BYTES + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] not in _PNG_TEXTS:
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)

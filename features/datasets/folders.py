@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from dpfc.features.datasets.labels import whole_number
-from dpfc.features.datasets.opening import (
+from dpfc.features.datasets.base import (
     FILE_SUFFIXES,
     ImageDataset,
     ImageItem,
@@ -16,6 +15,7 @@ from dpfc.features.datasets.opening import (
     fingerprint_of_files,
     printable,
 )
+from dpfc.features.datasets.labels import whole_number
 from dpfc.features.exceptions import DatasetError
 
 __all__ = ["FolderImages", "UnsortedImages", "is_clutter", "open_image_folder", "visible_entries"]

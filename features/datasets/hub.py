@@ -12,8 +12,7 @@ from dpfc._support.limits import check_limit
 from dpfc._support.yaml_reading import parse_yaml
 from dpfc.features._files import refuse_irregular
 from dpfc.features.backbones.devices import require
-from dpfc.features.datasets.labels import read_labels
-from dpfc.features.datasets.opening import (
+from dpfc.features.datasets.base import (
     Dataset,
     ImageDataset,
     ImageItem,
@@ -23,6 +22,7 @@ from dpfc.features.datasets.opening import (
     fingerprint_of_files,
     row_id,
 )
+from dpfc.features.datasets.labels import read_labels
 from dpfc.features.datasets.texts import TEXT_COLUMNS, choose_column
 from dpfc.features.exceptions import DatasetError
 

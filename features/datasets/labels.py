@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.features.datasets.opening import row_id
+from dpfc.features.datasets.base import row_id
 from dpfc.features.exceptions import DatasetError
 
 __all__ = ["Labels", "read_labels", "whole_number"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc.features.datasets.opening import ImageDataset, ImageItem, row_id
+from dpfc.features.datasets.base import ImageDataset, ImageItem, row_id
 from dpfc.features.exceptions import MissingDependencyError
 
 __all__ = ["ArrayImages", "open_packaged", "rows_of_split"]

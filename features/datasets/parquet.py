@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dpfc.features.datasets.labels import read_labels
-from dpfc.features.datasets.opening import (
+from dpfc.features.datasets.base import (
     ImageDataset,
     ImageItem,
     Wanted,
     fingerprint_of_files,
     row_id,
 )
+from dpfc.features.datasets.labels import read_labels
 from dpfc.features.datasets.tables import column_named, parquet_batches, parquet_schema, table_rows
 from dpfc.features.datasets.texts import TEXT_COLUMNS
 from dpfc.features.exceptions import DatasetError

@@ -10,8 +10,7 @@ from typing import IO, Any, NamedTuple
 from dpfc._support.files import open_regular
 from dpfc._support.limits import LimitError, check_limit, shown_count
 from dpfc.features.backbones.devices import require
-from dpfc.features.datasets.braces import count_names
-from dpfc.features.datasets.opening import printable
+from dpfc.features.datasets.base import printable
 from dpfc.features.exceptions import DatasetError
 
 __all__ = ["Place", "Shard", "expand_braces", "read_place", "reopened", "samples", "stat_of"]
@@ -30,6 +29,9 @@ _LONG_HEADERS = (
 # Two empty blocks end a tar; most programs then fill the last record of 20 blocks.
 _END_BYTES = 2 * _BLOCK
 _BUFFER_BYTES = 1 << 20
+# What braces count, by the rules of bash.
+_NUMBER_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
+_LETTER_RANGE = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
 
 
 class Place(NamedTuple):
@@ -75,7 +77,7 @@ def expand_braces(pattern: str) -> list[Path]:
     from braceexpand import braceexpand
 
     try:
-        count = count_names(pattern)
+        count = _count_names(pattern)
         check_limit("shards", count, f"{_short(pattern)} names {shown_count(count)} files")
         names = list(braceexpand(pattern))
     except LimitError as error:
@@ -88,6 +90,67 @@ def expand_braces(pattern: str) -> list[Path]:
     if any(path.suffix.lower() != ".tar" for path in paths):
         raise DatasetError(f"{pattern!r} must name .tar files only: braces are for shards.")
     return paths
+
+
+def _count_names(pattern: str) -> int:
+    """Names that ``braceexpand`` would give; the rules are bash's.
+
+    Raises
+    ------
+    ValueError
+        If the braces do not match.
+    RecursionError
+        If they are nested too deeply.
+    """
+    count = 1
+    for expression in _brace_groups(pattern):
+        count *= _count_alternatives(expression)
+    return count
+
+
+def _brace_groups(pattern: str) -> list[str]:
+    """What stands in the outermost braces."""
+    groups, depth, start = [], 0, 0
+    for place, sign in _signs(pattern):
+        if sign == "{":
+            start = place + 1 if depth == 0 else start
+            depth += 1
+        elif sign == "}":
+            depth -= 1
+            if depth == 0:
+                groups.append(pattern[start:place])
+    if depth != 0:
+        raise ValueError("the braces do not match")
+    return groups
+
+
+def _count_alternatives(expression: str) -> int:
+    if (found := _NUMBER_RANGE.fullmatch(expression)) is not None:
+        first, last, step = int(found[1]), int(found[2]), int(found[3] or 1) or 1
+        return abs(last - first) // step + 1
+    if (found := _LETTER_RANGE.fullmatch(expression)) is not None:
+        return abs(ord(found[2]) - ord(found[1])) // (int(found[3] or 1) or 1) + 1
+    return sum(_count_names(part) for part in _alternatives(expression))
+
+
+def _alternatives(expression: str) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for place, sign in _signs(expression):
+        depth += (sign == "{") - (sign == "}")
+        if sign == "," and depth == 0:
+            parts.append(expression[start:place])
+            start = place + 1
+    return [*parts, expression[start:]]
+
+
+def _signs(text: str) -> list[tuple[int, str]]:
+    """Braces and commas with their places; a backslash takes the next one's meaning."""
+    found, place = [], 0
+    while place < len(text):
+        if text[place] in "{},":
+            found.append((place, text[place]))
+        place += 2 if text[place] == "\\" else 1
+    return found
 
 
 def _short(pattern: str) -> str:

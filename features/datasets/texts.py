@@ -9,14 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from dpfc.features._files import sha256_of_bytes
-from dpfc.features.datasets.labels import read_labels
-from dpfc.features.datasets.opening import (
+from dpfc.features.datasets.base import (
     TextDataset,
     TextItem,
     Wanted,
     fingerprint_of_files,
     row_id,
 )
+from dpfc.features.datasets.labels import read_labels
 from dpfc.features.datasets.tables import (
     column_named,
     parquet_schema,

@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from dpfc.features.backbones.devices import require
-from dpfc.features.datasets.folders import IMAGE_SUFFIXES
-from dpfc.features.datasets.labels import read_labels
-from dpfc.features.datasets.opening import (
+from dpfc.features.datasets.base import (
     Dataset,
     ImageDataset,
     ImageItem,
@@ -31,6 +29,8 @@ from dpfc.features.datasets.opening import (
     fingerprint_of_files,
     printable,
 )
+from dpfc.features.datasets.folders import IMAGE_SUFFIXES
+from dpfc.features.datasets.labels import read_labels
 from dpfc.features.datasets.tables import column_named
 from dpfc.features.datasets.tar_index import Place, Shard, read_place, reopened, samples, stat_of
 from dpfc.features.exceptions import DatasetError

@@ -13,8 +13,8 @@ from dpfc.features._files import refuse_irregular, sha256_of_bytes, sha256_of_fi
 from dpfc.features.cache.manifest import DTYPES, NUMBERED_BY_ROWS, CacheDescription
 from dpfc.features.cache.reader import FeatureCache
 from dpfc.features.cache.writer import FeatureCacheWriter, refuse_overwritten
+from dpfc.features.datasets.base import checked_names, printable, row_id
 from dpfc.features.datasets.labels import read_labels
-from dpfc.features.datasets.opening import checked_names, printable, row_id
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.extraction import ON_ERROR
 from dpfc.features.importing.arrays import NpyFile, NpzFile

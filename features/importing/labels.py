@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc._support.files import open_text
+from dpfc.features.datasets.base import TABLE_SUFFIXES, row_id
 from dpfc.features.datasets.labels import Labels, read_labels
-from dpfc.features.datasets.opening import TABLE_SUFFIXES, row_id
 from dpfc.features.datasets.tables import column_named, table_columns, table_rows
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.importing.arrays import check_column, open_npy

@@ -105,7 +105,7 @@ def test_a_fingerprint_follows_content_and_not_place(parquet_path, folder, tmp_p
 def test_a_large_data_set_is_known_by_names_sizes_and_times(folder, monkeypatch):
     import os
 
-    monkeypatch.setattr("dpfc.features.datasets.opening.HASHED_BYTES_LIMIT", 10)
+    monkeypatch.setattr("dpfc.features.datasets.base.HASHED_BYTES_LIMIT", 10)
     before = open_dataset(folder).fingerprint
     assert open_dataset(folder).fingerprint == before
     os.utime(folder / "owl" / "b.png", (1, 1))

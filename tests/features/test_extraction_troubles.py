@@ -9,8 +9,8 @@ from PIL import Image
 
 from dpfc.features import FeatureCache, UnreadableImageError, extract, open_dataset
 from dpfc.features.backbones.row_independence import check_rows
+from dpfc.features.datasets.base import TextDataset, TextItem
 from dpfc.features.datasets.decoding import square_pixels
-from dpfc.features.datasets.opening import TextDataset, TextItem
 from dpfc.features.exceptions import FeatureCacheError, OutOfDeviceMemoryError
 
 ROWS, SHARD_ROWS = 230, 50

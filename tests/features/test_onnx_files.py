@@ -8,8 +8,8 @@ from PIL import Image
 
 from dpfc.features import Backbone, MissingDependencyError, load_backbone
 from dpfc.features.backbones import devices
-from dpfc.features.embedding import Embedder
 from dpfc.features.exceptions import OutOfDeviceMemoryError
+from dpfc.features.extraction import Embedder
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -8,7 +8,7 @@ import torch
 
 from dpfc.features import BackboneTransformer, extract, load_backbone, open_dataset
 from dpfc.features.backbones.row_independence import RowCheck, check_rows
-from dpfc.features.embedding import Embedder
+from dpfc.features.extraction import Embedder
 
 SIDE = 32
 
