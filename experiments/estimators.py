@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dpfc._support.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from dpfc import DPSGDClassifier
@@ -118,9 +119,8 @@ def make_network_classifier(settings: Iterable[str] = (), **parameters: Any) -> 
 
     name = parameters.get("module", NETWORKS[0])
     if name not in NETWORKS:
-        near = difflib.get_close_matches(str(name), NETWORKS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(NETWORKS)}."
-        raise ValueError(f"there is no network {name!r}; {hint}")
+        hint = did_you_mean(name, NETWORKS, otherwise=f" It is one of {', '.join(NETWORKS)}.")
+        raise ValueError(f"there is no network {name!r}.{hint}")
     estimator = DPSGDClassifier(**parameters)
     defaults = DPSGDClassifier().get_params()
     estimator.set_params(**_parse(settings, defaults, "DPSGDClassifier", options=_TRAIN_OPTIONS))
@@ -207,9 +207,8 @@ def _parse(
         if name in options:
             raise ValueError(f"{option} {name} is not needed: use {options[name]}.")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}."
-            raise ValueError(f"{owner} has no parameter {name!r}; {hint}")
+            hint = did_you_mean(name, known, otherwise=f" It has {', '.join(known)}.")
+            raise ValueError(f"{owner} has no parameter {name!r}.{hint}")
         if name in parsed:
             raise ValueError(f"{option} {name} is given twice.")
         parsed[name] = _typed(name, text, defaults[name])

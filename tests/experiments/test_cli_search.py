@@ -119,7 +119,7 @@ def test_a_seed_is_called_not_private_in_the_first_line(search):
         (["--try", "damping=0.1,0.10"], "--try damping holds a value twice: '0.1,0.10'."),
         (["--try", "damping=1", "--try", "damping=2"], "--try damping is given twice."),
         (["--try", "epsilon=1,2"], "--try epsilon is not needed: use --epsilon."),
-        (["--try", "dampling=1"], "has no parameter 'dampling'; did you mean 'damping'?"),
+        (["--try", "dampling=1"], "has no parameter 'dampling'. Did you mean 'damping'?"),
         (["--try", "damping=-1,1"], "damping must be a float in [0, inf)"),
         (["--try", "damping=1", "--strategy", "bayes"], "Invalid value for '--strategy'"),
         (["--try", "damping=1", "--refit-share", "1"], "--refit-share must be"),

@@ -255,7 +255,7 @@ BAD = [
     (TRAIN + "--epsilon 1 --schedule-norms {none}", "cannot read a model", 1),
     (TRAIN + "--epsilon 1 --set n_steps=3", "use --steps", 1),
     (TRAIN + "--epsilon 1 --set module=cnn", "use --network", 1),
-    (TRAIN + "--epsilon 1 --set momentun=0", "did you mean 'momentum'?", 1),
+    (TRAIN + "--epsilon 1 --set momentun=0", "Did you mean 'momentum'?", 1),
     (TRAIN + "--epsilon 1 --set trainable=tail", "trainable", 1),
     (TRAIN + "--epsilon 1 --set trainable=7", "trainable must be", 1),
     (TRAIN + "--epsilon 1 --checkpoint {out}", "--checkpoint and --out are the same file", 1),

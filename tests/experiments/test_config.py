@@ -58,12 +58,12 @@ def test_overrides_go_before_the_file(read):
 
 
 FAULTS = {
-    "unknown key": (("epsilons:", "epsilon:"), "line 10: there is no key 'epsilon'; did you mean"),
-    "unknown key of a method": (("    seeds: 1", "    seed: 1"), "line 7: .*did you mean 'seeds'"),
-    "unknown parameter": (("n_steps", "n_step"), "line 6: .*'n_step'; did you mean 'n_steps'"),
-    "unknown method": (("  - fc", "  - fcc"), "line 5: .*no method 'fcc'; did you mean 'fc'"),
-    "unknown shared parameter": (("l2_clip_norm", "l2_clip"), "did you mean 'l2_clip_norm'"),
-    "unknown data": (("builtin: digits", "builtin: digit"), "line 3: .*did you mean 'digits'"),
+    "unknown key": (("epsilons:", "epsilon:"), "line 10: there is no key 'epsilon'. Did you mean"),
+    "unknown key of a method": (("    seeds: 1", "    seed: 1"), "line 7: .*Did you mean 'seeds'"),
+    "unknown parameter": (("n_steps", "n_step"), "line 6: .*'n_step'. Did you mean 'n_steps'"),
+    "unknown method": (("  - fc", "  - fcc"), "line 5: .*no method 'fcc'. Did you mean 'fc'"),
+    "unknown shared parameter": (("l2_clip_norm", "l2_clip"), "Did you mean 'l2_clip_norm'"),
+    "unknown data": (("builtin: digits", "builtin: digit"), "line 3: .*Did you mean 'digits'"),
     "negative ε": (("[0.5, 2]", "[0.5, -2]"), "line 10: epsilons.1: .*greater than 0, got -2"),
     "ε twice": (("[0.5, 2]", "[2, 2]"), "epsilons holds 2.0 twice"),
     "words for ε": (("[0.5, 2]", "[small]"), "line 10: epsilons.0: .*got 'small'"),
@@ -158,7 +158,7 @@ def test_a_text_that_steers_a_terminal_is_refused_with_its_line(read, code, plac
         ("seeds", "key=value"),
         ("=3", "key=value"),
         ("epsilons=[1", "not YAML"),
-        ("epsilon=2", "override: there is no key 'epsilon'; did you mean 'epsilons'"),
+        ("epsilon=2", "override: there is no key 'epsilon'. Did you mean 'epsilons'"),
         ("seeds=-1", "override: seeds: "),
         ("name.x=1", "holds no names"),
     ],

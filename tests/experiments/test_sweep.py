@@ -330,7 +330,7 @@ def test_the_command_runs_shows_and_exits_as_it_says(dpfc, study, tmp_path, stri
     shown = dpfc("results", study, "--study", out[1])
     assert "| digits   | DP-FC" in shown.out and "no privacy" in shown.out
     wrong = dpfc("sweep", study, "epsilon=3", *out)
-    assert wrong.code == 1 and "did you mean 'epsilons'" in wrong.err
+    assert wrong.code == 1 and "Did you mean 'epsilons'" in wrong.err
 
 
 def test_a_failure_is_in_the_exit_code(dpfc, study, tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def test_a_network_that_does_not_take_the_rows_fails_alone(tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"module": ["cnn", "cnnn"]}, "there is no network 'cnnn'; did you mean 'cnn'"),
+        ({"module": ["cnn", "cnnn"]}, "there is no network 'cnnn'. Did you mean 'cnn'"),
         ({"optimizer": "adm"}, "Did you mean 'adam'"),
         ({"optimizer": "o2nc", "mechanic": [False, True]}, "mechanic tunes"),
         ({"sampling_probability": {"low": 0.1, "high": 2.0}}, "sampling_probability"),

@@ -6,7 +6,6 @@ parameter is used twice in a forward pass or is complex, and there are no buffer
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from dpfc._support.limits import check_limit, shown_count
+from dpfc._support.suggestions import did_you_mean
 from dpfc._support.validation import Interval, check_parameters
 from dpfc.full_models.networks.convolutional import SmallConvNet, WideResNet
 from dpfc.full_models.networks.diagonal_rnn import DiagonalRNNClassifier
@@ -180,8 +180,7 @@ def _build(
 
 
 def _unknown(name: object) -> str:
-    near = difflib.get_close_matches(str(name).lower(), NETWORKS, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(str(name).lower(), NETWORKS, cutoff=0.4)
     listed = ", ".join(repr(known) for known in NETWORKS)
     return f"there is no network {name!r}.{hint} Networks are {listed}."
 

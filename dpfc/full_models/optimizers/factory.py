@@ -6,13 +6,13 @@ a release, whatever an optimizer does costs no privacy.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from dpfc._support.suggestions import did_you_mean
 from dpfc._support.validation import STEPS, Constraint, Flag, Interval, check_parameters
 from dpfc.full_models.optimizers.adam import PrivateAdam
 from dpfc.full_models.optimizers.mechanic import Mechanic
@@ -222,8 +222,7 @@ def _check_run(settings: OptimizerSettings, n_steps: int, noise_standard_deviati
 def _check_choice(what: str, value: object, options: Sequence[str]) -> None:
     if isinstance(value, str) and value in options:
         return
-    near = difflib.get_close_matches(str(value).lower(), options, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(str(value).lower(), options)
     listed = ", ".join(repr(option) for option in options)
     raise ValueError(f"{what} must be one of {listed}, got {value!r}.{hint}")
 
