@@ -1,6 +1,12 @@
-"""Warnings and errors of dpfc."""
+"""Warnings and errors of dpfc: the lowest file, which all others may use."""
 
-__all__ = ["BudgetWarning", "InsufficientMemoryError", "ModelFileError", "PrivacyWarning"]
+__all__ = [
+    "BudgetWarning",
+    "InsufficientMemoryError",
+    "MissingDependencyError",
+    "ModelFileError",
+    "PrivacyWarning",
+]
 
 
 class BudgetWarning(UserWarning):
@@ -13,6 +19,10 @@ class PrivacyWarning(UserWarning):
 
 class InsufficientMemoryError(ValueError):
     """A solver would need more memory than is available; the message says what to change."""
+
+
+class MissingDependencyError(ImportError):
+    """An optional package is missing; the message names the extra to install."""
 
 
 class ModelFileError(ValueError):

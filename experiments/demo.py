@@ -127,8 +127,7 @@ def _embed(out: Path, data: str) -> tuple[FeatureCache, FeatureCache]:
         splits = [open_dataset(f"{data}:{part}") for part in ("train", "test")]
     except MissingDependencyError as error:
         raise MissingDependencyError(
-            f"the demo needs packages that are not installed ({error.__cause__ or 'weights'}): "
-            'run pip install "dpfc[demo]".'
+            'the demo needs packages that are not installed: run pip install "dpfc[demo]".'
         ) from error
     train, test = (
         extract(split, backbone, out / "features" / split.name.replace(":", "-"))

@@ -1,5 +1,7 @@
 """Errors of dpfc.features. Their messages never hold a label or a pixel value."""
 
+from dpfc.exceptions import MissingDependencyError
+
 __all__ = [
     "DatasetError",
     "FeatureCacheError",
@@ -29,10 +31,6 @@ class UnreadableTextError(UnreadableItemError):
 
 class FeatureCacheError(ValueError):
     """A feature cache cannot be read, written or resumed; the message says what to do."""
-
-
-class MissingDependencyError(ImportError):
-    """An optional package is missing; the message names the extra to install."""
 
 
 class OutOfDeviceMemoryError(RuntimeError):

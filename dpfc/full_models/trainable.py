@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from dpfc._support.packages import require
 from dpfc._support.suggestions import did_you_mean
 
 __all__ = ["TRAINABLE", "freeze"]
@@ -87,8 +88,6 @@ def _within(name: str, beginning: str) -> bool:
 
 
 def _with_adapters(module: nn.Module) -> nn.Module:
-    from dpfc.features.backbones.devices import require
-
     require("peft", 'trainable="lora"', "lora")
     from peft import LoraConfig, get_peft_model
 

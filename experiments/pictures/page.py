@@ -15,6 +15,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dpfc._support.packages import require
 from dpfc.accounting.statements.words import clean, moment
 from dpfc.experiments.pictures.plotly_charts import DARK_COLOURS, panel_charts
 from dpfc.experiments.pictures.style import COLOURS
@@ -92,8 +93,6 @@ def report_html(
     MissingDependencyError
         If plotly is not installed.
     """
-    from dpfc.features.backbones.devices import require
-
     require("plotly", "the report of a sweep", "sweep")
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 

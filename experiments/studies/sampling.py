@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dpfc._support.packages import require
 from dpfc.experiments.studies.config import Range, Search
 from dpfc.experiments.studies.runs import Cell, RunSpec
-from dpfc.features.exceptions import MissingDependencyError
 
 if TYPE_CHECKING:
     import optuna
@@ -103,12 +103,9 @@ def make_sources(
 
 
 def _make_study(search: Search, cell: Cell, setting: Mapping[str, Any]) -> optuna.Study:
-    try:
-        import optuna
-    except ImportError as error:
-        raise MissingDependencyError(
-            'ranges are sampled by Optuna: run pip install "dpfc[sweep]".'
-        ) from error
+    require("optuna", "a range", "sweep")
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     identity = (search.seed, cell.rows.dataset, cell.rows.backbone, cell.label, cell.epsilon)
     text = repr((identity, sorted(setting.items(), key=str)))

@@ -1,10 +1,6 @@
 """Where a backbone computes, and in which floating-point format."""
 
-from importlib.util import find_spec
-
-from dpfc.features.exceptions import MissingDependencyError
-
-__all__ = ["DEVICES", "DTYPES", "check_device", "has_cuda", "require", "resolve_dtype"]
+__all__ = ["DEVICES", "DTYPES", "check_device", "has_cuda", "resolve_device", "resolve_dtype"]
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -59,17 +55,3 @@ def resolve_dtype(dtype: str, device: str) -> str:
     if device == "cpu" and dtype != "float32":
         raise ValueError(f"dtype {dtype!r} needs a CUDA GPU: use dtype='auto' or 'float32'.")
     return dtype
-
-
-def require(package: str, what: str, extra: str) -> None:
-    """Refuse to go on without an optional package.
-
-    Raises
-    ------
-    MissingDependencyError
-        Names the extra to install.
-    """
-    if find_spec(package) is None:
-        raise MissingDependencyError(
-            f'{what} needs the package {package}: run pip install "dpfc[{extra}]".'
-        )

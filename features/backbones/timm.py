@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpfc._support.files import error_words
+from dpfc._support.packages import require
 from dpfc._support.suggestions import did_you_mean
-from dpfc.features.backbones.devices import require
 from dpfc.features.backbones.hub_folder import (
     find_model,
     hash_files,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpfc.features.backbones.devices import require
+from dpfc._support.packages import require
 from dpfc.features.backbones.hub_folder import (
     find_model,
     hash_files,

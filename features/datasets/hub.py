@@ -8,10 +8,10 @@ from typing import Any
 
 from dpfc._support.files import read_regular
 from dpfc._support.limits import check_limit
+from dpfc._support.packages import require
 from dpfc._support.suggestions import did_you_mean
 from dpfc._support.yaml_reading import parse_yaml
 from dpfc.features._files import refuse_irregular
-from dpfc.features.backbones.devices import require
 from dpfc.features.datasets.base import (
     Dataset,
     ImageDataset,

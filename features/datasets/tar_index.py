@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 
 from dpfc._support.files import open_regular
 from dpfc._support.limits import LimitError, check_limit, shown_count
-from dpfc.features.backbones.devices import require
+from dpfc._support.packages import require
 from dpfc.features.datasets.base import printable
 from dpfc.features.exceptions import DatasetError
 

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from dpfc.features.backbones.devices import require
+from dpfc._support.packages import require
 from dpfc.features.datasets.base import (
     Dataset,
     ImageDataset,

@@ -303,6 +303,6 @@ def test_a_matrix_of_very_many_classes_is_left_out():
 
 
 def test_a_missing_plotly_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setattr("dpfc.features.backbones.devices.find_spec", lambda name: None)
+    monkeypatch.setattr("dpfc._support.packages.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r'plotly: run pip install "dpfc\[sweep\]"'):
         report(row())

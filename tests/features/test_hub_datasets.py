@@ -309,7 +309,7 @@ def test_a_hub_out_of_reach_is_given_up_at_once(monkeypatch):
 
 
 def test_without_datasets_the_extra_is_named(saved, monkeypatch):
-    monkeypatch.setattr("dpfc.features.backbones.devices.find_spec", lambda name: None)
+    monkeypatch.setattr("dpfc._support.packages.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r'pip install "dpfc\[datasets\]"'):
         open_dataset(f"hf:{saved}")
 

@@ -314,7 +314,7 @@ def test_cuda_needs_the_other_onnxruntime(save, monkeypatch):
 
 def test_a_missing_package_names_the_extra(monkeypatch, save):
     path = save()
-    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    monkeypatch.setattr("dpfc._support.packages.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r'pip install "dpfc\[onnx\]"'):
         load(path)
 

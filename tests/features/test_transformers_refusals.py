@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from dpfc.features import MissingDependencyError, load_backbone
-from dpfc.features.backbones import devices
 
 pytest.importorskip("transformers")
 
@@ -193,7 +192,7 @@ def test_a_file_or_a_foreign_folder_is_refused(tmp_path):
 
 
 def test_a_missing_package_names_the_extra(monkeypatch):
-    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    monkeypatch.setattr("dpfc._support.packages.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r'pip install "dpfc\[hf\]"'):
         load_backbone("hf:google/vit")
 

@@ -364,7 +364,7 @@ def test_a_tar_that_changed_is_refused(shards, pictures):
 
 
 def test_without_webdataset_the_extra_is_named(shards, monkeypatch):
-    monkeypatch.setattr("dpfc.features.backbones.devices.find_spec", lambda name: None)
+    monkeypatch.setattr("dpfc._support.packages.find_spec", lambda name: None)
     for spec in (shards, f"{shards}/s-{{000..002}}.tar"):
         with pytest.raises(MissingDependencyError, match=r'pip install "dpfc\[webdataset\]"'):
             open_dataset(spec)

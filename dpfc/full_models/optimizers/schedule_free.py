@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dpfc.features.backbones.devices import require
+from dpfc._support.packages import require
 from dpfc.full_models.optimizers.step_rule import StepRule
 
 __all__ = ["ScheduleFreeRule"]

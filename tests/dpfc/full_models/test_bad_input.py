@@ -229,7 +229,7 @@ def test_a_fit_that_diverges_says_so_and_is_on_record(rows, tmp_path):
 
 
 def test_a_missing_package_is_named_with_what_to_install(fit, monkeypatch):
-    monkeypatch.setattr("dpfc.features.backbones.devices.find_spec", lambda name: None)
+    monkeypatch.setattr("dpfc._support.packages.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"dpfc\[full-models\]"):
         fit(optimizer="schedule-free-sgd")
     with pytest.raises(MissingDependencyError, match=r"dpfc\[lora\]"):

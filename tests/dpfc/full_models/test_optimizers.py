@@ -10,7 +10,6 @@ import random
 import pytest
 import torch
 
-from dpfc.features.backbones import devices
 from dpfc.features.exceptions import MissingDependencyError
 from dpfc.full_models.optimizers.adam import sum_of_squared_weights
 from dpfc.full_models.optimizers.factory import (
@@ -391,7 +390,7 @@ def test_a_state_of_another_optimizer_is_refused():
 
 @pytest.mark.parametrize("name", SCHEDULE_FREE)
 def test_a_missing_package_is_named_with_what_installs_it(name, monkeypatch):
-    monkeypatch.setattr(devices, "find_spec", lambda package: None)
+    monkeypatch.setattr("dpfc._support.packages.find_spec", lambda package: None)
     with pytest.raises(MissingDependencyError, match=r'schedulefree.*"dpfc\[full-models\]"'):
         make(settings_of(name), fresh())
     make(settings_of("adam"), fresh())
