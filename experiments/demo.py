@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dpfc._support.csv_text import write_csv
 from dpfc._support.files import write_whole
+from dpfc._support.progress import progress_bar
 from dpfc.experiments.ceiling import logistic_ceiling
 from dpfc.experiments.estimators import LABELS, make_estimator
 from dpfc.experiments.pictures.style import accuracy_figure, render
@@ -109,11 +109,12 @@ def run_demo(
         for epsilon in epsilons
         for _ in range(repeats)
     ]
-    with _progress(len(jobs) + 1) as report:
+    with progress_bar("fitting", len(jobs) + 1, always=False) as update:
         runs = []
         for run in _run_all(jobs, train, test):
             runs.append(run)
-            report(f"{LABELS[run.method]}, ε = {run.epsilon:g}: {run.test_accuracy:.1%}")
+            found = f"{LABELS[run.method]}, ε = {run.epsilon:g}: {run.test_accuracy:.1%}"
+            update(advance=1, description=found)
         ceiling = logistic_ceiling(train.X, train.y, test.X, test.y)[1]
     published = next(m for method, m in jobs if method == "fc" and m.epsilon == kept)
     files = _write(out, data, runs, ceiling, published)
@@ -165,21 +166,6 @@ def _run(model: PrivateLinearClassifier, method: str, train: Rows, test: Rows) -
     seconds = time.perf_counter() - began
     accuracy = model.score(test.X, test.y)
     return DemoRun(method, model.epsilon, model.delta, accuracy, round(seconds, 3))
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error, if that is a terminal; yields what to call after each fit."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("fitting", total=total)
-        yield lambda found: bar.update(task, advance=1, description=found)
 
 
 def _write(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.progress import Progress, Report, reporting
 from dpfc.features.backbones.base import Backbone, available_cores
 from dpfc.features.backbones.row_independence import check_rows, one_by_one
 from dpfc.features.cache.manifest import NUMBERED_BY_ROWS, CacheDescription
@@ -21,7 +22,6 @@ from dpfc.features.cache.writer import FeatureCacheWriter
 from dpfc.features.datasets.base import Dataset, Item
 from dpfc.features.exceptions import DatasetError, OutOfDeviceMemoryError
 from dpfc.features.extraction_workers import Batch, Preparation, Rows, prepare_in_processes
-from dpfc.features.progress import Progress, Report, reporting
 
 __all__ = ["Embedder", "extract"]
 

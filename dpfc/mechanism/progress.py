@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import dp_accounting
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dpfc._support.progress import progress_bar
 from dpfc.accounting import PrivacyPlan
 from dpfc.accounting.accountants import epsilon_by_accountant
 
@@ -22,13 +21,8 @@ _LOOKS = 50  # how often ε is worked out in a run
 @contextmanager
 def release_progress(n_releases: int) -> Iterator[Callable[[str], None]]:
     """Show a bar on standard error; yields what to call with each release's name."""
-    with _bar() as progress:
-        task = progress.add_task("private releases", total=n_releases)
-
-        def advance(name: str) -> None:
-            progress.update(task, advance=1, description=f"released {name}")
-
-        yield advance
+    with progress_bar("private releases", n_releases) as update:
+        yield lambda name: update(advance=1, description=f"released {name}")
 
 
 @contextmanager
@@ -40,27 +34,16 @@ def step_progress(plan: PrivacyPlan, name: str) -> Iterator[Callable[[str], None
     """
     drawn: Counter[str] = Counter()
     total = plan[name].count
-    with _bar() as progress:
-        task = progress.add_task("private steps", total=total)
+    with progress_bar("private steps", total) as update:
 
         def advance(released: str) -> None:
             drawn[released] += 1
             if released == name:
-                progress.update(task, advance=1)
+                update(advance=1)
             if drawn[name] % max(1, total // _LOOKS) == 0:
-                progress.update(task, description=_spent(plan, drawn))
+                update(description=_spent(plan, drawn))
 
         yield advance
-
-
-def _bar() -> Progress:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
 def _spent(plan: PrivacyPlan, drawn: Counter[str]) -> str:

@@ -293,19 +293,10 @@ def _run(
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[str, RunSpec, dict[str, Any] | None], None]]:
     """A bar and what runs, on a terminal; elsewhere a line a run."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from dpfc._support.progress import progress_bar
 
-    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
     running: dict[str, float] = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=total)
+    with progress_bar("starting", total, always=False, stays=True) as update:
 
         def report(event: str, spec: RunSpec, record: dict[str, Any] | None) -> None:
             words = _name(spec)
@@ -313,14 +304,11 @@ def _progress(total: int) -> Iterator[Callable[[str, RunSpec, dict[str, Any] | N
                 running[words] = time.perf_counter()
             else:
                 running.pop(words, None)
-                bar.advance(task)
-            bar.update(task, description=" · ".join(running) or "done")
+                update(advance=1)
+            update(description=" · ".join(running) or "done")
             if event == "end" and record is not None:
-                line = f"{words}: {shown(_found(record))}"
-                if console.is_terminal:
-                    bar.console.print(line)
-                else:
-                    print(line, file=sys.stderr, flush=True)
+                # On a terminal the bar makes room for it.
+                print(f"{words}: {shown(_found(record))}", file=sys.stderr, flush=True)
 
         yield report
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.progress import Progress, Report, reporting
 from dpfc.features._files import refuse_irregular, sha256_of_bytes, sha256_of_file
 from dpfc.features.cache.manifest import DTYPES, NUMBERED_BY_ROWS, CacheDescription
 from dpfc.features.cache.reader import FeatureCache
@@ -24,7 +25,6 @@ from dpfc.features.importing.labels import read_label_file
 from dpfc.features.importing.leaks import refuse_label_columns
 from dpfc.features.importing.parquet import ParquetFeatures
 from dpfc.features.importing.rows import Columns, Source
-from dpfc.features.progress import Progress, Report, reporting
 
 __all__ = ["import_features"]
 
