@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar, get_type_hints
 
 __all__ = [
     "BOUND",
+    "DELTA",
+    "EPSILON",
     "ROWS",
     "SHARE",
     "STEPS",
@@ -121,6 +123,9 @@ class Text:
         return ("a path" if self.path else "a non-empty string") + " or None"
 
 
+# What a run may spend: with inf there is no noise.
+EPSILON = Interval(0, math.inf, closed="right")
+DELTA = Interval(0, 1)
 # Shares of a budget or of the rows: smaller ones have noise that no float holds.
 SHARE = Interval(1e-9, 1)
 # Norm bounds: squares of them, and of noise scaled by them, must stay within float64.
@@ -131,14 +136,14 @@ STEPS = Interval(1, 10_000_000, closed="both", integer=True)
 ROWS = Interval(1, 10**12, closed="both", integer=True, words=(None,))
 
 
-def declared(estimator: _Class) -> _Class:
-    """Let a dataclass's fields be an estimator's parameters: `Annotated[float, SHARE] = 0.5`.
+def declared(kind: _Class) -> _Class:
+    """Let a dataclass's fields be checked parameters: `Annotated[float, SHARE] = 0.5`.
 
     Constraints go to `_constraints`. The signature has plain types, from any module, and ends
     with `random_state` and `verbose`, so that a subclass's own parameters come before these.
     Defaults do not stay on the class: a parameter that an old pickle lacks must not get one.
     """
-    cls: Any = estimator
+    cls: Any = kind
     init = vars(cls)["__init__"]
     types, hints = get_type_hints(cls), get_type_hints(cls, include_extras=True)
     names = [field.name for field in fields(cls)]
@@ -149,7 +154,7 @@ def declared(estimator: _Class) -> _Class:
     parameters = inspect.signature(init).parameters.values()
     ordered = sorted(parameters, key=lambda parameter: parameter.name in _LAST)
     init.__signature__ = inspect.Signature(ordered)
-    return estimator
+    return kind
 
 
 def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> None:

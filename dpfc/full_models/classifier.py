@@ -21,6 +21,8 @@ from dpfc._support.fitted import fitted_or_nothing
 from dpfc._support.memory import check_memory
 from dpfc._support.validation import (
     BOUND,
+    DELTA,
+    EPSILON,
     ROWS,
     STEPS,
     Choice,
@@ -188,8 +190,8 @@ class DPSGDClassifier(NetworkPredictor):
     """
 
     module: torch.nn.Module | str = "mlp"
-    epsilon: Annotated[float, Interval(0, math.inf, closed="right")] = 1.0
-    delta: Annotated[float, Interval(0, 1)] = 1e-5
+    epsilon: Annotated[float, EPSILON] = 1.0
+    delta: Annotated[float, DELTA] = 1e-5
     _: KW_ONLY
     classes: Iterable[Any] | None = None
     vocabulary_size: int | None = None

@@ -20,6 +20,8 @@ from dpfc._support.fitted import fitted_or_nothing
 from dpfc._support.memory import check_memory
 from dpfc._support.validation import (
     BOUND,
+    DELTA,
+    EPSILON,
     ROWS,
     Choice,
     Constraint,
@@ -78,8 +80,8 @@ class PrivateLinearClassifier(LinearPredictor):
     (`_solve`), and turns scores into probabilities (`_probabilities`). It never sees a row.
     """
 
-    epsilon: Annotated[float, Interval(0, math.inf, closed="right")] = 1.0
-    delta: Annotated[float, Interval(0, 1)] = 1e-5
+    epsilon: Annotated[float, EPSILON] = 1.0
+    delta: Annotated[float, DELTA] = 1e-5
     _: KW_ONLY
     classes: Iterable[Any] | None = None
     neighboring_relation: Annotated[str, Choice(_RELATIONS)] = "add_or_remove_one"

@@ -18,6 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 from dpfc._support.fitted import fitted_or_nothing
 from dpfc._support.sklearn_base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from dpfc._support.validation import (
+    DELTA,
+    EPSILON,
     Choice,
     Constraint,
     Flag,
@@ -158,8 +160,8 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     estimator: PrivateLinearClassifier
     param_grid: Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Iterable[Any]]]
     _: KW_ONLY
-    epsilon: Annotated[float, Interval(0, math.inf, closed="right")] = 1.0
-    delta: Annotated[float, Interval(0, 1)] = 1e-5
+    epsilon: Annotated[float, EPSILON] = 1.0
+    delta: Annotated[float, DELTA] = 1e-5
     strategy: Annotated[str, Choice(("composition", "random_stopping"))] = "composition"
     validation_fraction: Annotated[float, Interval(0, 1)] = 0.2
     refit_share: Annotated[float | str, Interval(0, 1, closed="left", words=("auto",))] = "auto"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 
 from dpfc._support.suggestions import did_you_mean
-from dpfc._support.validation import STEPS, Constraint, Flag, Interval, check_parameters
+from dpfc._support.validation import STEPS, Constraint, Flag, Interval, check_parameters, declared
 from dpfc.full_models.optimizers.adam import PrivateAdam
 from dpfc.full_models.optimizers.mechanic import Mechanic
 from dpfc.full_models.optimizers.nonconvex import OnlineToNonconvex
@@ -41,17 +41,9 @@ _LEARNING_RATES = {
 }
 _ADAMS = ("adam", "adamw")
 _WITH_MECHANIC = ("sgd", "adam", "adamw")
-_CONSTRAINTS: dict[str, Constraint] = {
-    # Beyond it PyTorch stops in the middle of a step, at numbers that float32 does not have.
-    "learning_rate": Interval(0, 1e30, closed="right", words=(None,)),
-    "momentum": Interval(0, 1, closed="left"),
-    "weight_decay": Interval(0, 1e9, closed="left"),
-    "warmup_steps": Interval(0, closed="left", integer=True),
-    "mechanic": Flag(),
-    "bias_correction": Flag(),
-}
 
 
+@declared
 @dataclass(frozen=True)
 class OptimizerSettings:
     """Which optimizer, and how it is set.
@@ -96,20 +88,23 @@ class OptimizerSettings:
     """
 
     name: str = "sgd"
-    learning_rate: float | None = None
-    momentum: float = 0.9
+    # Beyond it PyTorch stops in the middle of a step, at numbers that float32 does not have.
+    learning_rate: Annotated[float | None, Interval(0, 1e30, closed="right", words=(None,))] = None
+    momentum: Annotated[float, Interval(0, 1, closed="left")] = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Interval(0, 1e9, closed="left")] = 0.0
     schedule: str = "constant"
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Interval(0, closed="left", integer=True)] = 0
     schedule_norms: tuple[float, ...] | None = None
-    mechanic: bool = False
-    bias_correction: bool = True
+    mechanic: Annotated[bool, Flag()] = False
+    bias_correction: Annotated[bool, Flag()] = True
+
+    _constraints: ClassVar[dict[str, Constraint]]
 
     def __post_init__(self) -> None:
         _check_choice("optimizer", self.name, OPTIMIZERS)
         _check_choice("schedule", self.schedule, SCHEDULES)
-        check_parameters(vars(self), _CONSTRAINTS)
+        check_parameters(vars(self), self._constraints)
         _check_betas(self.betas)
         _check_schedule(self)
         if self.mechanic and self.name not in _WITH_MECHANIC:
