@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from safetensors.torch import load_file
 
 from dpfc._support.file_writing import write_model
 from dpfc._support.files import check_regular, error_words
@@ -27,6 +25,8 @@ from dpfc.exceptions import ModelFileError
 from dpfc.mechanism.row_map import is_exact_linear_map
 
 if TYPE_CHECKING:
+    import torch
+
     from dpfc.full_models.classifier import DPSGDClassifier
     from dpfc.linear.base import PrivateLinearClassifier
 
@@ -191,6 +191,8 @@ def set_columns(model: Any, header: dict[str, str]) -> None:
 def _load_network(
     path: Path, header: dict[str, str], module: torch.nn.Module | None
 ) -> DPSGDClassifier:
+    from safetensors.torch import load_file
+
     from dpfc.full_models.model_file import rebuild_network
 
     try:
@@ -267,10 +269,9 @@ def _check_parts(model: PrivateLinearClassifier, tensors: dict[str, NDArray[Any]
     )
     if not shapes_fit:
         raise ValueError("its weights do not fit its classes")
-    if model.linear_map_ is not None:
-        linear = torch.from_numpy(model.linear_map_)
-        if not (model.normalize and is_exact_linear_map(linear)):
-            raise ValueError("its linear map is none that rows can be multiplied with exactly")
+    mapped = model.linear_map_ is not None
+    if mapped and not (model.normalize and is_exact_linear_map(model.linear_map_)):
+        raise ValueError("its linear map is none that rows can be multiplied with exactly")
     if not all(t.dtype == np.float64 and np.isfinite(t).all() for t in tensors.values()):
         raise ValueError("its weights are not finite float64 numbers")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-import torch
-
+from dpfc._support.late import torch
 from dpfc.exceptions import InsufficientMemoryError
 
 __all__ = ["available_memory", "check_memory"]

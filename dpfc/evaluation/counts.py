@@ -21,10 +21,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from dpfc._support.late import torch
 from dpfc.mechanism.queries import Query
 
 __all__ = ["N_BINS", "ConfusionCounts", "HitCounts", "ScoreHistogram"]

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from dpfc._support.late import torch
 from dpfc._support.memory import check_memory
 from dpfc._support.validation import Interval, check_parameters, check_words
 from dpfc.accounting import (

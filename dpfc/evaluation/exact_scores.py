@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import torch
+from dpfc._support.late import torch
 
 __all__ = ["exact_scores"]
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
+from dpfc._support.late import torch
 from dpfc.evaluation.exact_scores import exact_scores
 from dpfc.linear.prediction import LinearPredictor
 from dpfc.mechanism.bounded_sums import LabeledRows
@@ -50,9 +50,8 @@ class ScoredRows:
     that a row could have.
     """
 
-    device = torch.device("cpu")
-
     def __init__(self, source: LabeledRows, model: LinearPredictor):
+        self.device = torch.device("cpu")
         self._source = source
         self._model = model
         self._row_map = model._fitted_row_map()
@@ -70,7 +69,8 @@ class ScoredRows:
     def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield (scored rows (n, 1 + n_classes) float64, codes (n,))."""
         for rows, codes in self._source.blocks(block_rows):
-            yield self._scored(self._row_map(rows.cpu())), codes.cpu()
+            mapped = torch.from_numpy(self._row_map(rows.cpu().numpy()))
+            yield self._scored(mapped), codes.cpu()
 
     def _scored(self, rows: torch.Tensor) -> torch.Tensor:
         """Predicted class and probabilities of mapped rows, (n_rows, 1 + n_classes)."""

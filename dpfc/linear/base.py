@@ -11,12 +11,12 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from dpfc._support.fitted import fitted_or_nothing
+from dpfc._support.late import torch
 from dpfc._support.memory import check_memory
 from dpfc._support.validation import (
     BOUND,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from dpfc._support.late import torch
 from dpfc._support.validation import BOUND, STEPS, Choice, Interval, declared
 from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from dpfc._support.late import torch
 from dpfc._support.memory import check_memory
 from dpfc._support.validation import BOUND, SHARE, STEPS, Interval, declared
 from dpfc.accounting import ReleaseRequest

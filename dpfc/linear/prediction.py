@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,6 +17,9 @@ from dpfc.mechanism.labels import accuracy
 from dpfc.mechanism.row_map import RowMap
 from dpfc.mechanism.rows import BlockSource, cache_labels
 from dpfc.mechanism.user_rows import as_matrix, check_columns
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["LinearPredictor"]
 
@@ -86,7 +88,7 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):
         """Linear scores, block by block, shape (n_samples, n_outputs or 1)."""
         check_is_fitted(self, "coef_")
         warn_of_learning_from_scores()
-        row_map, coef = self._fitted_row_map(), torch.from_numpy(self._row_coef()).T
+        row_map, coef = self._fitted_row_map(), self._row_coef().T
         X = self._check_features(X, reset=False)
         if isinstance(X, BlockSource):
             blocks = (np.asarray(block, dtype=np.float64) for block, _ in X.blocks(_PREDICT_ROWS))
@@ -95,8 +97,8 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):
                 _on_cpu(X[start : start + _PREDICT_ROWS])
                 for start in range(0, len(X), _PREDICT_ROWS)
             )
-        scores = [(row_map(torch.from_numpy(block)) @ coef).numpy() for block in blocks]
-        return np.concatenate(scores) + self.intercept_
+        with np.errstate(all="ignore"):  # that a row's score overflows is not said
+            return np.concatenate([row_map(block) @ coef for block in blocks]) + self.intercept_
 
     def _check_features(self, X: Any, *, reset: bool) -> Any:
         """Check rows, or a cache's width; a fit remembers their columns, the rest keeps to them.
@@ -133,12 +135,13 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):
         )
 
     def _fitted_row_map(self) -> RowMap:
-        """How rows are mapped to what `_row_coef` is for: without the constant column."""
-        center, linear = (
-            None if array is None else torch.from_numpy(array)
-            for array in (self.center_, self.linear_map_)
+        """How arrays are mapped to what `_row_coef` is for: without the constant column."""
+        row_map = replace(
+            self._row_map(),
+            center=self.center_,
+            linear=self.linear_map_,
+            intercept_scaling=0.0,
         )
-        row_map = replace(self._row_map(), center=center, linear=linear, intercept_scaling=0.0)
         return row_map if self.length_coef_ is not None else replace(row_map, length_scaling=0.0)
 
     def _row_coef(self) -> NDArray[np.float64]:
@@ -149,6 +152,4 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):
 
 
 def _on_cpu(rows: NDArray[Any] | torch.Tensor) -> NDArray[np.float64]:
-    if isinstance(rows, torch.Tensor):
-        rows = rows.cpu().numpy()
-    return rows.astype(np.float64)
+    return (rows if isinstance(rows, np.ndarray) else rows.cpu().numpy()).astype(np.float64)

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils import check_array
 
+from dpfc._support.late import torch
 from dpfc.mechanism.row_map import RowMap, exact_linear_map
 from dpfc.mechanism.rows import FLOAT_DTYPES, BlockSource
 

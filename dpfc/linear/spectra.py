@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 
-import torch
+from dpfc._support.late import torch
 
 __all__ = ["noise_spectral_radius", "shrunk_inverse"]
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-import torch
-
+from dpfc._support.late import torch
 from dpfc._support.memory import available_memory
 from dpfc.mechanism.queries import Query
 from dpfc.mechanism.row_map import RowMap

@@ -33,8 +33,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
-
+from dpfc._support.late import torch
 from dpfc.accounting import PrivacyPlan, ReleaseRecord
 from dpfc.accounting.ledger.charges import Charge
 from dpfc.mechanism.bounded_sums import BoundedRows, LabeledRows

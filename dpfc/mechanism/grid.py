@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 
-import torch
-
+from dpfc._support.late import torch
 from dpfc.mechanism.queries import MAX_SAMPLES
 
 __all__ = ["gridded_noise", "on_grid"]

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from dpfc._support.late import is_tensor, torch
 from dpfc._support.validation import refuse_text
 from dpfc.exceptions import PrivacyWarning
 
@@ -68,7 +68,7 @@ def as_labels(y: ArrayLike | None, n_rows: int, owner: str) -> NDArray[Any]:
             f"{owner} requires y to be passed, but the target y is None: y must be given (pass y, "
             "one label a row)."
         )
-    if isinstance(y, torch.Tensor):
+    if is_tensor(y):
         y = _of_tensor(y)
     if sparse.issparse(y):
         raise TypeError("y must be dense, one label a row, got a sparse matrix.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-import torch
+from dpfc._support.late import torch
 
 __all__ = ["LOSSES", "Loss", "SigmoidLoss", "SoftmaxLoss", "SquaredLoss"]
 

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 
+from dpfc._support.late import torch
 from dpfc.mechanism.losses import Loss, SigmoidLoss
 
 __all__ = [

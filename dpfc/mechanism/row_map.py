@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
+
+from dpfc._support.late import torch
 
 __all__ = ["RowMap", "exact_linear_map", "is_exact_linear_map"]
 
 _SQUARE_SAFE = 1e150  # norms between one over this and this are computed accurately
-_TINY = torch.finfo(torch.float64).tiny  # the smallest normal number
+_TINY = float(np.finfo(np.float64).tiny)  # the smallest normal number
 _LEVEL = 0.75  # of the mean of a row's roots: what is taken off them
 _LENGTH_PERIOD = 4.0  # powers of two
 _GRID = 2.0**-26  # of unit rows and linear maps: sums of their products are exact in float64
+_Rows = TypeVar("_Rows")  # a tensor in, a tensor out; an array in, an array out
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,13 @@ class RowMap:
     l2_clip_norm : float
         C, the length that a row is scaled to or clipped at; inf does neither.
     normalize : bool
-    center : torch.Tensor of shape (n_features,) or None
-        In the units of the bounded row (step 1).
+    center : torch.Tensor or ndarray of shape (n_features,), or None
+        In the units of the bounded row (step 1); like `linear`, of the kind that rows are.
     intercept_scaling : float
         The constant column's value (with `normalize`: in units of `l2_clip_norm`,
         below 1); 0 appends none.
     nonnegative_root : bool
-    linear : torch.Tensor of shape (n_features, n_features) or None
+    linear : torch.Tensor or ndarray of shape (n_features, n_features), or None
         From `exact_linear_map`; needs `normalize`.
     length_scaling : float
         Largest norm of the two columns for the length, in units of `l2_clip_norm`; 0 appends
@@ -64,7 +68,7 @@ class RowMap:
     The image is a bit-exact function of the row: it is made of elementwise IEEE
     operations (sums, products, quotients and square roots, all correctly rounded) in an
     order that the row's width alone decides, so a row has the same image at any place of
-    any block. Rounding here adds nothing to a sensitivity.
+    any block, in PyTorch and in NumPy. Rounding here adds nothing to a sensitivity.
 
     The product with `linear` is exact in any order of summation: unit rows are rounded
     to multiples of 2⁻²⁶ and the matrix holds such multiples with columns of norm at most
@@ -86,10 +90,10 @@ class RowMap:
 
     l2_clip_norm: float = 1.0
     normalize: bool = True
-    center: torch.Tensor | None = None
+    center: torch.Tensor | NDArray[np.float64] | None = None
     intercept_scaling: float = 0.0
     nonnegative_root: bool = False
-    linear: torch.Tensor | None = None
+    linear: torch.Tensor | NDArray[np.float64] | None = None
     length_scaling: float = 0.0
 
     @property
@@ -120,37 +124,42 @@ class RowMap:
         """Width of a mapped row."""
         return n_features + self.n_length_columns + (self.intercept_scaling > 0)
 
-    def __call__(self, block: torch.Tensor) -> torch.Tensor:
+    def __call__(self, block: _Rows) -> _Rows:
         """Map a block of rows.
 
         Parameters
         ----------
-        block : torch.Tensor of shape (n_rows, n_features), any real dtype
+        block : torch.Tensor or ndarray of shape (n_rows, n_features), any real dtype
 
         Returns
         -------
-        torch.Tensor of shape (n_rows, n_columns), float64
+        torch.Tensor or ndarray of shape (n_rows, n_columns), float64
         """
-        rows = block.to(torch.float64)
+        with np.errstate(all="ignore"):  # PyTorch does not warn either
+            mapped: _Rows = self._mapped(block)
+        return mapped
+
+    def _mapped(self, block: Any) -> Any:
+        xp = _library(block)
+        rows = block = xp.asarray(block, dtype=xp.float64)
         if self.nonnegative_root and self.normalize:
             rows = _rooted(rows)
         rows = self._bound(rows)
         if self.center is not None:
             rows = self._bound(rows - self.center)
         if self.linear is not None:
-            unit = torch.round(rows / (self.l2_clip_norm * _GRID)) * _GRID
+            unit = xp.round(rows / (self.l2_clip_norm * _GRID)) * _GRID
             rows = self._bound(unit @ self.linear)
         if self.feature_share < 1.0:
             rows = rows * math.sqrt(self.feature_share)
         if self.n_length_columns:
             size = self.length_scaling * self.l2_clip_norm * (1.0 - 2.0**-40)
-            waves = _length_waves(block.to(torch.float64))
-            rows = torch.cat([rows, size * waves], dim=1)
+            rows = xp.concatenate([rows, size * _length_waves(block)], axis=1)
         if self.intercept_scaling > 0:
-            rows = torch.nn.functional.pad(rows, (0, 1), value=self.constant)
+            rows = xp.concatenate([rows, xp.full_like(rows[:, :1], self.constant)], axis=1)
         return rows
 
-    def _bound(self, rows: torch.Tensor) -> torch.Tensor:
+    def _bound(self, rows: Any) -> Any:
         """Step 1: scale each row to, or down to, length C."""
         if math.isinf(self.l2_clip_norm):
             return rows
@@ -161,22 +170,28 @@ class RowMap:
         if bool((peaks != 1.0).any()):
             rows = rows / peaks
             norms = _norms(rows)
-        scale = length / norms.clamp(min=_TINY)
+        scale = length * (1.0 / norms.clip(min=_TINY))  # as PyTorch divides a number
         if self.normalize:
-            scale = torch.where(norms < _TINY, 0.0, scale)
+            scale = _library(rows).where(norms < _TINY, 0.0, scale)
         else:
-            scale = torch.minimum(scale, peaks)
+            scale = _library(rows).minimum(scale, peaks)
         return rows * scale
 
 
-def _rooted(rows: torch.Tensor) -> torch.Tensor:
+def _library(rows: Any) -> Any:
+    """NumPy or PyTorch, of which only what both have under one name is used."""
+    return np if isinstance(rows, np.ndarray) else torch
+
+
+def _rooted(rows: Any) -> Any:
     """Step 0."""
-    nonnegative = rows.amin(dim=1, keepdim=True) >= 0.0
+    xp = _library(rows)
+    nonnegative = xp.amin(rows, axis=1, keepdims=True) >= 0.0
     if not bool(nonnegative.any()):
         return rows
-    roots = _roots(rows.abs())
+    roots = _roots(abs(rows))
     roots -= _sums(roots) * (_LEVEL / roots.shape[1])
-    return roots if bool(nonnegative.all()) else torch.where(nonnegative, roots, rows)
+    return roots if bool(nonnegative.all()) else xp.where(nonnegative, roots, rows)
 
 
 def exact_linear_map(matrix: torch.Tensor) -> torch.Tensor:
@@ -196,67 +211,72 @@ def exact_linear_map(matrix: torch.Tensor) -> torch.Tensor:
     return torch.round(matrix * (room / longest / _GRID)) * _GRID
 
 
-def is_exact_linear_map(linear: torch.Tensor) -> bool:
+def is_exact_linear_map(linear: NDArray[Any]) -> bool:
     """Whether `RowMap` may use a matrix: on the grid, columns of norm at most 1, float64."""
-    return (
-        linear.dtype == torch.float64
-        and torch.equal(torch.round(linear / _GRID) * _GRID, linear)
-        and bool((torch.linalg.vector_norm(linear, dim=0) <= 1.0).all())
-    )
+    with np.errstate(all="ignore"):
+        return (
+            linear.dtype == np.float64
+            and np.array_equal(np.round(linear / _GRID) * _GRID, linear)
+            and bool((np.linalg.norm(linear, axis=0) <= 1.0).all())
+        )
 
 
-def _peaks(rows: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
+def _peaks(rows: Any, norms: Any) -> Any:
     """Largest entry of rows whose squares over- or underflow, and 1 for all others."""
     safe = (norms < _SQUARE_SAFE) & (norms > 1.0 / _SQUARE_SAFE)
+    xp = _library(rows)
     if bool(safe.all()):
-        return torch.ones_like(norms)
-    largest = rows.abs().amax(dim=1, keepdim=True)
-    return torch.where(safe | (largest < _TINY), 1.0, largest)
+        return xp.ones_like(norms)
+    largest = xp.amax(abs(rows), axis=1, keepdims=True)
+    return xp.where(safe | (largest < _TINY), 1.0, largest)
 
 
-def _length_waves(rows: torch.Tensor) -> torch.Tensor:
+def _length_waves(rows: Any) -> Any:
     """Where in a period of `_LENGTH_PERIOD` each row's log2 length lies, shape (n_rows, 2).
 
     Two triangle waves in [-1, 1] whose absolute values add up to 1, so their norm is at most 1.
     The logarithm is linear between powers of two: exponent and mantissa are exact, which
     a library's logarithm is not.
     """
+    xp = _library(rows)
     norms = _norms(rows)
     peaks = _peaks(rows, norms)
     if bool((peaks != 1.0).any()):
         norms = _norms(rows / peaks)
     phases = (_log2(norms) + _log2(peaks)) / _LENGTH_PERIOD
-    waves = torch.cat([_triangle(phases), _triangle(phases + 0.25)], dim=1)
-    return torch.where(norms < _TINY, 0.0, waves)
+    waves = xp.concatenate([_triangle(phases), _triangle(phases + 0.25)], axis=1)
+    return xp.where(norms < _TINY, 0.0, waves)
 
 
-def _log2(positive: torch.Tensor) -> torch.Tensor:
-    mantissas, exponents = torch.frexp(positive)
-    return exponents.to(torch.float64) + (2.0 * mantissas - 2.0)
+def _log2(positive: Any) -> Any:
+    mantissas, exponents = _library(positive).frexp(positive)
+    return exponents + (2.0 * mantissas - 2.0)
 
 
-def _triangle(phases: torch.Tensor) -> torch.Tensor:
-    return 4.0 * (phases - torch.floor(phases) - 0.5).abs() - 1.0
+def _triangle(phases: Any) -> Any:
+    return 4.0 * abs(phases - _library(phases).floor(phases) - 0.5) - 1.0
 
 
-def _norms(rows: torch.Tensor) -> torch.Tensor:
+def _norms(rows: Any) -> Any:
     """Row norms, shape (n_rows, 1)."""
     return _roots(_sums(rows * rows))
 
 
-def _roots(values: torch.Tensor) -> torch.Tensor:
+def _roots(values: Any) -> Any:
     """Correctly rounded square roots of float64 numbers.
 
     PyTorch's own on the CPU come from a vector library that is one unit in the last place off in
     1.4% of values; which library takes a value, and so its last bit, may depend on the shape of
     the block. NumPy's are IEEE's on any processor, as PyTorch's are on a GPU.
     """
+    if isinstance(values, np.ndarray):
+        return np.sqrt(values)
     if values.device.type != "cpu":
         return values.sqrt()
     return torch.from_numpy(np.sqrt(values.numpy()))
 
 
-def _sums(rows: torch.Tensor) -> torch.Tensor:
+def _sums(rows: Any) -> Any:
     """Row sums, shape (n_rows, 1), pairwise in a fixed order.
 
     A library's reduction may split a sum differently for another block shape, and

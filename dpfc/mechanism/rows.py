@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dpfc._support.callers import warn_caller
+from dpfc._support.late import torch
 from dpfc._support.memory import available_memory
 from dpfc.exceptions import PrivacyWarning
 from dpfc.mechanism.labels import encode_labels, public_classes
@@ -82,7 +82,7 @@ class ArrayRows:
     def __init__(self, X: NDArray[Any] | torch.Tensor, codes: NDArray[np.int64]):
         self.n_samples: int = X.shape[0]
         self.n_features: int = X.shape[1]
-        self.device = X.device if isinstance(X, torch.Tensor) else torch.device("cpu")
+        self.device = torch.device("cpu") if isinstance(X, np.ndarray) else X.device
         self._X = X
         self.codes = torch.from_numpy(codes).to(self.device)
 
@@ -90,7 +90,7 @@ class ArrayRows:
         """Yield (rows, codes)."""
         for start in range(0, self.n_samples, block_rows):
             rows = self._X[start : start + block_rows]
-            if not isinstance(rows, torch.Tensor):
+            if isinstance(rows, np.ndarray):
                 # A copy: memory maps may be read-only, which torch does not accept.
                 rows = torch.from_numpy(np.array(rows, dtype=np.float64))
             yield rows, self.codes[start : start + block_rows]

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
 from dpfc._support.callers import warn_caller
 from dpfc._support.column_names import is_id_name, is_index_name
+from dpfc._support.late import is_tensor, torch
 from dpfc.mechanism.labels import without_values
 
 __all__ = ["FLOAT_DTYPES", "as_matrix", "as_numbers", "check_columns", "check_finite"]
@@ -46,7 +46,7 @@ def as_numbers(X: Any) -> NDArray[Any] | torch.Tensor:
     TypeError, ValueError
         If they are not real numbers, or have no rows or no columns.
     """
-    numbers = _of_tensor(X) if isinstance(X, torch.Tensor) else _of_array_like(X)
+    numbers = _of_tensor(X) if is_tensor(X) else _of_array_like(X)
     if numbers.ndim < 2:
         kind = "scalar" if numbers.ndim == 0 else "1D"
         raise ValueError(
@@ -72,7 +72,7 @@ def as_matrix(X: Any) -> NDArray[Any] | torch.Tensor:
     numbers = as_numbers(X)
     if numbers.ndim > 2:
         raise ValueError(f"Found array with dim {numbers.ndim}, while dim <= 2 is required.")
-    if isinstance(numbers, torch.Tensor):
+    if is_tensor(numbers):
         numbers = numbers if numbers.is_floating_point() else numbers.double()
     elif numbers.dtype not in FLOAT_DTYPES:
         numbers = numbers.astype(np.float64)
@@ -155,7 +155,7 @@ def check_finite(X: Any, first_row: int = 0) -> None:
     ------
     ValueError
     """
-    finite = torch.isfinite(X).cpu().numpy() if isinstance(X, torch.Tensor) else np.isfinite(X)
+    finite = torch.isfinite(X).cpu().numpy() if is_tensor(X) else np.isfinite(X)
     finite = finite.reshape(len(finite), -1).all(axis=1)
     if not finite.all():
         row = first_row + int(np.argmin(finite))

@@ -31,8 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
+from dpfc._support.late import torch
 from dpfc.mechanism.bounded_sums import LabeledRows
 from dpfc.mechanism.noise import NoiseSource
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
+from dpfc._support.late import torch
 from dpfc.accounting import PrivacyPlan, ReleaseRecord
 from dpfc.accounting.plans import PlannedRelease
 from dpfc.accounting.search_budget import SearchPlan

@@ -1,8 +1,9 @@
-"""A mapped row has the same bits in any block, at any offset, in blocks of any length."""
+"""A mapped row has the same bits in any block, at any offset, as a tensor and as an array."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -33,6 +34,12 @@ def at_offset(X, offset):
     return room.copy_(X)
 
 
+def mapped_by_numpy(row_map, X):
+    parts = {"center": row_map.center, "linear": row_map.linear}
+    arrays = {name: None if part is None else part.numpy() for name, part in parts.items()}
+    return replace(row_map, **arrays)(X.numpy())
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("kind", ["any sign", "non-negative", "mixed"])
 def test_a_mapped_row_has_the_same_bits_in_any_block_offset_and_length(width, kind):
@@ -52,6 +59,7 @@ def test_a_mapped_row_has_the_same_bits_in_any_block_offset_and_length(width, ki
                 block = slice(start, start + length)
                 assert torch.equal(row_map(X[block]), alone[block])
         assert torch.equal(row_map(strided), alone)
+        assert mapped_by_numpy(row_map, strided).tobytes() == alone.numpy().tobytes()
         assert torch.equal(row_map(X.T.contiguous().T), alone)
 
 
