@@ -115,9 +115,9 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return str(error), error.code
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "interrupted.", _INTERRUPTED
-    if isinstance(error, typer.TyperException):
-        message = error.format_message().replace("Value error, ", "")
-        return f"{message} See --help.", error.exit_code
+    # Typer's own, whose class has a public name from 0.28 on.
+    if (words := getattr(error, "format_message", None)) is not None:
+        return f"{words().replace('Value error, ', '')} See --help.", getattr(error, "exit_code", 2)
     if isinstance(error, MemoryError):
         return "out of memory.", 1
     if isinstance(error, OSError) and error.strerror:

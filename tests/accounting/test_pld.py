@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy.integrate import trapezoid
 from scipy.special import ndtr
 
 from dpfc.accounting.events import GaussianSteps
@@ -46,7 +47,7 @@ def two_delta(pair: LossPair, epsilon: float) -> float:
     density = sum(w * np.exp(-((outcomes - m) ** 2) / 2) for w, m in pair.upper)
     density /= math.sqrt(2 * math.pi)
     values = density * one_delta(pair, epsilon - pair.losses(outcomes))
-    return float(np.trapezoid(values, outcomes))
+    return float(trapezoid(values, outcomes))
 
 
 @given(pairs)
