@@ -1,6 +1,7 @@
 """A frozen backbone as a scikit-learn transformer, for pipelines on images and texts."""
 
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from dpfc._support.validation import declared
 from dpfc.features.backbones.base import Backbone
 from dpfc.features.backbones.loading import load_backbone
 from dpfc.features.datasets.decoding import decode_image
@@ -17,6 +19,8 @@ from dpfc.features.extraction_workers import stack_rows
 __all__ = ["BackboneTransformer"]
 
 
+@declared
+@dataclass(eq=False, repr=False)
 class BackboneTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turn images or texts into features with a frozen public backbone.
 
@@ -40,22 +44,13 @@ class BackboneTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc
     (2, 384)
     """
 
-    def __init__(
-        self,
-        backbone: str | Backbone = "efficientnet-lite0",
-        *,
-        batch_size: int | str = "auto",
-        image_size: int | None = None,
-        pooling: str = "auto",
-        device: str = "auto",
-        dtype: str = "auto",
-    ) -> None:
-        self.backbone = backbone
-        self.batch_size = batch_size
-        self.image_size = image_size
-        self.pooling = pooling
-        self.device = device
-        self.dtype = dtype
+    backbone: str | Backbone = "efficientnet-lite0"
+    _: KW_ONLY
+    batch_size: int | str = "auto"
+    image_size: int | None = None
+    pooling: str = "auto"
+    device: str = "auto"
+    dtype: str = "auto"
 
     def fit(self, X: Any, y: Any = None) -> "BackboneTransformer":
         """Check the parameters and find the backbone; no row is looked at.

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dpfc._support.sklearn_base import BaseEstimator, ClassifierMixin
 from dpfc.full_models.dp_sgd.rows import UserRows, as_input, bounded_rows, check_rows
 from dpfc.linear.sklearn_guard import warn_of_learning_from_scores
 from dpfc.mechanism.labels import accuracy
@@ -22,7 +22,7 @@ __all__ = ["NetworkPredictor"]
 _PREDICT_ROWS = 256
 
 
-class NetworkPredictor(ClassifierMixin, BaseEstimator):
+class NetworkPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Scores, probabilities and classes from a network.
 
     Attributes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from dpfc._support.sklearn_base import BaseEstimator, ClassifierMixin
 from dpfc.accounting import PrivacyStatement
 from dpfc.linear.sklearn_guard import warn_of_learning_from_scores
 from dpfc.mechanism.labels import accuracy
@@ -26,7 +26,7 @@ __all__ = ["LinearPredictor"]
 _PREDICT_ROWS = 4096
 
 
-class LinearPredictor(ClassifierMixin, BaseEstimator):
+class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Scores, probabilities and classes from weights on bounded, centred rows."""
 
     l2_clip_norm: float

@@ -12,11 +12,11 @@ from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from dpfc._support.fitted import fitted_or_nothing
-from dpfc._support.sklearn_base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin
 from dpfc._support.validation import (
     DELTA,
     EPSILON,
@@ -65,7 +65,7 @@ _SECRETS = (
 
 @declared
 @dataclass(eq=False, repr=False)
-class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Hyperparameter search in which everything, scores and refit too, has one budget.
 
     One secret coin a row sends it to the validation part, or to the training part; it stays
