@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from dpfc._support.file_writing import write_model
 from dpfc._support.files import check_regular, error_words
-from dpfc._support.tensor_bytes import in_order
+from dpfc._support.model_files import in_order, write_model
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
 from dpfc.mechanism.row_map import is_exact_linear_map

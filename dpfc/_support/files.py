@@ -8,27 +8,34 @@ its place in between. What is written gets a random name first, which must be ne
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO, TextIO
+from typing import IO, BinaryIO, Self, TextIO
 
 from dpfc._support.limits import check_limit
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked, and nothing left behind is known for stale
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = [
-    "NEW_FILE",
     "IrregularFileError",
+    "ReservedFile",
     "check_regular",
     "check_replaceable",
     "error_words",
-    "flush_folder",
     "open_regular",
     "open_text",
     "open_whole",
     "read_regular",
+    "remove_stale",
+    "sha256_of_file",
     "write_whole",
 ]
 
@@ -47,7 +54,7 @@ _READING = (
     | getattr(os, "O_BINARY", 0)
 )
 # Nobody can have put a link there.
-NEW_FILE = (
+_NEW_FILE = (
     os.O_RDWR
     | os.O_CREAT
     | os.O_EXCL
@@ -56,6 +63,8 @@ NEW_FILE = (
     | getattr(os, "O_BINARY", 0)
 )
 _BUFFER_BYTES = 1 << 20
+_RESERVED_SUFFIX = ".part"
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -157,16 +166,20 @@ def read_regular(path: str | os.PathLike[str], limit: str | None = None) -> byte
         return file.read()
 
 
+def sha256_of_file(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a regular file's content, in hexadecimal; raises as `open_regular` does."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
-def open_whole(path: Path, *, shared: bool = True, suffix: str = "") -> Iterator[IO[bytes]]:
+def open_whole(path: Path, *, suffix: str = "") -> Iterator[IO[bytes]]:
     """Open a file that gets its name when the block ends, and leaves nothing if it fails.
 
     Parameters
     ----------
     path : Path
         What it replaces may be a regular file only.
-    shared : bool
-        Whether others may read it, as the umask allows.
     suffix : str
         End of the random name that it has until then, after ``.NAME.``.
 
@@ -179,12 +192,10 @@ def open_whole(path: Path, *, shared: bool = True, suffix: str = "") -> Iterator
     # Named before it is made: Ctrl-C in between, too, leaves nothing whose name is not known here.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
     try:
-        with os.fdopen(os.open(temporary, NEW_FILE, 0o600), "wb") as file:
+        with os.fdopen(os.open(temporary, _NEW_FILE, 0o666), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if shared:
-            temporary.chmod(0o666 & ~_umask())
         check_replaceable(path)
         temporary.replace(path)
     except BaseException as error:
@@ -195,27 +206,107 @@ def open_whole(path: Path, *, shared: bool = True, suffix: str = "") -> Iterator
         raise
 
 
-def write_whole(path: Path, data: bytes | str) -> None:
+def write_whole(path: Path, data: bytes | memoryview | str, *, suffix: str = "") -> None:
     """Write a file under a temporary name beside it, flush it to disk and rename it.
+
+    `suffix` is the end of the temporary name, by which what a killed process leaves is known.
 
     Raises
     ------
     OSError
         If it cannot be written; nothing is left of it then.
     """
-    with open_whole(path) as file:
+    with open_whole(path, suffix=suffix) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def flush_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename outlives a power cut."""
-    if os.name != "posix":
+class ReservedFile:
+    """A file under a random name beside its own, locked while its process lives.
+
+    Parameters
+    ----------
+    path : Path
+        The name that `publish` gives it.
+    n_bytes : int
+        Room to take on the disk now.
+    shared : bool
+        Whether others may read it, as the umask allows.
+
+    Raises
+    ------
+    OSError
+        If there is no such room, or its folder cannot be written to.
+    """
+
+    def __init__(self, path: Path, n_bytes: int = 0, *, shared: bool = True):
+        self.path = path
+        self._descriptor, self._temporary = _create(path, shared=shared)
+        try:
+            if n_bytes:
+                _allocate(self._descriptor, n_bytes)
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, data: bytes) -> None:
+        """Write the whole content, into the room that was taken, and flush it to disk.
+
+        Raises
+        ------
+        OSError
+        """
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        rest = memoryview(data)
+        while len(rest):
+            rest = rest[os.write(self._descriptor, rest) :]
+        os.ftruncate(self._descriptor, len(data))
+        os.fsync(self._descriptor)
+
+    def publish(self, *, replace: bool) -> None:
+        """Give the file its name.
+
+        Raises
+        ------
+        FileExistsError
+            If the name is taken, by whomever and however late, and is not to be replaced.
+        OSError
+        """
+        if replace:
+            check_replaceable(self.path)
+            self._temporary.replace(self.path)
+        else:
+            _rename_to_free_name(self._temporary, self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Remove what was not published."""
+        with suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what killed processes left of `ReservedFile`s of this name; nobody holds its lock."""
+    if fcntl is None or not path.parent.is_dir():
         return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    for found in path.parent.iterdir():
+        if found.name.startswith(f".{path.name}.") and found.name.endswith(_RESERVED_SUFFIX):
+            with suppress(OSError):
+                descriptor = os.open(found, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        found.unlink()
+                finally:
+                    os.close(descriptor)
 
 
 def _check_mode(mode: int, path: str | os.PathLike[str]) -> None:
@@ -226,8 +317,33 @@ def _check_mode(mode: int, path: str | os.PathLike[str]) -> None:
         raise IrregularFileError(path, kind)
 
 
-def _umask() -> int:
-    """Permissions that new files do not get; can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def _create(path: Path, *, shared: bool) -> tuple[int, Path]:
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_RESERVED_SUFFIX}")
+        descriptor = os.open(temporary, _NEW_FILE, 0o666 if shared else 0o600)
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, temporary
+        os.close(descriptor)  # another process took it for stale before it was locked
+
+
+def _allocate(descriptor: int, n_bytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, n_bytes)
+    else:
+        chunk = bytes(1 << 20)
+        for start in range(0, n_bytes, len(chunk)):
+            os.write(descriptor, chunk[: n_bytes - start])
+    os.fsync(descriptor)
+
+
+def _rename_to_free_name(temporary: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(temporary)  # fails where the name is taken, unlike a rename
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        temporary.rename(path)

@@ -19,8 +19,7 @@ from typing import Any
 
 import torch
 
-from dpfc._support.files import read_regular
-from dpfc._support.reserved_files import ReservedFile
+from dpfc._support.files import ReservedFile, read_regular
 from dpfc.accounting import PrivacyStatement
 
 __all__ = [

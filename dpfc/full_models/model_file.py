@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from dpfc._support.file_writing import write_model
-from dpfc._support.tensor_bytes import in_order
+from dpfc._support.model_files import in_order, write_model
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
 from dpfc.full_models.dp_sgd.rows import ROW_KINDS

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dpfc._support.reserved_files import remove_stale
+from dpfc._support.files import remove_stale
 from dpfc.accounting import PrivacyStatement
 from dpfc.full_models.checkpoints import (
     CheckpointError,

@@ -16,7 +16,7 @@ from contextvars import ContextVar, Token
 from pathlib import Path
 from typing import Self
 
-from dpfc._support.reserved_files import ReservedFile, remove_stale
+from dpfc._support.files import ReservedFile, remove_stale
 from dpfc.exceptions import ModelFileError
 
 __all__ = ["PaidModel", "linear_room", "model_room", "once_saved", "reserve_room"]

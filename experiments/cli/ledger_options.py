@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpfc._support.files import error_words
+from dpfc._support.files import error_words, sha256_of_file
 
 if TYPE_CHECKING:
     from dpfc.accounting import PrivacyLedger, PrivacyStatement
@@ -136,9 +136,7 @@ def record_model(
     try:
         for spend in reversed(ledger.history(dataset)):
             if spend.model is None and spend.statement == statement:
-                with path.open("rb") as file:
-                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                ledger.attach_model(spend.id, path.name, sha256)
+                ledger.attach_model(spend.id, path.name, sha256_of_file(path))
                 return
     except (LedgerError, OSError, ValueError) as error:
         print(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.files import sha256_of_file
 from dpfc._support.packages import require
-from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones.base import BackboneOptions, available_cores
 from dpfc.features.backbones.processor import SquarePixels
 from dpfc.features.backbones.row_independence import independent_rows

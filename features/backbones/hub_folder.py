@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dpfc._support.files import read_regular
+from dpfc._support.files import read_regular, sha256_of_file
 from dpfc._support.limits import check_limit
-from dpfc.features._files import sha256_of_file
 
 __all__ = [
     "find_model",

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc._support.files import error_words, read_regular
+from dpfc._support.files import error_words, read_regular, sha256_of_file
 from dpfc._support.limits import LimitError, check_limit
 from dpfc._support.packages import require
-from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones.base import available_cores
 from dpfc.features.backbones.processor import IMAGENET_MEAN, IMAGENET_STD, SquarePixels
 from dpfc.features.backbones.row_independence import independent_rows

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc._support.files import read_regular
-from dpfc.features._files import write_atomically
+from dpfc._support.files import read_regular, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +78,7 @@ def _exported(build: "Callable[[], torch.nn.Module]", stem: str, image_size: int
     if folder is not None:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / f"{stem}-{_checksum(model)}.onnx", model)
+            write_whole(folder / f"{stem}-{_checksum(model)}.onnx", model)
     return model
 
 

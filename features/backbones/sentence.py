@@ -6,9 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dpfc._support.files import read_regular
+from dpfc._support.files import read_regular, sha256_of_file
 from dpfc._support.packages import require
-from dpfc.features._files import sha256_of_file
 from dpfc.features.backbones.hub_folder import (
     find_model,
     load_pretrained,

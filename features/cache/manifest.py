@@ -1,5 +1,6 @@
 """The manifest of a feature cache: what the features are, and the checksum of every shard."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from dpfc._support.files import read_regular
-from dpfc.features._files import sha256_of_bytes
 from dpfc.features.exceptions import FeatureCacheError
 
 __all__ = ["MANIFEST_NAME", "CacheDescription", "Manifest", "Shard", "Skipped", "shard_name"]
@@ -285,7 +285,7 @@ def _encode(body: dict[str, Any]) -> bytes:
 
 def _checksum(body: dict[str, Any]) -> str:
     """SHA-256 of everything else in the manifest, whatever its layout."""
-    return sha256_of_bytes(json.dumps(body, sort_keys=True).encode())
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The feature cache: a folder of Parquet shards with a manifest that holds their checksums."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dpfc._support.files import check_regular, read_regular
-from dpfc.features._files import sha256_of_bytes, sha256_of_file
+from dpfc._support.files import check_regular, read_regular, sha256_of_file
 from dpfc.features.cache.manifest import NUMBERED_BY_ROWS, CacheDescription, Manifest, Shard
 from dpfc.features.cache.parquet_reading import read_columns
 from dpfc.features.exceptions import FeatureCacheError
@@ -240,7 +240,7 @@ class FeatureCache:
             source: Path | pa.BufferReader = path
             if shard.file not in self._verified:
                 content = read_regular(path)
-                if sha256_of_bytes(content) != shard.sha256:
+                if hashlib.sha256(content).hexdigest() != shard.sha256:
                     raise self._damaged(path, "does not match its checksum")
                 # The bytes that were checked are the bytes that are parsed.
                 source = pa.BufferReader(content)

@@ -1,5 +1,9 @@
 """Writing a feature cache so that a kill at any moment loses at most one shard."""
 
+import errno
+import hashlib
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -11,14 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from dpfc.features._files import (
-    advice_for,
-    exclusive_lock,
-    final_name,
-    sha256_of_bytes,
-    sha256_of_file,
-    write_atomically,
-)
+from dpfc._support.files import sha256_of_file, write_whole
 from dpfc.features.cache.manifest import (
     MANIFEST_NAME,
     SHARD_NAME,
@@ -31,7 +28,13 @@ from dpfc.features.cache.manifest import (
 from dpfc.features.cache.reader import cache_schema
 from dpfc.features.exceptions import FeatureCacheError
 
-__all__ = ["FeatureCacheWriter", "is_cache_file", "refuse_overwritten"]
+__all__ = ["FeatureCacheWriter", "exclusive_lock", "is_cache_file", "refuse_overwritten"]
+
+_TEMPORARY_SUFFIX = ".tmp"
+# The random part is absent in the names that the first versions gave.
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+?)(\.[0-9a-f]{16}|\.[a-z0-9_]{8})?" + re.escape(_TEMPORARY_SUFFIX)
+)
 
 
 class FeatureCacheWriter:
@@ -286,9 +289,9 @@ class FeatureCacheWriter:
         columns["label"] = self._labels[: self._pending]
         columns["id"] = self._ids
         data = _encode(columns, self._schema)
-        shard = Shard(shard_name(index), self._pending, sha256_of_bytes(data))
+        shard = Shard(shard_name(index), self._pending, hashlib.sha256(data).hexdigest())
         with _clear_errors(self.path):
-            write_atomically(self.path / shard.file, data)
+            _write(self.path / shard.file, data)
         listed = self._manifest
         self._save(
             replace(
@@ -301,7 +304,7 @@ class FeatureCacheWriter:
 
     def _save(self, manifest: Manifest) -> None:
         with _clear_errors(self.path):
-            write_atomically(self.path / MANIFEST_NAME, manifest.to_json())
+            _write(self.path / MANIFEST_NAME, manifest.to_json())
         self._manifest = manifest
 
     def _foreign(self, names: Sequence[str]) -> FeatureCacheError:
@@ -321,7 +324,8 @@ def _as_labels(y: ArrayLike) -> NDArray[np.int32]:
 
 def is_cache_file(name: str) -> bool:
     """Whether a file name is one that a writer gives."""
-    name = final_name(name) or name
+    found = _TEMPORARY.fullmatch(name)
+    name = name if found is None else found["name"]
     return name == MANIFEST_NAME or SHARD_NAME.fullmatch(name) is not None
 
 
@@ -372,5 +376,58 @@ def _clear_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FeatureCacheError(
-            f"cannot write the feature cache {path} ({error.strerror}): {advice_for(error)}."
+            f"cannot write the feature cache {path} ({error.strerror}): {_advice_for(error)}."
         ) from error
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole, and flush its folder, so that its name outlives a power cut."""
+    write_whole(path, data, suffix=_TEMPORARY_SUFFIX)
+    if os.name != "posix":
+        return
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder for one writer.
+
+    The lock sits on the folder itself: nothing is left behind, a killed process frees it, and
+    a folder that may only be read can be locked too. Where the system has no ``flock``
+    (Windows) nothing is locked.
+
+    Raises
+    ------
+    FeatureCacheError
+        If another process holds the folder.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FeatureCacheError(
+                f"another process is writing to {folder}: wait until it ends, "
+                "or choose another folder."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _advice_for(error: OSError) -> str:
+    """What a user can do about a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space and run the same command again: finished shards are kept"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "choose a folder that you may write to"
+    return "check the path and the disk, then run the same command again"

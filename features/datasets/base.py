@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from numpy.typing import NDArray
 
-from dpfc.features._files import sha256_of_file
+from dpfc._support.files import IrregularFileError, check_replaceable, sha256_of_file
 from dpfc.features.datasets.decoding import decode_image
 from dpfc.features.exceptions import DatasetError, UnreadableItemError, UnreadableTextError
 
@@ -239,6 +239,20 @@ def checked_names(names: Sequence[str]) -> list[str]:
     if isinstance(names, str) or not text or not listed or len(set(listed)) < len(listed):
         raise DatasetError("class_names must be a list of different strings, none of them empty.")
     return listed
+
+
+def refuse_irregular(path: Path) -> None:
+    """Refuse a pipe, a socket or a device; what is not there is left to the caller.
+
+    Raises
+    ------
+    DatasetError
+        Says which it is.
+    """
+    try:
+        check_replaceable(path)
+    except IrregularFileError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}.") from error
 
 
 def refuse_mixed_splits(paths: Sequence[Path]) -> None:

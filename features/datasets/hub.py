@@ -11,7 +11,6 @@ from dpfc._support.limits import check_limit
 from dpfc._support.packages import require
 from dpfc._support.suggestions import did_you_mean
 from dpfc._support.yaml_reading import parse_yaml
-from dpfc.features._files import refuse_irregular
 from dpfc.features.datasets.base import (
     Dataset,
     ImageDataset,
@@ -20,6 +19,7 @@ from dpfc.features.datasets.base import (
     TextItem,
     Wanted,
     fingerprint_of_files,
+    refuse_irregular,
     row_id,
 )
 from dpfc.features.datasets.labels import read_labels

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpfc._support.suggestions import did_you_mean
-from dpfc.features._files import refuse_irregular
 from dpfc.features.datasets.base import (
     FILE_SUFFIXES,
     TABLE_SUFFIXES,
     Dataset,
     Wanted,
     checked_names,
+    refuse_irregular,
     refuse_mixed_splits,
 )
 from dpfc.features.exceptions import DatasetError

@@ -1,5 +1,6 @@
 """Texts and labels from tables: CSV, TSV, JSONL and Parquet."""
 
+import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dpfc.features._files import sha256_of_bytes
 from dpfc.features.datasets.base import (
     TextDataset,
     TextItem,
@@ -173,7 +173,7 @@ class GivenTexts(TextDataset):
     def fingerprint(self) -> str:
         """SHA-256 of the texts."""
         content = repr(("given texts", self._texts)).encode("utf-8", "backslashreplace")
-        return sha256_of_bytes(content)
+        return hashlib.sha256(content).hexdigest()
 
 
 def choose_column(

@@ -1,5 +1,6 @@
 """Embeddings made elsewhere into a feature cache: NumPy arrays, Parquet, a service's JSONL."""
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -9,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.files import sha256_of_file
 from dpfc._support.progress import Progress, Report, reporting
-from dpfc.features._files import refuse_irregular, sha256_of_bytes, sha256_of_file
 from dpfc.features.cache.manifest import DTYPES, NUMBERED_BY_ROWS, CacheDescription
 from dpfc.features.cache.reader import FeatureCache
 from dpfc.features.cache.writer import FeatureCacheWriter, refuse_overwritten
-from dpfc.features.datasets.base import checked_names, printable, row_id
+from dpfc.features.datasets.base import checked_names, printable, refuse_irregular, row_id
 from dpfc.features.datasets.labels import read_labels
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.extraction import ON_ERROR
@@ -238,7 +239,7 @@ def _provenance(
         "dataset": {
             "name": name,
             "n_samples": n_rows,
-            "fingerprint": sha256_of_bytes(content.encode()),
+            "fingerprint": hashlib.sha256(content.encode()).hexdigest(),
             **({"labels": NUMBERED_BY_ROWS} if numbered else {}),
         },
     }

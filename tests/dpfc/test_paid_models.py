@@ -22,7 +22,7 @@ from dpfc import (
     DPSGDClassifier,
     load_model,
 )
-from dpfc._support.reserved_files import ReservedFile, remove_stale
+from dpfc._support.files import ReservedFile, remove_stale
 from dpfc.accounting import LedgerError, PrivacyLedger
 from dpfc.exceptions import ModelFileError
 from dpfc.full_models import CheckpointError

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dpfc.features import DEFAULT_BACKBONES, FeatureCache
-from dpfc.features._files import exclusive_lock
+from dpfc.features.cache.writer import exclusive_lock
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -1,17 +1,35 @@
-"""Models' files, which appear whole or not at all, and take no other file's place."""
+"""Models' files: bytes that hang on nothing but the model, and that take no other file's place."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from dpfc._support.files import IrregularFileError, open_regular, open_whole
+from dpfc._support.files import IrregularFileError, open_regular, write_whole
 from dpfc.exceptions import ModelFileError
 
-__all__ = ["check_own_place", "open_whole", "write_model"]
+__all__ = ["in_order", "write_model"]
 
 _FORMATS = "dpfc-"  # what the names of all formats of ours begin with
+_LENGTH_BYTES = 8
 _HEADER_BYTES = 100_000_000  # the most that safetensors allows
+
+
+def in_order(data: bytes) -> bytes:
+    """Sort a safetensors file's metadata, which the library writes in an order drawn anew.
+
+    References
+    ----------
+    The format: https://github.com/huggingface/safetensors#format
+    """
+    end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+    header = json.loads(data[_LENGTH_BYTES:end])
+    metadata = dict(sorted(header.pop("__metadata__").items()))
+    text = json.dumps(
+        {"__metadata__": metadata, **header}, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)  # tensors stay aligned
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + data[end:]
 
 
 def write_model(path: Path, data: bytes) -> None:
@@ -23,14 +41,13 @@ def write_model(path: Path, data: bytes) -> None:
         If that fails, or would replace what is no model of ours; no partial file is left.
     """
     try:
-        check_own_place(path)
-        with open_whole(path) as file:
-            file.write(data)
+        _check_own_place(path)
+        write_whole(path, data)
     except OSError as error:
         raise ModelFileError(f"cannot write the model to {path}: {error.strerror}.") from error
 
 
-def check_own_place(path: Path) -> None:
+def _check_own_place(path: Path) -> None:
     """Refuse a name that is taken by anything but a model of dpfc, or an empty file.
 
     Raises
@@ -42,7 +59,7 @@ def check_own_place(path: Path) -> None:
     """
     try:
         with open_regular(path) as file:
-            size = int.from_bytes(file.read(8), "little")
+            size = int.from_bytes(file.read(_LENGTH_BYTES), "little")
             header = file.read(size) if size <= _HEADER_BYTES else b""
             empty = file.seek(0, 2) == 0
     except (FileNotFoundError, IrregularFileError):
