@@ -6,7 +6,6 @@ Loading reads numbers and JSON and runs no code from the file.
 from __future__ import annotations
 
 import json
-import numbers
 import os
 from importlib import import_module
 from pathlib import Path
@@ -15,12 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from dpfc._support.files import check_regular, error_words
-from dpfc._support.model_files import in_order, write_model
+from dpfc._support.model_header import (
+    LINEAR_FORMAT,
+    NETWORK_FORMAT,
+    parameters_of,
+    set_columns,
+)
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
+from dpfc.linear.saving import OPTIONAL_PARTS
 from dpfc.mechanism.row_map import is_exact_linear_map
 
 if TYPE_CHECKING:
@@ -29,11 +33,8 @@ if TYPE_CHECKING:
     from dpfc.full_models.classifier import DPSGDClassifier
     from dpfc.linear.base import PrivateLinearClassifier
 
-__all__ = ["load_model", "model_bytes", "save_model"]
+__all__ = ["load_model"]
 
-_FORMAT = "dpfc-model-2"
-# Of `dpfc.full_models.model_file`, which imports more than loading a linear model needs.
-NETWORK_FORMAT = "dpfc-network-1"
 # Its square roots kept their mean; a model that was fitted on them cannot be used any more.
 _FORMAT_OF_PLAIN_ROOTS = "dpfc-model-1"
 # The only classes that a file can name; anything else is refused.
@@ -45,54 +46,6 @@ _MODULES = {
 }
 # What the parts of a damaged file raise where they are put together.
 _MISFITS = (LookupError, TypeError, ValueError, OverflowError, RecursionError)
-# Fitted arrays that a model may lack.
-_OPTIONAL = ("center", "linear_map", "length_coef")
-
-
-def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> None:
-    """Write a fitted classifier; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        If the file cannot be written, or the classes are not plain numbers or strings.
-    """
-    write_model(Path(path), model_bytes(model))
-
-
-def model_bytes(model: PrivateLinearClassifier) -> bytes:
-    """Content of a fitted classifier's file; depends on nothing but the model.
-
-    Raises
-    ------
-    ModelFileError
-        If the classes are not plain numbers or strings.
-    """
-    if model.classes_.dtype.kind not in "iufUb":
-        raise ModelFileError("classes must be plain numbers or strings to be saved to a file.")
-    parameters = model.get_params(deep=False)
-    # Public labels are kept once, as classes_; a live generator has no business in a file.
-    parameters |= {"classes": model.classes_.tolist()}
-    # Where the owner keeps the ledger is nobody's business; the statement names the data set.
-    parameters |= {"ledger": None, "dataset": None}
-    # What public features did to the rows is kept as `linear_map_`.
-    parameters |= {"public_features": None} if "public_features" in parameters else {}
-    if not isinstance(parameters["random_state"], int | None):
-        parameters["random_state"] = None
-    header = {
-        "format": _FORMAT,
-        "estimator": type(model).__name__,
-        "parameters": json.dumps({k: _plain(v) for k, v in parameters.items()}),
-        "classes": json.dumps(model.classes_.tolist()),
-        "privacy": model.privacy_.to_json(),
-    }
-    header |= columns_header(model)
-    tensors = {"coef": model.coef_, "intercept": model.intercept_}
-    for name in _OPTIONAL:
-        if (value := getattr(model, f"{name}_")) is not None:
-            tensors[name] = value
-    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    return in_order(save(contiguous, metadata=header))
 
 
 def load_model(
@@ -129,9 +82,9 @@ def load_model(
         raise ModelFileError(f"cannot read a model from {path}: {error_words(error)}.") from error
     if network:
         return _load_network(path, header, module)
-    known = header.get("format") in (_FORMAT, _FORMAT_OF_PLAIN_ROOTS)
+    known = header.get("format") in (LINEAR_FORMAT, _FORMAT_OF_PLAIN_ROOTS)
     if not known or header.get("estimator") not in _MODULES:
-        raise ModelFileError(f"{path} is not a model file of dpfc (format {_FORMAT!r}).")
+        raise ModelFileError(f"{path} is not a model file of dpfc (format {LINEAR_FORMAT!r}).")
     try:
         model = _rebuild(header, tensors)
     except (*_MISFITS, AttributeError) as error:
@@ -144,58 +97,13 @@ def load_model(
     return model
 
 
-def columns_header(model: Any) -> dict[str, str]:
-    """The columns of the data frame that a model was fitted on, for a file's header.
-
-    And how its features were made, where they came from a cache that tells it.
-    """
-    names = {"feature_names": "feature_names_in_", "columns": "_columns_in"}
-    header = {
-        key: json.dumps([str(name) for name in getattr(model, attribute)])
-        for key, attribute in names.items()
-        if hasattr(model, attribute)
-    }
-    origin = getattr(model, "features_from_", None)
-    return header if origin is None else header | {"features_from": json.dumps(origin)}
-
-
-def set_columns(model: Any, header: dict[str, str]) -> None:
-    """Give a model the columns of a file's header, and how its features were made.
-
-    Raises
-    ------
-    ValueError
-        If they are no list of names, or not told as `columns_header` does.
-    """
-    origin = json.loads(header["features_from"]) if "features_from" in header else None
-    if origin is not None:
-        kinds = {"spec": str | None, "weights_sha256": str, "preprocessing": dict, "dtype": str}
-        if not isinstance(origin, dict) or not all(
-            isinstance(origin.get(key, 0), kind) for key, kind in kinds.items()
-        ):
-            raise ValueError("its features_from is not as dpfc writes it")
-    model.features_from_ = origin
-    for key in ("feature_names", "columns"):
-        if key not in header:
-            continue
-        names = json.loads(header[key])
-        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise ValueError(f"its {key} are no list of names")
-        if key == "columns":
-            model._columns_in = names
-        else:
-            model.feature_names_in_ = np.asarray(names, dtype=object)
-
-
 def _load_network(
     path: Path, header: dict[str, str], module: torch.nn.Module | None
 ) -> DPSGDClassifier:
-    from safetensors.torch import load_file
-
-    from dpfc.full_models.model_file import rebuild_network
+    from dpfc.full_models.rebuilding import read_network
 
     try:
-        return rebuild_network(header, load_file(path), module)
+        return read_network(path, header, module)
     except (*_MISFITS, RuntimeError) as error:
         if isinstance(error, ModelFileError):
             raise ModelFileError(f"{path} cannot be loaded: {error}") from error
@@ -211,22 +119,6 @@ def _said(error: Exception) -> str:
     return f"one of its fields is of the wrong type or size ({error})"
 
 
-def parameters_of(header: dict[str, str], estimator_class: type[Any]) -> dict[str, Any]:
-    """The parameters of a file's header.
-
-    Raises
-    ------
-    ValueError
-        If they are none, or the estimator has none of such a name.
-    """
-    parameters = json.loads(header["parameters"])
-    if not isinstance(parameters, dict):
-        raise ValueError("its parameters are no JSON object")
-    if unknown := parameters.keys() - estimator_class().get_params(deep=False).keys():
-        raise ValueError(f"{estimator_class.__name__} has no parameter {min(unknown)!r}")
-    return parameters
-
-
 def _rebuild(
     header: dict[str, str], tensors: dict[str, NDArray[np.float64]]
 ) -> PrivateLinearClassifier:
@@ -240,7 +132,7 @@ def _rebuild(
         parameters.setdefault("length_scaling", 0.0)
     model: PrivateLinearClassifier = estimator_class(**parameters)
     model.coef_, model.intercept_ = tensors["coef"], tensors["intercept"]
-    for part in _OPTIONAL:
+    for part in OPTIONAL_PARTS:
         setattr(model, f"{part}_", tensors.get(part))
     model.classes_ = np.asarray(json.loads(header["classes"]))
     model.n_features_in_ = model.coef_.shape[1]
@@ -273,21 +165,6 @@ def _check_parts(model: PrivateLinearClassifier, tensors: dict[str, NDArray[Any]
         raise ValueError("its linear map is none that rows can be multiplied with exactly")
     if not all(t.dtype == np.float64 and np.isfinite(t).all() for t in tensors.values()):
         raise ValueError("its weights are not finite float64 numbers")
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no infinity and no NumPy numbers."""
-    value = plain_number(value)
-    return "inf" if value == float("inf") else value
-
-
-def plain_number(value: Any) -> Any:
-    """A number of any type as one that JSON has; all else as it is."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return value
-    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def _from_plain(value: Any) -> Any:

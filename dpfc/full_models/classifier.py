@@ -50,10 +50,10 @@ from dpfc.full_models.dp_sgd.rows import (
     has_type,
     row_kind,
 )
-from dpfc.full_models.model_file import save_network
 from dpfc.full_models.optimizers.averaging import WeightAverage
 from dpfc.full_models.optimizers.factory import OptimizerSettings, StepRule, make_optimizer
 from dpfc.full_models.prediction import NetworkPredictor
+from dpfc.full_models.saving import save_network
 from dpfc.full_models.starting import run_digest, start_module
 from dpfc.full_models.trainable import TRAINABLE
 from dpfc.full_models.training import CheckpointPlan, TrainingRun

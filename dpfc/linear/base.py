@@ -36,8 +36,8 @@ from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.accounting.ledger.charges import Charge
 from dpfc.linear.centering import mean_share
 from dpfc.linear.prediction import LinearPredictor
+from dpfc.linear.saving import save_model
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
-from dpfc.loading import save_model
 from dpfc.mechanism.assumptions import fit_assumptions
 from dpfc.mechanism.bounded_sums import LabeledRows
 from dpfc.mechanism.gaussian import GaussianMechanism

@@ -80,7 +80,7 @@ def fit(
     Example: dpfc fit --features features/train --epsilon 1 --out model.safetensors
     """
     from dpfc.features import FeatureCache
-    from dpfc.loading import model_bytes
+    from dpfc.linear.saving import model_bytes
     from dpfc.mechanism.paid_models import PaidModel
 
     check_writable(out, reads=(features, public_features, ledger), force=force)

@@ -123,7 +123,7 @@ def search(
     Example: dpfc search --features features/train --try logit_noise=0.35,0.7 --epsilon 2 --out best
     """
     from dpfc.features import FeatureCache
-    from dpfc.loading import model_bytes
+    from dpfc.linear.saving import model_bytes
     from dpfc.mechanism.paid_models import PaidModel
     from dpfc.search.search_cv import DPSearchCV
 

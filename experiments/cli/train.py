@@ -255,7 +255,7 @@ def _fit(
     model: DPSGDClassifier, cache: FeatureCache, target: PaidModel, checkpoint: Path | None
 ) -> float:
     """Fit and save; says so where a stopped fit can go on. Returns seconds."""
-    from dpfc.full_models.model_file import network_bytes
+    from dpfc.full_models.saving import network_bytes
 
     began = time.perf_counter()
     try:

@@ -28,9 +28,9 @@ from dpfc.exceptions import ModelFileError
 from dpfc.full_models import CheckpointError
 from dpfc.full_models.checkpoints import read_checkpoint
 from dpfc.full_models.dp_sgd.mechanism import GradientMechanism
-from dpfc.full_models.model_file import network_bytes
+from dpfc.full_models.saving import network_bytes
 from dpfc.full_models.training import CheckpointPlan
-from dpfc.loading import model_bytes
+from dpfc.linear.saving import model_bytes
 from dpfc.mechanism import paid_models
 from dpfc.mechanism.paid_models import PaidModel
 

@@ -143,7 +143,7 @@ def test_a_file_with_another_map_is_refused(tmp_path):
 
 def test_a_file_with_plain_roots_is_refused(tmp_path, monkeypatch):
     X, y = rows(300, 0)
-    monkeypatch.setattr(dpfc.loading, "_FORMAT", "dpfc-model-1")
+    monkeypatch.setattr(dpfc.linear.saving, "LINEAR_FORMAT", "dpfc-model-1")
     for root in (True, False):
         path = tmp_path / f"{root}.safetensors"
         fit(X, y, epsilon=1.0, nonnegative_root=root).save(path)
