@@ -6,9 +6,13 @@ from dpfc.accounting.accountants import (
     default_accountant,
     epsilon_by_accountant,
 )
-from dpfc.accounting.calibration import calibrate
-from dpfc.accounting.event_json import event_from_json, event_to_json
-from dpfc.accounting.events import UnsupportedEventError
+from dpfc.accounting.calibration import (
+    calibrate,
+    calibrate_noise_multiplier,
+    calibrate_sampling_probability,
+    calibrate_steps,
+)
+from dpfc.accounting.events import UnsupportedEventError, event_from_json, event_to_json
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
 from dpfc.accounting.ledger.ledger import (
     Budget,
@@ -22,11 +26,6 @@ from dpfc.accounting.ledger.ledger import (
 )
 from dpfc.accounting.plans import PlannedRelease, PrivacyPlan, ReleaseRequest
 from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
-from dpfc.accounting.solve import (
-    calibrate_noise_multiplier,
-    calibrate_sampling_probability,
-    calibrate_steps,
-)
 from dpfc.accounting.statements.of_ledger import make_ledger_statement
 from dpfc.accounting.statements.statement import (
     PrivacyStatement,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dp_accounting
 
-from dpfc.accounting.event_json import event_to_json
+from dpfc.accounting.events import event_to_json
 from dpfc.accounting.ledger.ledger import LedgerError, PrivacyLedger
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 import dp_accounting
 
 from dpfc.accounting.accountants import ACCOUNTANTS, epsilon_by_accountant
-from dpfc.accounting.event_json import event_from_json, event_to_json
 from dpfc.accounting.events import (
     SelectionSteps,
     Steps,
+    event_from_json,
     event_mu,
+    event_to_json,
     gaussian_steps,
     has_no_noise,
 )

@@ -39,7 +39,7 @@ def render_html(statement: PrivacyStatement) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    source = files("dpfc.accounting").joinpath("templates/privacy-statement.html")
+    source = files("dpfc.accounting.statements").joinpath("privacy-statement.html")
     return environment.from_string(source.read_text(encoding="utf-8")).render(
         said=content(statement),
         # Drawn by us from numbers alone: nothing in it needs escaping.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dp_accounting
 
 from dpfc.accounting.accountants import ACCOUNTANTS, epsilon_by_accountant
-from dpfc.accounting.event_json import event_to_json
-from dpfc.accounting.events import event_mu
+from dpfc.accounting.events import event_mu, event_to_json
 from dpfc.accounting.ledger.ledger import Budget, PrivacyLedger, Spend
 from dpfc.accounting.ledger.records import reasons_not_private, remaining_of
 from dpfc.accounting.statements.records import AttackRecord

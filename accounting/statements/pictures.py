@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 from dpfc.accounting.profiles import PrivacyProfile
 from dpfc.accounting.statements.records import FALSE_POSITIVE_RATES
-from dpfc.accounting.statements.words import percent, upper
+from dpfc.accounting.statements.wording import percent, upper
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

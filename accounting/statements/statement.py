@@ -18,8 +18,7 @@ from dpfc.accounting.accountants import (
     epsilon_by_accountant,
     resolve_accountant,
 )
-from dpfc.accounting.event_json import event_from_json, event_to_json
-from dpfc.accounting.events import event_mu
+from dpfc.accounting.events import event_from_json, event_mu, event_to_json
 from dpfc.accounting.ledger.filters import PrivacyFilter, filter_from_json
 from dpfc.accounting.plans import PrivacyPlan
 from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
@@ -40,7 +39,7 @@ from dpfc.accounting.statements.records import (
     Record,
     ReleaseRecord,
 )
-from dpfc.accounting.statements.words import clean
+from dpfc.accounting.statements.wording import clean
 
 __all__ = [
     "NOT_COVERED",

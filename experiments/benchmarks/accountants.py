@@ -54,7 +54,7 @@ def _print_multipliers(
     relation: str,
 ) -> None:
     from dpfc.accounting import UnsupportedEventError
-    from dpfc.accounting.solve import calibrate_noise_multiplier
+    from dpfc.accounting.calibration import calibrate_noise_multiplier
 
     print("ε      " + "".join(f"{name:>10}" for name in accountants) + "   ms (first)")
     for epsilon in budgets:

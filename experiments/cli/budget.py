@@ -350,7 +350,7 @@ def _print_void(budget: Budget, reasons: Sequence[str]) -> None:
 
 
 def _spend_report(spend: Spend) -> dict[str, Any]:
-    from dpfc.accounting.event_json import event_to_json
+    from dpfc.accounting.events import event_to_json
 
     return {
         "id": spend.id,

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dpfc._support.packages import require
-from dpfc.accounting.statements.words import clean, moment
+from dpfc.accounting.statements.wording import clean, moment
 from dpfc.experiments.pictures.plotly_charts import DARK_COLOURS, panel_charts
 from dpfc.experiments.pictures.style import COLOURS
 from dpfc.experiments.pictures.views import Panel, light_rows, setting_words, study_panels

@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dpfc.accounting.statements.words import clean
+from dpfc.accounting.statements.wording import clean
 from dpfc.experiments.pictures.style import COLOURS
 from dpfc.experiments.pictures.views import (
     Curve,

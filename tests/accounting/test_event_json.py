@@ -9,7 +9,7 @@ from dp_accounting.dp_event import RepeatAndSelectDpEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpfc.accounting.event_json import event_from_json, event_to_json
+from dpfc.accounting.events import event_from_json, event_to_json
 
 GAUSSIAN = {"type": "GaussianDpEvent", "noise_multiplier": 2.5}
 

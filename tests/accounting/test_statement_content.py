@@ -17,8 +17,15 @@ from statement_examples import GAP, HOSTILE, STATEMENTS, hostile_statement, ledg
 
 from dpfc.accounting import PrivacyLedger, make_ledger_statement
 from dpfc.accounting.statements.markdown import escape, escape_line
-from dpfc.accounting.statements.wording import content
-from dpfc.accounting.statements.words import clean, in_words, lower, moment, percent, upper
+from dpfc.accounting.statements.wording import (
+    clean,
+    content,
+    in_words,
+    lower,
+    moment,
+    percent,
+    upper,
+)
 
 NOT_PRIVATE = ("seeded", "without noise", "ledger")
 FLOATS = st.floats(min_value=1e-300, max_value=1e300)

@@ -41,7 +41,7 @@ from dpfc.accounting import (
 from dpfc.accounting.statements.statement import StatementError
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
-SCHEMA = "schemas/privacy-statement-1.json"
+SCHEMA = "statements/privacy-statement-1.json"
 ROOT = Path(__file__).parents[2]
 REGENERATE = (
     f"accounting/{SCHEMA} is not what the code writes. A published schema never changes: raise "
@@ -128,7 +128,7 @@ def test_the_wheel_holds_the_schema_and_the_page(tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in (SCHEMA, "templates/privacy-statement.html"):
+    for name in (SCHEMA, "statements/privacy-statement.html"):
         assert f"dpfc/accounting/{name}" in names
 
 

@@ -140,7 +140,7 @@ def test_json_follows_the_schema_that_is_printed(dpfc, ledger, model, strict_jso
 
 
 def test_the_printed_schema_is_the_published_file(dpfc):
-    published = files("dpfc.accounting").joinpath("schemas/privacy-statement-1.json")
+    published = files("dpfc.accounting").joinpath("statements/privacy-statement-1.json")
     assert dpfc("report", "schema").out == published.read_text(encoding="utf-8")
 
 
