@@ -24,9 +24,9 @@ from dpfc.accounting.ledger.ledger import (
     Remaining,
     Spend,
 )
+from dpfc.accounting.ledger.statement import make_ledger_statement
 from dpfc.accounting.plans import PlannedRelease, PrivacyPlan, ReleaseRequest
 from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
-from dpfc.accounting.statements.of_ledger import make_ledger_statement
 from dpfc.accounting.statements.statement import (
     PrivacyStatement,
     ReleaseRecord,

@@ -5,7 +5,7 @@ drawn: a process that dies in between leaves a spend without a release, never th
 A spend that does not fit is refused and nothing is drawn.
 
 The guarantee is the budget: all releases of a data set together are (ε, δ)-private, whoever
-chose them and however they depend on one another (see `dpfc.accounting.ledger.filters`). What was
+chose them and however they depend on one another (see `dpfc.accounting.filters`). What was
 "spent so far" is bookkeeping; the number that a reader may rely on is the budget's ε.
 
 The name identifies a data set. The ledger never reads data; a fingerprint that the caller has
@@ -35,8 +35,8 @@ from dpfc.accounting._checks import (
     check_flag,
     check_int,
 )
+from dpfc.accounting.filters import make_filter
 from dpfc.accounting.ledger.chain import head_of, place_of
-from dpfc.accounting.ledger.filters import make_filter
 from dpfc.accounting.ledger.records import (
     Budget,
     BudgetExceeded,

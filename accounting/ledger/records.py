@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import dp_accounting
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
+from dpfc._support.notebook_tables import NotebookTable
 from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_float
 from dpfc.accounting.events import UnsupportedEventError
+from dpfc.accounting.filters import Cost, PrivacyFilter, filter_from_json, make_filter
 from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
-from dpfc.accounting.ledger.filters import Cost, PrivacyFilter, filter_from_json, make_filter
 from dpfc.accounting.ledger.names import dataset_key, easily_taken_for, similar_names
 from dpfc.accounting.ledger.sqlite_file import LedgerError, damage_named
-from dpfc.accounting.statements.notebook_tables import NotebookTable
 
 if TYPE_CHECKING:
     from dpfc.accounting.statements.statement import PrivacyStatement

@@ -14,7 +14,7 @@ import dp_accounting
 
 from dpfc.accounting._checks import check_float
 from dpfc.accounting.events import event_from_json, event_to_json
-from dpfc.accounting.ledger.filters import Cost, GaussianFilter, PrivacyFilter
+from dpfc.accounting.filters import Cost, GaussianFilter, PrivacyFilter
 from dpfc.accounting.ledger.records import Budget, ModelFile, Spend
 from dpfc.accounting.ledger.sqlite_file import damage_named
 

@@ -23,13 +23,13 @@ from dpfc.accounting.events import (
     gaussian_steps,
     has_no_noise,
 )
+from dpfc.accounting.filters import RenyiFilter
 from dpfc.accounting.gaussian import gaussian_epsilon
-from dpfc.accounting.ledger.filters import RenyiFilter
 from dpfc.accounting.profiles import PrivacyProfile, mu_profile
 from dpfc.accounting.statements.records import FALSE_POSITIVE_RATES, AttackRecord
 
 if TYPE_CHECKING:
-    from dpfc.accounting.ledger.filters import Cost, PrivacyFilter
+    from dpfc.accounting.filters import Cost, PrivacyFilter
     from dpfc.accounting.statements.statement import BudgetRecord, PrivacyStatement
 
 __all__ = ["MAX_SAMPLED_RELEASES", "check_statement", "check_work", "verify_statement"]

@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
+from dpfc._support.notebook_tables import fields_table
 from dpfc.accounting.plans import release_event
 from dpfc.accounting.profiles import PrivacyProfile
-from dpfc.accounting.statements.notebook_tables import fields_table
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass

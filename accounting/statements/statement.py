@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Self
 import dp_accounting
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
+from dpfc._support.notebook_tables import fields_table
 from dpfc.accounting._checks import SEEDED, check_int
 from dpfc.accounting.accountants import (
     ACCOUNTANTS,
@@ -19,7 +20,7 @@ from dpfc.accounting.accountants import (
     resolve_accountant,
 )
 from dpfc.accounting.events import event_from_json, event_mu, event_to_json
-from dpfc.accounting.ledger.filters import PrivacyFilter, filter_from_json
+from dpfc.accounting.filters import PrivacyFilter, filter_from_json
 from dpfc.accounting.plans import PrivacyPlan
 from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
 from dpfc.accounting.statements.checks import (
@@ -28,7 +29,6 @@ from dpfc.accounting.statements.checks import (
     check_work,
     verify_statement,
 )
-from dpfc.accounting.statements.notebook_tables import fields_table
 from dpfc.accounting.statements.records import (
     ROUNDING,
     AttackRecord,

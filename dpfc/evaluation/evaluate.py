@@ -18,18 +18,16 @@ from dpfc.accounting import (
     PrivacyStatement,
     ReleaseRequest,
     calibrate,
-    make_statement,
 )
-from dpfc.accounting.ledger.charges import Charge
 from dpfc.evaluation.counts import ConfusionCounts, HitCounts, ScoreHistogram
 from dpfc.evaluation.result import PrivateEvaluation, evaluation_of
 from dpfc.evaluation.scored_rows import IDENTITY, ScoredRows, open_test_rows
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.mechanism.assumptions import evaluation_assumptions
-from dpfc.mechanism.gaussian import GaussianMechanism, Release
-from dpfc.mechanism.noise import NoiseSource, noise_source
-from dpfc.mechanism.notes import delta_notes
-from dpfc.mechanism.private_run import check_ledger_pair, open_charge, warn_if_seeded
+from dpfc.mechanism.delta import delta_notes
+from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.noise import noise_source
+from dpfc.mechanism.private_run import PrivateRun, Release
 from dpfc.mechanism.rows import label_gaps, warn_of_numbered_labels
 
 if TYPE_CHECKING:
@@ -134,29 +132,24 @@ def evaluate_privately(
     parameters = dict(locals())
     _check_model(model)
     check_parameters(parameters, _CONSTRAINTS)
-    check_ledger_pair(ledger, dataset)
-    noise = noise_source(random_state)
+    run = PrivateRun(noise_source(random_state), ledger=ledger, dataset=dataset)
     asked = check_words("metrics", metrics, METRICS)
     plan = _plan(asked, len(model.classes_), parameters)
-    charge = open_charge(
-        ledger, dataset, plan, f"evaluate {type(model).__name__}", seeded=noise.reproducible
-    )
+    run.open(plan, f"evaluate {type(model).__name__}")
     warn_of_numbered_labels(X)
     rows = _score(model, X, y)
-    warn_if_seeded(noise)
+    run.warn_if_seeded()
     check_memory(
         16 * 8 * len(model.classes_) ** 2,
         "noisy counts by true and predicted class",
         "Evaluate a model of fewer classes.",
         rows.device,
     )
-    mechanism = GaussianMechanism(
-        rows, IDENTITY, len(model.classes_), plan, noise, n_samples, charge=charge
-    )
+    mechanism = GaussianMechanism(rows, IDENTITY, len(model.classes_), run, n_samples)
     releases = {name: _draw(mechanism, name, rows) for name in asked}
     public = n_samples is not None or neighboring_relation == "replace_one"
     n_rows = mechanism.known_n_samples if public else _noisy_size(releases)
-    privacy = _state(mechanism, noise, charge, model, parameters, n_rows, label_gaps(X))
+    privacy = _state(run, model, parameters, n_rows, label_gaps(X))
     return evaluation_of(
         releases,
         classes=model.classes_,
@@ -241,36 +234,26 @@ def _noisy_size(releases: Mapping[str, Release]) -> float | None:
 
 
 def _state(
-    mechanism: GaussianMechanism,
-    noise: NoiseSource,
-    charge: Charge | None,
+    run: PrivateRun,
     model: PrivateLinearClassifier | DPSGDClassifier,
     parameters: dict[str, Any],
     n_samples: float | None,
     gaps: list[str],
 ) -> PrivacyStatement:
     """Put together what ran; with a ledger, file it there beside the spend."""
-    unit = "one row" if charge is None else charge.budget.unit_of_privacy
-    statement = make_statement(
-        mechanism.plan,
-        mechanism.records,
-        estimator=f"evaluate_privately({type(model).__name__})",
-        seeded=noise.reproducible,
-        rests_on=[
+    statement = run.statement(
+        f"evaluate_privately({type(model).__name__})",
+        [
             *evaluation_assumptions(
-                unit_of_privacy=unit,
+                unit_of_privacy=run.unit_of_privacy,
                 neighboring_relation=parameters["neighboring_relation"],
                 n_samples_stated=parameters["n_samples"] is not None,
                 network=not isinstance(model, PrivateLinearClassifier),
             ),
             *gaps,
-            *delta_notes(mechanism.plan, n_samples),
+            *delta_notes(run.plan, n_samples),
         ],
-        random_source=noise.description,
-        unit_of_privacy=unit,
         kind="evaluation",
-        dataset=parameters["dataset"],
     )
-    if charge is not None:
-        charge.complete(statement)
+    run.finish(statement)
     return statement

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.notebook_tables import NotebookTable
 from dpfc.accounting import PrivacyStatement
-from dpfc.accounting.statements.notebook_tables import NotebookTable
 from dpfc.evaluation.intervals import (
     Estimate,
     auc,
@@ -20,7 +20,7 @@ from dpfc.evaluation.intervals import (
     number_of_rows,
     proportion,
 )
-from dpfc.mechanism.gaussian import Release
+from dpfc.mechanism.private_run import Release
 
 __all__ = ["PrivateEvaluation", "evaluation_of"]
 

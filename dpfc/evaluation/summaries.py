@@ -12,17 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dpfc._support.memory import check_memory
+from dpfc._support.notebook_tables import NotebookTable
 from dpfc._support.validation import Interval, check_parameters, check_words
-from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
-from dpfc.accounting.ledger.charges import Charge
-from dpfc.accounting.statements.notebook_tables import NotebookTable
+from dpfc.accounting import PrivacyStatement, ReleaseRequest, calibrate
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.mechanism.assumptions import summary_assumptions
+from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
-from dpfc.mechanism.noise import NoiseSource, noise_source
-from dpfc.mechanism.notes import delta_notes
-from dpfc.mechanism.private_run import check_ledger_pair, open_charge, warn_if_seeded
+from dpfc.mechanism.noise import noise_source
+from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.queries import ClassCounts, Count, FeatureSum, Query
 from dpfc.mechanism.row_map import RowMap
 from dpfc.mechanism.rows import (
@@ -149,9 +148,8 @@ def summarize_privately(
     (2,)
     """
     check_parameters(locals(), _CONSTRAINTS)
-    check_ledger_pair(ledger, dataset)
+    run = PrivateRun(noise_source(random_state), ledger=ledger, dataset=dataset)
     asked = _check_statistics(statistics, l2_clip_norm)
-    noise = noise_source(random_state)
     plan = calibrate(
         _requests(asked, neighboring_relation),
         target_epsilon=epsilon,
@@ -159,25 +157,23 @@ def summarize_privately(
         neighboring_relation=neighboring_relation,
         accountant=accountant,
     )
-    charge = open_charge(
-        ledger, dataset, plan, f"summarize: {', '.join(asked)}", seeded=noise.reproducible
-    )
+    run.open(plan, f"summarize: {', '.join(asked)}")
     labelled = "class_counts" in asked
     gaps = label_gaps(X) if labelled else []
     if labelled:
         warn_of_numbered_labels(X)
     rows, known = _open_rows(X, y, classes, labelled=labelled)
-    warn_if_seeded(noise)
+    run.warn_if_seeded()
     n_classes = 1 if known is None else len(known)
     check_memory(8 * 8 * (rows.n_features + n_classes), "a sum of rows", "Reduce it.", rows.device)
     row_map = RowMap(math.inf if l2_clip_norm is None else l2_clip_norm, normalize=False)
-    mechanism = GaussianMechanism(rows, row_map, n_classes, plan, noise, charge=charge)
+    mechanism = GaussianMechanism(rows, row_map, n_classes, run)
     values, deviations = _draw(mechanism, asked)
     return PrivateSummary(
         **values,
         noise_standard_deviation=deviations,
         classes_=known,
-        privacy_=_state(mechanism, noise, charge, dataset, _size(values, mechanism), gaps),
+        privacy_=_state(run, _size(values, mechanism), gaps),
     )
 
 
@@ -245,7 +241,7 @@ def _draw(
     }
     drawn = {
         planned.name: mechanism.release(planned.name, queries[planned.name])
-        for planned in mechanism.plan.releases
+        for planned in mechanism.run.plan.releases
     }
     noise = {name: release.noise_standard_deviation for name, release in drawn.items()}
     values: dict[str, Any] = dict.fromkeys(STATISTICS)
@@ -253,7 +249,7 @@ def _draw(
         values["class_counts"] = drawn["class_counts"].value.cpu().numpy()
     if "count" in drawn:
         values["count"] = float(drawn["count"].value[0])
-    elif mechanism.plan.neighboring_relation == "replace_one":
+    elif mechanism.run.plan.neighboring_relation == "replace_one":
         values["count"], noise["count"] = float(mechanism.n_samples()), 0.0
     if "feature_sum" in drawn:
         size = max(1.0, values["count"])
@@ -281,34 +277,19 @@ def _shortened(mean: NDArray[np.float64], l2_clip_norm: float) -> NDArray[np.flo
     return mean * min(1.0, l2_clip_norm / max(length, 1e-300))
 
 
-def _state(
-    mechanism: GaussianMechanism,
-    noise: NoiseSource,
-    charge: Charge | None,
-    dataset: str | None,
-    n_samples: float | None,
-    gaps: list[str],
-) -> PrivacyStatement:
+def _state(run: PrivateRun, n_samples: float | None, gaps: list[str]) -> PrivacyStatement:
     """Put together what ran; with a ledger, file it there beside the spend."""
-    plan: PrivacyPlan = mechanism.plan
-    unit = "one row" if charge is None else charge.budget.unit_of_privacy
-    statement = make_statement(
-        plan,
-        mechanism.records,
-        estimator="summarize_privately",
-        seeded=noise.reproducible,
-        rests_on=[
+    statement = run.statement(
+        "summarize_privately",
+        [
             *summary_assumptions(
-                unit_of_privacy=unit, neighboring_relation=plan.neighboring_relation
+                unit_of_privacy=run.unit_of_privacy,
+                neighboring_relation=run.plan.neighboring_relation,
             ),
             *gaps,
-            *delta_notes(plan, n_samples),
+            *delta_notes(run.plan, n_samples),
         ],
-        random_source=noise.description,
-        unit_of_privacy=unit,
         kind="summary",
-        dataset=dataset,
     )
-    if charge is not None:
-        charge.complete(statement)
+    run.finish(statement)
     return statement

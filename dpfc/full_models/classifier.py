@@ -33,9 +33,8 @@ from dpfc._support.validation import (
     check_parameters,
     declared,
 )
-from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
+from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate
 from dpfc.accounting.accountants import ACCOUNTANTS
-from dpfc.accounting.ledger.charges import Charge
 from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
 from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
 from dpfc.full_models.dp_sgd.dry_run import check_every_row
@@ -59,13 +58,14 @@ from dpfc.full_models.trainable import TRAINABLE
 from dpfc.full_models.training import CheckpointPlan, TrainingRun
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
 from dpfc.mechanism.assumptions import training_assumptions
+from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.labels import public_classes
 from dpfc.mechanism.noise import NoiseSource, noise_source
-from dpfc.mechanism.notes import delta_notes, training_notes
 from dpfc.mechanism.paid_models import model_room, reserve_room
-from dpfc.mechanism.private_run import check_ledger_pair, finish, open_charge, warn_if_seeded
+from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.progress import step_progress
 from dpfc.mechanism.rows import BlockSource, label_gaps, warn_of_numbered_labels
+from dpfc.mechanism.too_small import training_notes
 from dpfc.mechanism.user_rows import check_columns
 
 __all__ = ["DPSGDClassifier"]
@@ -294,42 +294,39 @@ class DPSGDClassifier(NetworkPredictor):
         UserWarning
             If a column of a data frame is called as ids or an index are.
         """
-        noise = self._check_parameters()
+        run = self._check_parameters()
         with fitted_or_nothing(self, _FURTHER):
             warn_under_model_selection()
             plan = self.privacy_plan()
             rows = self._open_rows(X, y)
-            module = self._start(rows.X.dtype, noise)
+            module = self._start(rows.X.dtype, run.noise)
             self._check_size(module)
             start = copy.deepcopy(module)  # no private row goes through it
             like = as_input(torch.zeros_like(rows.X[:1]), self._device())
             watched = WatchedState(module, like, self._augmentation())
             self._try_rows(module, rows)
             kept = self._open_checkpoint(module, rows)
-            charge = open_charge(
-                self.ledger,
-                self.dataset,
+            run.open(
                 plan,
                 f"fit {type(self).__name__}",
-                seeded=noise.reproducible,
                 token=None if kept is None else kept.token,
                 begun=kept is not None and kept.begun,
                 drawn=kept is not None and kept.statement is not None,
             )
-            warn_if_seeded(noise)
+            run.warn_if_seeded()
             self._reserve(module, kept)
-            with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as on_release:
-                mechanism, run = self._train(module, rows, plan, noise, kept, charge, on_release)
+            with step_progress(plan, GRADIENT) if self.verbose else nullcontext() as run.on_release:
+                mechanism, training = self._train(module, rows, run, kept)
             watched.check()
             self.module_ = published(start, module).eval()
-            self.gradient_norms_ = list(run.rule.gradient_norms)
+            self.gradient_norms_ = list(training.rule.gradient_norms)
             named = isinstance(X, BlockSource) and X.class_names is not None
             statement = None if kept is None else kept.statement
             gaps = label_gaps(X)
-            self.privacy_ = statement or self._state(mechanism, noise, charge, named, gaps)
+            self.privacy_ = statement or self._state(mechanism, named, gaps)
             if kept is not None and statement is None:
                 kept.add_statement(self.privacy_)
-            finish(charge, self.privacy_, None if kept is None else kept.forget)
+            run.finish(self.privacy_, None if kept is None else kept.forget)
         return self
 
     def _reserve(self, module: torch.nn.Module, checkpoints: CheckpointPlan | None) -> None:
@@ -364,40 +361,33 @@ class DPSGDClassifier(NetworkPredictor):
         self,
         module: torch.nn.Module,
         rows: ModuleRows,
-        plan: PrivacyPlan,
-        noise: NoiseSource,
+        run: PrivateRun,
         checkpoints: CheckpointPlan | None,
-        charge: Charge | None,
-        on_release: Callable[[str], None] | None,
     ) -> tuple[GradientMechanism, TrainingRun]:
         sums = make_clipped_sums(self.clipping, module.train(), float(self.l2_clip_norm))
         try:
             mechanism = GradientMechanism(
                 rows,
                 sums,
-                plan,
-                noise,
+                run,
                 n_samples=self.n_samples,
                 augmentation=self._augmentation(),
                 physical_batch_size=self.physical_batch_size,
                 device=self._device(),
-                charge=charge,
-                on_release=on_release,
             )
-            run = TrainingRun(
+            training = TrainingRun(
                 module,
                 mechanism,
-                lambda deviation: self._make_rule(sums.parameters, deviation, noise),
+                lambda deviation: self._make_rule(sums.parameters, deviation, run.noise),
                 None if self.ema_decay is None else WeightAverage(sums.parameters, self.ema_decay),
-                noise,
                 checkpoints,
             )
-            run.run()
+            training.run()
         finally:
             sums.close()
-        return mechanism, run
+        return mechanism, training
 
-    def _check_parameters(self) -> NoiseSource:
+    def _check_parameters(self) -> PrivateRun:
         check_parameters(self.get_params(deep=False), self._constraints)
         if math.isinf(self.l2_clip_norm) and not math.isinf(self.epsilon):
             raise ValueError("l2_clip_norm must be finite unless epsilon is inf, got inf.")
@@ -419,11 +409,10 @@ class DPSGDClassifier(NetworkPredictor):
             )
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ValueError('device="cuda": PyTorch finds no CUDA GPU. Use "cpu" or "auto".')
-        check_ledger_pair(self.ledger, self.dataset)
-        noise = noise_source(self.random_state)
+        run = PrivateRun(noise_source(self.random_state), ledger=self.ledger, dataset=self.dataset)
         # An optimizer that cannot be made, for want of a package, must not show after a spend.
-        self._make_rule([torch.nn.Parameter(torch.zeros(1))], 0.0, noise)
-        return noise
+        self._make_rule([torch.nn.Parameter(torch.zeros(1))], 0.0, run.noise)
+        return run
 
     def _settings(self) -> OptimizerSettings:
         norms = self.schedule_norms
@@ -509,21 +498,16 @@ class DPSGDClassifier(NetworkPredictor):
     def _state(
         self,
         mechanism: GradientMechanism,
-        noise: NoiseSource,
-        charge: Charge | None,
         classes_in_cache: bool,
         gaps: list[str],
     ) -> PrivacyStatement:
         """Put together what ran."""
-        unit = "one row" if charge is None else charge.budget.unit_of_privacy
-        return make_statement(
-            mechanism.plan,
-            mechanism.records,
-            estimator=type(self).__name__,
-            seeded=noise.reproducible,
-            rests_on=[
+        run = mechanism.run
+        return run.statement(
+            type(self).__name__,
+            [
                 *training_assumptions(
-                    unit_of_privacy=unit,
+                    unit_of_privacy=run.unit_of_privacy,
                     classes_stated=self.classes is not None,
                     classes_in_cache=classes_in_cache,
                     neighboring_relation=self.neighboring_relation,
@@ -539,14 +523,11 @@ class DPSGDClassifier(NetworkPredictor):
                 *gaps,
                 *self._gaps(mechanism),
             ],
-            random_source=noise.description,
-            unit_of_privacy=unit,
-            dataset=self.dataset,
         )
 
     def _gaps(self, mechanism: GradientMechanism) -> list[str]:
         """What around the fit, of its delta and of its size a reader has to know."""
-        plan, n_samples = mechanism.plan, float(mechanism.n_samples())
+        plan, n_samples = mechanism.run.plan, float(mechanism.n_samples())
         sensitivity = 2.0 if self.neighboring_relation == "replace_one" else 1.0
         useful = (
             []

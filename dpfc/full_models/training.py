@@ -25,7 +25,7 @@ from dpfc.full_models.dp_sgd.rows import ModuleRows
 from dpfc.full_models.interrupts import deferred_signals
 from dpfc.full_models.optimizers.averaging import WeightAverage
 from dpfc.full_models.optimizers.step_rule import StepRule
-from dpfc.mechanism.noise import NoiseSource, SeededNoise
+from dpfc.mechanism.noise import SeededNoise
 
 __all__ = ["CheckpointPlan", "TrainingRun"]
 
@@ -135,8 +135,6 @@ class TrainingRun:
     make_rule : callable
         From the standard deviation of a mean gradient's entries to the `StepRule`.
     average : WeightAverage or None
-    noise : NoiseSource
-        Of the mechanism; a seeded one's state is kept in checkpoints.
     checkpoints : CheckpointPlan or None
     """
 
@@ -146,13 +144,11 @@ class TrainingRun:
         mechanism: GradientMechanism,
         make_rule: Callable[[float], StepRule],
         average: WeightAverage | None,
-        noise: NoiseSource,
         checkpoints: CheckpointPlan | None,
     ):
         self._module = module
         self._mechanism = mechanism
         self._average = average
-        self._noise = noise
         self._checkpoints = checkpoints
         kept = checkpoints.kept if checkpoints is not None and checkpoints.begun else None
         if kept is not None:
@@ -175,7 +171,7 @@ class TrainingRun:
         FloatingPointError
             If the weights are no numbers any more; they are a release, so this tells nothing.
         """
-        planned = self._mechanism.plan[GRADIENT].count
+        planned = self._mechanism.run.plan[GRADIENT].count
         self.rule.train_mode()
         with deferred_signals() as came:
             while self._mechanism.steps < planned and came() is None:
@@ -203,13 +199,14 @@ class TrainingRun:
             plan.write(self._state())
 
     def _state(self) -> dict[str, Any]:
+        noise = self._mechanism.run.noise
         return {
             # Releases alone: private rows may have left something in whatever else it holds.
             "module": {name: p.detach().cpu() for name, p in self._trained().items()},
             "mechanism": self._mechanism.state(),
             "rule": self.rule.state_dict(),
             "average": None if self._average is None else self._average.state_dict(),
-            "noise": self._noise.state() if isinstance(self._noise, SeededNoise) else None,
+            "noise": noise.state() if isinstance(noise, SeededNoise) else None,
         }
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
@@ -243,8 +240,8 @@ class TrainingRun:
             self.rule.load_state_dict(kept["rule"])
             if self._average is not None:
                 self._average.load_state_dict(kept["average"])
-            if isinstance(self._noise, SeededNoise):
-                self._noise.load_state(kept["noise"])
+            if isinstance(noise := self._mechanism.run.noise, SeededNoise):
+                noise.load_state(kept["noise"])
         except (*_MISFITS, RuntimeError) as error:
             raise _misfit(error) from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Any, ClassVar, Self
@@ -31,21 +31,20 @@ from dpfc._support.validation import (
     check_parameters,
     declared,
 )
-from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate, make_statement
+from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate
 from dpfc.accounting.accountants import ACCOUNTANTS
-from dpfc.accounting.ledger.charges import Charge
 from dpfc.linear.centering import mean_share
 from dpfc.linear.prediction import LinearPredictor
 from dpfc.linear.saving import save_model
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
 from dpfc.mechanism.assumptions import fit_assumptions
 from dpfc.mechanism.bounded_sums import LabeledRows
+from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
-from dpfc.mechanism.noise import NoiseSource, noise_source
-from dpfc.mechanism.notes import delta_notes, fit_notes
+from dpfc.mechanism.noise import noise_source
 from dpfc.mechanism.paid_models import linear_room, reserve_room
-from dpfc.mechanism.private_run import check_ledger_pair, finish, open_charge, warn_if_seeded
+from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.progress import release_progress
 from dpfc.mechanism.queries import FeatureSum
 from dpfc.mechanism.rows import (
@@ -58,6 +57,7 @@ from dpfc.mechanism.rows import (
     open_cache,
     warn_of_numbered_labels,
 )
+from dpfc.mechanism.too_small import fit_notes
 
 __all__ = ["PrivateLinearClassifier"]
 
@@ -201,49 +201,28 @@ class PrivateLinearClassifier(LinearPredictor):
         UserWarning
             If a column of a data frame is called as ids or an index are.
         """
-        noise = self._check_parameters()
+        run = self._check_parameters()
         with fitted_or_nothing(self, _FURTHER):
             warn_under_model_selection()
             plan = self.privacy_plan()
-            charge = open_charge(
-                self.ledger,
-                self.dataset,
-                plan,
-                f"fit {type(self).__name__}",
-                seeded=noise.reproducible,
-            )
+            run.open(plan, f"fit {type(self).__name__}")
             rows = self._open_rows(X, y)
             row_map = self._row_map()
             self._check_size(row_map.n_columns(rows.n_features), len(self.classes_), rows.device)
-            warn_if_seeded(noise)
+            run.warn_if_seeded()
             mapped = getattr(self, "public_features", None) is not None
             reserve_room(linear_room(rows.n_features, len(self.classes_), mapped=mapped))
             draws = sum(release.count for release in plan.releases)
-            with release_progress(draws) if self.verbose else nullcontext() as on_release:
-                mechanism = self._train(rows, plan, noise, on_release=on_release, charge=charge)
-            self.privacy_ = self._state(mechanism, noise, charge, X)
-            finish(charge, self.privacy_)
+            with release_progress(draws) if self.verbose else nullcontext() as run.on_release:
+                mechanism = self._train(rows, run)
+            self.privacy_ = self._state(mechanism, X)
+            run.finish(self.privacy_)
         return self
 
-    def _train(
-        self,
-        rows: LabeledRows,
-        plan: PrivacyPlan,
-        noise: NoiseSource,
-        *,
-        on_release: Callable[[str], None] | None = None,
-        charge: Charge | None = None,
-    ) -> GaussianMechanism:
+    def _train(self, rows: LabeledRows, run: PrivateRun) -> GaussianMechanism:
         """Draw what is planned from checked rows, and set the model; `classes_` is set."""
         mechanism = GaussianMechanism(
-            rows,
-            self._row_map(),
-            len(self.classes_),
-            plan,
-            noise,
-            self.n_samples,
-            on_release=on_release,
-            charge=charge,
+            rows, self._row_map(), len(self.classes_), run, self.n_samples
         )
         if self.center:
             self._center(mechanism, rows.n_features)
@@ -253,18 +232,18 @@ class PrivateLinearClassifier(LinearPredictor):
 
     def _center(self, mechanism: GaussianMechanism, n_features: int) -> None:
         """Centre the rows where their mean can be told from noise, for what that is worth."""
-        plan, guess = mechanism.plan, self._mean_guess(n_features)
-        if plan.mu is not None and not mechanism.exact:
+        plan, guess = mechanism.run.plan, self._mean_guess(n_features)
+        if plan.mu is not None and not mechanism.run.exact:
             factor = FeatureSum().l2_sensitivity(1.0, plan.neighboring_relation)
             n_samples = max(mechanism.n_samples(), mechanism.n_samples_noise())
             share = mean_share(plan.mu * n_samples / factor, n_features)
-            mechanism.reallocate("feature_sum", share)
+            mechanism.run.reallocate("feature_sum", share)
             if share == 0.0:
                 mechanism.map_rows(center=guess)
                 return
         mechanism.center_rows(guess)
 
-    def _check_parameters(self) -> NoiseSource:
+    def _check_parameters(self) -> PrivateRun:
         check_parameters(self.get_params(deep=False), self._constraints)
         if math.isinf(self.l2_clip_norm) and (self.normalize or not math.isinf(self.epsilon)):
             raise ValueError(
@@ -275,8 +254,8 @@ class PrivateLinearClassifier(LinearPredictor):
                 "intercept_scaling and length_scaling leave nothing for the features: their "
                 "squares must add up to less than 1."
             )
-        check_ledger_pair(self.ledger, self.dataset)
-        return noise_source(self.random_state)
+        noise = noise_source(self.random_state)
+        return PrivateRun(noise, ledger=self.ledger, dataset=self.dataset)
 
     def _open_rows(self, X: Any, y: ArrayLike | None) -> ArrayRows | CacheRows:
         """Check the data, set the public attributes, and hand the rows to the mechanism."""
@@ -314,26 +293,18 @@ class PrivateLinearClassifier(LinearPredictor):
         self.coef_ = features * math.sqrt(row_map.feature_share / longer)
         self.length_coef_ = lengths if row_map.n_length_columns else None
 
-    def _state(
-        self, mechanism: GaussianMechanism, noise: NoiseSource, charge: Charge | None, X: Any
-    ) -> PrivacyStatement:
+    def _state(self, mechanism: GaussianMechanism, X: Any) -> PrivacyStatement:
         """Put together what ran."""
-        unit = "one row" if charge is None else charge.budget.unit_of_privacy
-        return make_statement(
-            mechanism.plan,
-            mechanism.records,
-            estimator=type(self).__name__,
-            seeded=noise.reproducible,
-            rests_on=[
-                *self._assumptions(unit, X),
+        run = mechanism.run
+        return run.statement(
+            type(self).__name__,
+            [
+                *self._assumptions(run.unit_of_privacy, X),
                 *label_gaps(X),
                 *gaps_around_fit(),
-                *delta_notes(mechanism.plan, mechanism.known_n_samples),
+                *delta_notes(run.plan, mechanism.known_n_samples),
                 *fit_notes(mechanism),
             ],
-            random_source=noise.description,
-            unit_of_privacy=unit,
-            dataset=self.dataset,
         )
 
     def _assumptions(self, unit_of_privacy: str, X: Any) -> list[str]:

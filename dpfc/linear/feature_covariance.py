@@ -175,7 +175,7 @@ class DPFCClassifier(PrivateLinearClassifier):
     def _prepare(self, mechanism: GaussianMechanism) -> None:
         """Take directions out of the rows in which public rows do not vary enough."""
         public = self._public(mechanism.n_features)
-        if public is not None and not mechanism.exact:
+        if public is not None and not mechanism.run.exact:
             # What `damping` is in the preconditioner, in units of the trace.
             damping = self._walk(mechanism) / (self.logit_noise * mechanism.row_map.l2_bound)
             threshold = _MAP_DAMPING * damping / mechanism.n_samples()
@@ -237,7 +237,7 @@ class DPFCClassifier(PrivateLinearClassifier):
     def _gram_guess(self, mechanism: GaussianMechanism) -> torch.Tensor | None:
         """The Gram matrix as public rows have it; None without them."""
         public, row_map = self._public(mechanism.n_features), mechanism.row_map
-        if public is None or mechanism.exact:
+        if public is None or mechanism.run.exact:
             return None
         moments = public.covariance(row_map.linear) * row_map.feature_share * row_map.l2_bound**2
         others = [(row_map.length_scaling * row_map.l2_bound) ** 2 / 3.0] * row_map.n_length_columns

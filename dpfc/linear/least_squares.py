@@ -16,7 +16,8 @@ from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.probabilities import squared_probabilities
 from dpfc.linear.spectra import noise_spectral_radius, shrunk_inverse
-from dpfc.mechanism.gaussian import GaussianMechanism, Release
+from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.private_run import Release
 from dpfc.mechanism.queries import ClassGrams, ClassSums, Gram
 
 __all__ = ["DPLeastSquaresClassifier"]
@@ -151,7 +152,7 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
         if self.alpha is None:
             inverse = self._inverse(gram.value, gram.noise_standard_deviation)
             coef = sums @ inverse
-            if (constant := mechanism.row_map.constant) > 0.0 and not mechanism.exact:
+            if (constant := mechanism.row_map.constant) > 0.0 and not mechanism.run.exact:
                 coef[:, -1] -= self._shift(release, inverse, constant) / constant
             return np.asarray(coef.cpu().numpy())
         grams = mechanism.release("class_grams", ClassGrams())

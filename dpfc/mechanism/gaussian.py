@@ -1,64 +1,21 @@
-"""The one way to private rows: a Gaussian mechanism that keeps to a plan.
+"""Sums over bounded rows as the linear solvers draw them, through a `PrivateRun`.
 
-A solver holds a `GaussianMechanism` and never the data. It names a planned release
-and a query; the mechanism states the sensitivity, records the spend, sums, adds
-noise, and returns what may be published. It refuses what the plan does not hold.
-
-How noise is added. With Δ the query's sensitivity for the stated relation:
-
-1. Rounding. The computed sum is within e of the exact one (`Query.rounding_bound`),
-   so the computed sums of neighbours are within Δ + 2e.
-2. Grid. The sum is rounded to multiples of g, a power of two, which moves m entries
-   by at most g √m / 2 in norm. Neighbours are then within Δ' = Δ + 2e + g √m.
-3. Noise. N has standard deviation z Δ' in every direction and is rounded to the same
-   grid. Sum and noise are then integers times g below 2⁵³ g, so they add exactly,
-   and round(sum + N) = sum + round(N): the release is the exact Gaussian mechanism
-   with noise multiplier z, rounded. No low-order bit carries the sum.
-
-All of Δ, e, g, m and z are public. For a symmetric sum, the noise has standard
-deviation zΔ' on the diagonal and zΔ'/√2 off it, mirrored: that is N(0, z²Δ'²) in
-every direction of the space of symmetric matrices under the Frobenius norm, the
-projection (N + Nᵀ)/2 of independent noise.
-
-References
-----------
-Dwork, Roth (2014), The Algorithmic Foundations of Differential Privacy, appendix A.
-Balle, Wang (2018), Improving the Gaussian Mechanism for Differential Privacy.
-Mironov (2012), On Significance of the Least Significant Bits for Differential Privacy.
+A solver holds a `GaussianMechanism` and never the data. It names a planned release and a query;
+the mechanism states what is public of the query's sum over rows that its row map bounds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dpfc._support.late import torch
-from dpfc.accounting import PrivacyPlan, ReleaseRecord
-from dpfc.accounting.ledger.charges import Charge
 from dpfc.mechanism.bounded_sums import BoundedRows, LabeledRows
-from dpfc.mechanism.grid import gridded_noise, on_grid
-from dpfc.mechanism.noise import NoiseSource
+from dpfc.mechanism.private_run import BoundedSum, PrivateRun, Release
 from dpfc.mechanism.queries import Count, FeatureSum, Query
-from dpfc.mechanism.releases import next_record
 from dpfc.mechanism.row_map import RowMap
 
-__all__ = ["GaussianMechanism", "Release"]
-
-
-@dataclass(frozen=True)
-class Release:
-    """What a mechanism returns: a value that may be published, and its noise.
-
-    Attributes
-    ----------
-    value : torch.Tensor, float64
-    noise_standard_deviation : float
-        Of every entry (of the diagonal, for a symmetric release).
-    """
-
-    value: torch.Tensor
-    noise_standard_deviation: float
+__all__ = ["GaussianMechanism"]
 
 
 class GaussianMechanism:
@@ -72,16 +29,10 @@ class GaussianMechanism:
         How each row is bounded.
     n_classes : int
         Public.
-    plan : PrivacyPlan
-        Noise multipliers by name; nothing else can be drawn.
-    noise : NoiseSource
+    run : PrivateRun
+        Pays for, draws and records what its plan holds.
     n_samples : int or None
         A public number of rows. Under "replace_one" the true number is public.
-    on_release : callable or None
-        Called with the name of each release once it is drawn, for progress bars.
-    charge : Charge or None
-        The whole plan's spend in a ledger. It is committed before the first draw, and
-        nothing is drawn if that fails.
     """
 
     def __init__(
@@ -89,23 +40,16 @@ class GaussianMechanism:
         source: LabeledRows,
         row_map: RowMap,
         n_classes: int,
-        plan: PrivacyPlan,
-        noise: NoiseSource,
+        run: PrivateRun,
         n_samples: int | None = None,
-        on_release: Callable[[str], None] | None = None,
-        charge: Charge | None = None,
     ):
         self._source = source
         self._rows: BoundedRows | None = None
-        self._noise = noise
-        self._on_release = on_release
-        self._charge = charge
-        self._records: dict[str, ReleaseRecord] = {}
-        self.plan = plan
+        self.run = run
         self.row_map = row_map
         self.n_classes = n_classes
         self.device = source.device
-        if n_samples is None and plan.neighboring_relation == "replace_one":
+        if n_samples is None and run.plan.neighboring_relation == "replace_one":
             n_samples = source.n_samples
         self._public_n_samples = n_samples
 
@@ -118,16 +62,6 @@ class GaussianMechanism:
     def n_columns(self) -> int:
         """Width of a mapped row."""
         return self.row_map.n_columns(self._source.n_features)
-
-    @property
-    def records(self) -> list[ReleaseRecord]:
-        """What was drawn so far, one entry a name."""
-        return list(self._records.values())
-
-    @property
-    def exact(self) -> bool:
-        """Whether the plan asks for no noise (an infinite budget)."""
-        return math.isinf(self.plan.target_epsilon)
 
     def n_samples(self) -> float:
         """Number of rows: as stated, or released with noise as "count"; at least 1."""
@@ -144,25 +78,8 @@ class GaussianMechanism:
 
     def n_samples_noise(self) -> float:
         """Standard deviation of `n_samples`; 0 where the number is public."""
-        drawn = self._records.get("count")
+        drawn = self.run.record_of("count")
         return 0.0 if drawn is None else drawn.noise_standard_deviation
-
-    def reallocate(self, name: str, share: float) -> None:
-        """Give a release that was not drawn another share; the others not drawn pay for it.
-
-        The share may depend on what was released already, and on nothing else that is private.
-
-        Raises
-        ------
-        RuntimeError
-            If the release was drawn already, or the new plan costs more than the old one.
-        """
-        if name in self._records:
-            raise RuntimeError(f"{name} was drawn already; its share cannot change any more.")
-        plan = self.plan.reallocated(name, share, keep=self._records)
-        if plan.mu is None or self.plan.mu is None or not plan.mu <= self.plan.mu:
-            raise RuntimeError(f"reallocation would raise mu from {self.plan.mu!r} to {plan.mu!r}.")
-        self.plan = plan
 
     def map_rows(
         self, *, center: torch.Tensor | None = None, linear: torch.Tensor | None = None
@@ -236,87 +153,40 @@ class GaussianMechanism:
 
     def noise_standard_deviation(self, name: str, query: Query) -> float:
         """Noise that a release will carry; public, and nothing is drawn."""
-        return self._noise_scale(name, query)[0]
+        return self.run.noise_scale(name, self._sum(query))[0]
 
     def _draw(self, name: str, query: Query, rows: BoundedRows) -> Release:
-        """State the sensitivity, record the spend, then look at the data and add noise."""
         if rows.row_map is not self.row_map:
             raise RuntimeError("rows were bounded by another map than the stated sensitivity's.")
-        planned = self.plan[name]
-        if planned.sampling_probability < 1.0:
+        probability = self.run.plan[name].sampling_probability
+        if probability < 1.0:
             self._check_samplable(name, query)
-        scale, grid = self._noise_scale(name, query)
-        self._spend(name, query, scale)
-        if planned.sampling_probability < 1.0:
-            coins = self._noise.bernoulli(planned.sampling_probability, self._source.n_samples)
-            total = rows.sum_subset(query, torch.from_numpy(coins).to(self.device))
-        else:
-            total = rows.sum(query)
-        if query.symmetric:  # a product may differ from its transpose in the last bits
-            total = torch.triu(total) + torch.triu(total, 1).mT
-        if scale > 0.0:
-            total = on_grid(total, grid) + self._grid_noise(query, total, scale, grid)
-        if self._on_release is not None:
-            self._on_release(name)
-        return Release(total, scale)
 
-    def _noise_scale(self, name: str, query: Query) -> tuple[float, float]:
-        """Standard deviation z Δ' and grid step g; both 0 where nothing needs noise."""
-        noise_multiplier = self.plan[name].noise_multiplier
+        def total() -> torch.Tensor:
+            if probability < 1.0:
+                coins = self.run.noise.bernoulli(probability, self._source.n_samples)
+                summed = rows.sum_subset(query, torch.from_numpy(coins).to(self.device))
+            else:
+                summed = rows.sum(query)
+            if query.symmetric:  # a product may differ from its transpose in the last bits
+                summed = torch.triu(summed) + torch.triu(summed, 1).mT
+            return summed
+
+        return self.run.release(name, self._sum(query), total)
+
+    def _sum(self, query: Query) -> BoundedSum:
+        """What is public of a query's sum over the mapped rows."""
         bound = self.row_map.l2_bound
-        relation = self.plan.neighboring_relation
-        sensitivity = query.l2_sensitivity(bound, relation)
-        if noise_multiplier == 0.0 or sensitivity == 0.0:
-            return 0.0, 0.0
-        return gridded_noise(
-            name,
-            l2_sensitivity=sensitivity,
-            noise_multiplier=noise_multiplier,
-            rounding=query.rounding_bound(bound, self.n_columns),
-            row_norm=query.row_norm(bound),
-            entries=math.prod(query.shape(self.n_columns, self.n_classes)),
+        return BoundedSum(
+            query.formula,
+            query.shape(self.n_columns, self.n_classes),
+            query.l2_sensitivity(bound, self.run.plan.neighboring_relation),
+            query.row_norm(bound),
+            query.rounding_bound(bound, self.n_columns),
+            query.symmetric,
         )
-
-    def _spend(self, name: str, query: Query, scale: float) -> None:
-        """Record a draw before it happens, or refuse it."""
-        record = next_record(
-            self.plan[name],
-            self._records.get(name),
-            description=f"sum over rows of {query.formula}",
-            shape=query.shape(self.n_columns, self.n_classes),
-            l2_sensitivity=query.l2_sensitivity(
-                self.row_map.l2_bound, self.plan.neighboring_relation
-            ),
-            scale=scale,
-        )
-        if self._charge is not None:
-            self._charge.commit()
-        self._records[name] = record
 
     def _check_samplable(self, name: str, query: Query) -> None:
         """Sampled events under "replace_one" are accounted for a sensitivity of twice ||v||."""
-        if self.plan.neighboring_relation == "replace_one" and query.replace_factor < 2.0:
+        if self.run.plan.neighboring_relation == "replace_one" and query.replace_factor < 2.0:
             raise ValueError(f'{name} cannot be sampled under neighboring_relation="replace_one".')
-
-    def _grid_noise(
-        self, query: Query, total: torch.Tensor, scale: float, grid: float
-    ) -> torch.Tensor:
-        """Fresh Gaussian noise for every entry, in multiples of the grid."""
-        if query.symmetric:
-            rows, columns = torch.triu_indices(total.shape[-2], total.shape[-1])
-            leading = total.reshape(-1, *total.shape[-2:])
-            draws = self._normal(len(leading) * len(rows)).reshape(len(leading), -1)
-            # In float64 from the start: torch.where of two Python numbers would be float32, in
-            # which a small scale is zero.
-            scales = torch.full(rows.shape, scale / math.sqrt(2.0), dtype=torch.float64)
-            scales[rows == columns] = scale
-            draws = on_grid(draws * scales, grid)
-            noise = torch.empty(leading.shape, dtype=torch.float64)
-            noise[:, rows, columns] = draws
-            noise[:, columns, rows] = draws
-            return noise.reshape(total.shape).to(self.device)
-        draws = self._normal(total.numel()).reshape(total.shape)
-        return on_grid(draws * scale, grid).to(self.device)
-
-    def _normal(self, size: int) -> torch.Tensor:
-        return torch.from_numpy(self._noise.standard_normal(size))

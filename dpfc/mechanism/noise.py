@@ -44,7 +44,7 @@ class SystemNoise:
     Normal values come from the Box-Muller transform of uniforms with 107 random bits,
     so they reach 12.2 standard deviations, and neither their tails nor values near
     zero are spaced wider than the public grid that they are rounded to before they
-    are added (see `dpfc.mechanism.gaussian`). The low-order bits of a sum then carry nothing.
+    are added (see `dpfc.mechanism.private_run`). The low-order bits of a sum then carry nothing.
 
     References
     ----------

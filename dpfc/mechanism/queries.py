@@ -2,7 +2,7 @@
 
 A query is a sum over rows of a function v(x, y). It states the largest norm that
 one row's v can have, the sensitivity that follows for each neighbouring relation,
-and how far the computed sum can be from the exact one. `dpfc.mechanism.gaussian` adds noise
+and how far the computed sum can be from the exact one. `dpfc.mechanism.private_run` adds noise
 to a query's sum and to nothing else.
 
 | query | v(x, y) | ||v|| at most | replaced row, times that |

@@ -28,16 +28,15 @@ from dpfc._support.validation import (
     check_parameters,
     declared,
 )
-from dpfc.accounting import PrivacyStatement, ReleaseRecord, make_statement
-from dpfc.accounting.ledger.charges import Charge
+from dpfc.accounting import PrivacyStatement, ReleaseRecord
 from dpfc.accounting.search_budget import RunLaw, SearchPlan, calibrate_search
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
 from dpfc.mechanism.assumptions import fit_assumptions
-from dpfc.mechanism.noise import NoiseSource, noise_source
-from dpfc.mechanism.notes import delta_notes
+from dpfc.mechanism.delta import delta_notes
+from dpfc.mechanism.noise import noise_source
 from dpfc.mechanism.paid_models import linear_room, reserve_room
-from dpfc.mechanism.private_run import check_ledger_pair, finish, open_charge, warn_if_seeded
+from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.progress import release_progress
 from dpfc.mechanism.rows import BlockSource, label_gaps
 from dpfc.search.cost import SearchCost
@@ -188,11 +187,11 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
         self._check_parameters()
         return SearchCost.of(self._plan(list_candidates(self.param_grid)))
 
-    def _check_parameters(self) -> NoiseSource:
+    def _check_parameters(self) -> PrivateRun:
         check_parameters(self.get_params(deep=False), self._constraints)
-        check_ledger_pair(self.ledger, self.dataset)
+        run = PrivateRun(noise_source(self.random_state), ledger=self.ledger, dataset=self.dataset)
         check_searchable(self.estimator, self.ledger, self.dataset)
-        return noise_source(self.random_state)
+        return run
 
     def _plan(self, candidates: Sequence[Mapping[str, Any]]) -> SearchPlan:
         """Calibrate the noise, and check every candidate under it."""
@@ -247,27 +246,23 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             If the run is seeded, the classes are read from the labels, or scikit-learn's
             own search or cross-validation calls it.
         """
-        noise = self._check_parameters()
+        run = self._check_parameters()
         with fitted_or_nothing(self):
             warn_under_model_selection()
             candidates = list_candidates(self.param_grid)
             plan = self._plan(candidates)
-            purpose = f"search {type(self.estimator).__name__}"
-            charge = open_charge(
-                self.ledger, self.dataset, plan, purpose, seeded=noise.reproducible
-            )
+            run.open(plan, f"search {type(self.estimator).__name__}")
             rows, public = open_rows(self.estimator, candidates, X, y)
-            warn_if_seeded(noise)
+            run.warn_if_seeded()
             if self.verbose:
                 print(SearchCost.of(plan), file=sys.stderr)
             mapped = self._uses_public_features()
             reserve_room(linear_room(rows.n_features, len(public["classes_"]), mapped=mapped))
-            if charge is not None:
-                charge.commit()
-            holdout = Holdout(rows, self.validation_fraction, noise)
-            trials = Trials(self.estimator, public, holdout, self.validation_fraction, plan, noise)
+            run.pay()
+            holdout = Holdout(rows, self.validation_fraction, run.noise)
+            trials = Trials(self.estimator, public, holdout, self.validation_fraction, plan, run)
             if plan.law is not None:
-                outcome = stop_at_random(trials, candidates, plan.law, noise)
+                outcome = stop_at_random(trials, candidates, plan.law, run.noise)
             else:
                 with release_progress(len(candidates)) if self.verbose else nullcontext() as on_run:
                     outcome = run_all(trials, candidates, on_run)
@@ -279,9 +274,9 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             records = [record.model_copy(update={"share_of_budget": None}) for record in records]
             model.set_params(**{name: getattr(self.estimator, name) for name in _RESTORED})
             model.set_params(ledger=self.ledger, dataset=self.dataset)
-            model.privacy_ = self._state(plan, records, noise, charge, X, model)
+            model.privacy_ = self._state(plan, records, run, X, model)
             self._publish(model, outcome, candidates, public)
-            finish(charge, self.privacy_)
+            run.finish(self.privacy_)
         return self
 
     def _uses_public_features(self) -> bool:
@@ -294,15 +289,13 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
         self,
         plan: SearchPlan,
         records: Sequence[ReleaseRecord],
-        noise: NoiseSource,
-        charge: Charge | None,
+        run: PrivateRun,
         X: Any,
         model: PrivateLinearClassifier,
     ) -> PrivacyStatement:
         """Put together what ran, published or not."""
-        unit = "one row" if charge is None else charge.budget.unit_of_privacy
         assumptions = fit_assumptions(
-            unit_of_privacy=unit,
+            unit_of_privacy=run.unit_of_privacy,
             classes_stated=self.estimator.classes is not None,
             classes_in_cache=isinstance(X, BlockSource) and X.class_names is not None,
             neighboring_relation=plan.promise.neighboring_relation,
@@ -312,12 +305,9 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             searched=True,
             columns_named=hasattr(model, "feature_names_in_") or hasattr(model, "_columns_in"),
         )
-        return make_statement(
-            plan.promise,
-            records,
-            estimator=type(model).__name__,
-            seeded=noise.reproducible,
-            rests_on=[
+        return run.statement(
+            type(model).__name__,
+            [
                 *assumptions,
                 *label_gaps(X),
                 _SPLIT,
@@ -325,11 +315,8 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
                 *gaps_around_fit(),
                 *delta_notes(plan.promise, self.estimator.n_samples),
             ],
-            random_source=noise.description,
-            unit_of_privacy=unit,
             kind="search",
-            dataset=self.dataset,
-            event=plan.event,
+            records=records,
         )
 
     def _publish(

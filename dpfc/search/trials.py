@@ -18,7 +18,7 @@ from dpfc.evaluation.scored_rows import IDENTITY, ScoredRows
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.mechanism.bounded_sums import LabeledRows
 from dpfc.mechanism.gaussian import GaussianMechanism
-from dpfc.mechanism.noise import NoiseSource
+from dpfc.mechanism.private_run import PrivateRun
 from dpfc.search.holdout import Holdout
 from dpfc.search.setup import at_mu, full_batch_plan
 
@@ -71,7 +71,8 @@ class Trials:
     holdout : Holdout
     validation_fraction : float
     plan : SearchPlan
-    noise : NoiseSource
+    run : PrivateRun
+        Pays for all of them.
     """
 
     def __init__(
@@ -81,14 +82,14 @@ class Trials:
         holdout: Holdout,
         validation_fraction: float,
         plan: SearchPlan,
-        noise: NoiseSource,
+        run: PrivateRun,
     ):
         self._estimator = estimator
         self._attributes = dict(attributes)
         self._holdout = holdout
         self._validation_fraction = validation_fraction
         self._plan = plan
-        self._noise = noise
+        self._run = run
 
     def run(self, params: Mapping[str, Any]) -> Trial:
         """Fit a candidate on the training part and score it on the validation part."""
@@ -144,7 +145,7 @@ class Trials:
         plan = full_batch_plan(model, mu)
         records: list[ReleaseRecord] = []
         try:
-            records = model._train(rows, plan, self._noise).records
+            records = model._train(rows, self._run.part(plan)).run.records
         except (ValueError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             _set_zero(model)
         if not np.isfinite(np.linalg.norm(model.coef_) + np.linalg.norm(model.intercept_)):
@@ -155,20 +156,18 @@ class Trials:
         """Noisy counts of validation rows that the model gets right and wrong."""
         query, promise = HitCounts(), self._plan.promise
         planned = PlannedRelease(query.name, self._plan.run_noise_multiplier, 1, 1.0, 1.0)
-        mechanism = GaussianMechanism(
-            ScoredRows(self._holdout.validation, model),
-            IDENTITY,
-            len(model.classes_),
+        run = self._run.part(
             PrivacyPlan(
                 promise.target_epsilon,
                 promise.target_delta,
                 promise.neighboring_relation,
                 (planned,),
-            ),
-            self._noise,
+            )
         )
+        rows = ScoredRows(self._holdout.validation, model)
+        mechanism = GaussianMechanism(rows, IDENTITY, len(model.classes_), run)
         counts = mechanism.release(query.name, query).value.cpu()
-        (record,) = mechanism.records
+        (record,) = run.records
         return counts, record.model_copy(update={"share_of_budget": None})
 
 

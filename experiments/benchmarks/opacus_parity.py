@@ -32,6 +32,7 @@ from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
 from dpfc.full_models.dp_sgd.rows import ModuleRows
 from dpfc.full_models.networks.factory import make_network
 from dpfc.full_models.optimizers.factory import OptimizerSettings, make_optimizer
+from dpfc.mechanism.private_run import PrivateRun
 
 __all__ = ["PEERS", "Comparison", "Setup", "compare", "main", "make_setup"]
 
@@ -164,8 +165,7 @@ class _Ours:
         self._mechanism = GradientMechanism(
             setup.rows,
             sums,
-            setup.plan,
-            _Script(setup),
+            PrivateRun(_Script(setup), setup.plan),
             n_samples=setup.n_samples,
             augmentation=Augmentation(),
             physical_batch_size=len(setup.rows),  # one pass a step, as Opacus makes

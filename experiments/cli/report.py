@@ -220,7 +220,7 @@ def _verified(statement: PrivacyStatement, source: Path, most: int) -> PrivacySt
 
 def _read_ledger(source: Path, dataset: str | None) -> PrivacyStatement:
     from dpfc.accounting.ledger.ledger import PrivacyLedger
-    from dpfc.accounting.statements.of_ledger import make_ledger_statement
+    from dpfc.accounting.ledger.statement import make_ledger_statement
 
     ledger = PrivacyLedger(source)
     if dataset is None:

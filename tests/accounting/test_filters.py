@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 from dpfc.accounting.calibration import calibrate
 from dpfc.accounting.events import UnsupportedEventError
-from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
-from dpfc.accounting.ledger.filters import (
+from dpfc.accounting.filters import (
     GaussianFilter,
     RenyiFilter,
     filter_from_json,
     make_filter,
 )
+from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
 from dpfc.accounting.plans import ReleaseRequest
 
 ADD_REMOVE, REPLACE = "add_or_remove_one", "replace_one"

@@ -28,8 +28,8 @@ from dpfc.accounting.ledger.ledger import (
 )
 from dpfc.accounting.ledger.names import dataset_key
 from dpfc.accounting.ledger.records import Remaining, cost_of
+from dpfc.accounting.ledger.statement import make_ledger_statement
 from dpfc.accounting.plans import ReleaseRequest
-from dpfc.accounting.statements.of_ledger import make_ledger_statement
 
 ADD_REMOVE, REPLACE = "add_or_remove_one", "replace_one"
 MU = gaussian_mu(1.0, 1e-5)

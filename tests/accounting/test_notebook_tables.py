@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
+from dpfc._support.notebook_tables import fields_table, shown
 from dpfc.accounting import PrivacyLedger, make_ledger_statement
-from dpfc.accounting.statements.notebook_tables import fields_table, shown
 from dpfc.accounting.statements.statement import (
     BudgetRecord,
     PrivacyStatement,

@@ -18,7 +18,7 @@ from dpfc import (
     DPNewtonClassifier,
     InsufficientMemoryError,
 )
-from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.private_run import PrivateRun
 
 N = 40
 SECRET = 987654.321
@@ -100,7 +100,7 @@ def never(*args, **kwargs):
 @pytest.fixture(autouse=True)
 def _no_spend(monkeypatch):
     """No bad input may come as far as a spend."""
-    monkeypatch.setattr(GaussianMechanism, "_spend", never)
+    monkeypatch.setattr(PrivateRun, "release", never)
 
 
 def refusal(call):

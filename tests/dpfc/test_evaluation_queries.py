@@ -15,6 +15,7 @@ from dpfc.evaluation.counts import N_BINS, ConfusionCounts, HitCounts, ScoreHist
 from dpfc.evaluation.scored_rows import IDENTITY
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.noise import SystemNoise
+from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.rows import ArrayRows
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
@@ -113,9 +114,9 @@ def test_noise_has_the_multiplier_times_the_sensitivity(query, relation):
         1.0, 1e-5, relation, (PlannedRelease("counts", noise_multiplier, n_draws, 1.0, 1.0),)
     )
     source = ArrayRows(rows.numpy(), codes.numpy())
-    mechanism = GaussianMechanism(source, IDENTITY, K, plan, SystemNoise())
+    mechanism = GaussianMechanism(source, IDENTITY, K, PrivateRun(SystemNoise(), plan))
     draws = [mechanism.release("counts", query) for _ in range(n_draws)]
-    (record,) = mechanism.records
+    (record,) = mechanism.run.records
     sigma = noise_multiplier * (1.0 if relation == "add_or_remove_one" else math.sqrt(2))
     assert sigma <= record.noise_standard_deviation <= sigma * 1.001
     assert record.l2_sensitivity == query.l2_sensitivity(math.inf, relation)

@@ -28,8 +28,8 @@ from dpfc import (
     summarize_privately,
 )
 from dpfc.full_models.dp_sgd.mechanism import GradientMechanism
-from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.labels import as_labels
+from dpfc.mechanism.private_run import PrivateRun
 
 N = 40
 X = np.random.default_rng(0).normal(size=(N, 3))
@@ -54,7 +54,7 @@ def forbid_spending(monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("a budget was spent on bad input")
 
-    monkeypatch.setattr(GaussianMechanism, "_spend", never)
+    monkeypatch.setattr(PrivateRun, "release", never)
     monkeypatch.setattr(GradientMechanism, "__init__", never)
 
 

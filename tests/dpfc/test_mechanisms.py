@@ -15,6 +15,7 @@ from dpfc.accounting import PlannedRelease, PrivacyPlan
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.losses import SoftmaxLoss
 from dpfc.mechanism.noise import SeededNoise, SystemNoise
+from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.queries import (
     ClassCounts,
     ClassGrams,
@@ -100,15 +101,12 @@ def mechanism_of(
 ):
     if counts is None:
         counts = dict.fromkeys(QUERIES, 1)
-    return GaussianMechanism(
-        rows if rows is not None else private_rows(),
-        row_map or RowMap(),
-        N_CLASSES,
-        plan_of(noise_multiplier, counts, relation, probability),
-        noise or SystemNoise(),
-        n_samples,
-        on_release,
+    run = PrivateRun(
+        noise or SystemNoise(), plan_of(noise_multiplier, counts, relation, probability)
     )
+    run.on_release = on_release
+    source = rows if rows is not None else private_rows()
+    return GaussianMechanism(source, row_map or RowMap(), N_CLASSES, run, n_samples)
 
 
 def exact_sum(name, **options):
@@ -204,8 +202,8 @@ def test_an_infinite_budget_gets_the_exact_sum():
     release = mechanism.release("gram", Gram())
     torch.testing.assert_close(release.value, mapped.T @ mapped, rtol=1e-13, atol=1e-13)
     assert release.noise_standard_deviation == 0.0
-    assert mechanism.exact
-    assert mechanism.records[0].noise_standard_deviation == 0.0
+    assert mechanism.run.exact
+    assert mechanism.run.records[0].noise_standard_deviation == 0.0
 
 
 @pytest.mark.parametrize("row_map", [RowMap(3.0), RowMap(2.0, False, intercept_scaling=0.5)])
@@ -289,14 +287,14 @@ def test_a_plan_cannot_be_exceeded():
     for _ in range(2):
         with pytest.raises(RuntimeError, match=r"2 draw\(s\) of gram; all are spent"):
             mechanism.release("gram", Gram())
-    assert mechanism.records[0].count == 2
+    assert mechanism.run.records[0].count == 2
 
 
 def test_an_unplanned_release_is_refused():
     mechanism = mechanism_of(counts={"gram": 1}, noise=BrokenNoise())
     with pytest.raises(KeyError, match="class_sums"):
         mechanism.release("class_sums", ClassSums())
-    assert mechanism.records == []
+    assert mechanism.run.records == []
 
 
 @pytest.mark.parametrize("probability", [1.0, 0.5])
@@ -305,7 +303,7 @@ def test_a_draw_is_recorded_before_it_happens(probability):
     for count in (1, 2):
         with pytest.raises(OSError, match="no entropy"):
             mechanism.release("gradient", QUERIES["gradient"])
-        assert mechanism.records[0].count == count
+        assert mechanism.run.records[0].count == count
     with pytest.raises(RuntimeError, match="spent"):
         mechanism.release("gradient", QUERIES["gradient"])
 
@@ -317,7 +315,7 @@ def test_the_sum_is_computed_after_the_record(monkeypatch):
     monkeypatch.setattr(
         BoundedRows,
         "sum",
-        lambda self, query: seen.append(len(mechanism.records)) or torch.zeros(30, 30).double(),
+        lambda self, query: seen.append(len(mechanism.run.records)) or torch.zeros(30, 30).double(),
     )
     mechanism.release("gram", Gram())
     assert seen == [1]
@@ -329,7 +327,7 @@ def test_a_record_describes_what_ran(name, relation):
     query = QUERIES[name]
     mechanism = mechanism_of(3.0, {name: 2}, relation)
     releases = [mechanism.release(name, query) for _ in range(2)]
-    (record,) = mechanism.records
+    (record,) = mechanism.run.records
     assert record.name == name
     assert record.count == 2
     assert record.shape == list(releases[0].value.shape)
@@ -354,14 +352,14 @@ def test_what_has_no_finite_sensitivity_is_refused_and_not_recorded(query):
     mechanism = mechanism_of(row_map=row_map, noise=BrokenNoise())
     with pytest.raises(ValueError, match="sensitivity of gradient is not finite"):
         mechanism.release("gradient", query)
-    assert mechanism.records == []
+    assert mechanism.run.records == []
 
 
 def test_noise_beyond_float64_is_refused_and_not_recorded():
     mechanism = mechanism_of(row_map=RowMap(1e305), noise=BrokenNoise())
     with pytest.raises(ValueError, match="sensitivity of class_sums is not finite"):
         mechanism.release("class_sums", ClassSums())
-    assert mechanism.records == []
+    assert mechanism.run.records == []
 
 
 def test_release_names_are_reported_as_they_are_drawn():
@@ -433,8 +431,8 @@ def test_a_private_number_of_rows_is_released_once_with_noise():
     mechanism = mechanism_of(counts={"count": 1}, rows=private_rows(1000))
     first, second = mechanism.n_samples(), mechanism.n_samples()
     assert first == second
-    assert mechanism.records[0].count == 1
-    assert mechanism.records[0].noise_standard_deviation >= 2.0
+    assert mechanism.run.records[0].count == 1
+    assert mechanism.run.records[0].noise_standard_deviation >= 2.0
 
 
 def test_a_noisy_number_of_rows_is_at_least_one():
@@ -445,13 +443,13 @@ def test_a_noisy_number_of_rows_is_at_least_one():
 def test_a_stated_number_of_rows_is_used_and_nothing_is_released(relation):
     mechanism = mechanism_of(relation=relation, n_samples=123, noise=BrokenNoise())
     assert mechanism.n_samples() == 123
-    assert mechanism.records == []
+    assert mechanism.run.records == []
 
 
 def test_the_number_of_rows_is_public_when_a_row_is_replaced():
     mechanism = mechanism_of(relation="replace_one", rows=private_rows(77), noise=BrokenNoise())
     assert mechanism.n_samples() == 77
-    assert mechanism.records == []
+    assert mechanism.run.records == []
 
 
 def test_the_centre_is_the_mean_of_bounded_rows_without_noise():
@@ -485,9 +483,9 @@ def test_centring_keeps_bound_and_constant_column_and_records_what_it_took():
     mechanism.center_rows()
     assert mechanism.row_map.l2_bound == 2.0
     assert mechanism.n_columns == N_FEATURES + 1
-    assert [record.name for record in mechanism.records] == ["count", "feature_sum"]
-    assert mechanism.records[1].shape == [N_FEATURES + 1]  # and the count, once more
-    assert mechanism.records[1].l2_sensitivity == 2.0
+    assert [record.name for record in mechanism.run.records] == ["count", "feature_sum"]
+    assert mechanism.run.records[1].shape == [N_FEATURES + 1]  # and the count, once more
+    assert mechanism.run.records[1].l2_sensitivity == 2.0
 
 
 def test_centring_after_a_release_applies_to_the_next_one():
@@ -515,7 +513,7 @@ def test_what_the_accountant_cannot_sample_under_replace_one_is_refused(name):
     mechanism = mechanism_of(relation="replace_one", probability=0.5, noise=BrokenNoise())
     with pytest.raises(ValueError, match="cannot be sampled"):
         mechanism.release(name, QUERIES[name])
-    assert mechanism.records == []
+    assert mechanism.run.records == []
 
 
 # -- reallocation and public maps ----------------------------------------------------
@@ -523,14 +521,14 @@ def test_what_the_accountant_cannot_sample_under_replace_one_is_refused(name):
 
 def test_a_reallocated_release_has_the_noise_of_its_new_share():
     mechanism = mechanism_of(2.0, {"feature_sum": 1, "class_sums": 1}, noise=ConstantNoise(1.0))
-    mechanism.reallocate("feature_sum", 0.1)
+    mechanism.run.reallocate("feature_sum", 0.1)
     scales = {
         name: mechanism.release(name, QUERIES[name]).noise_standard_deviation
         for name in ("feature_sum", "class_sums")
     }
     assert scales["feature_sum"] == pytest.approx(2.0 * math.sqrt(0.5 / 0.1), rel=1e-3)
     assert scales["class_sums"] == pytest.approx(2.0 * math.sqrt(0.5 / 0.9), rel=1e-3)
-    spent = math.fsum(r.count / r.noise_multiplier**2 for r in mechanism.records)
+    spent = math.fsum(r.count / r.noise_multiplier**2 for r in mechanism.run.records)
     assert spent == pytest.approx(2 / 2.0**2)
     assert spent <= 2 / 2.0**2
 
@@ -538,14 +536,14 @@ def test_a_reallocated_release_has_the_noise_of_its_new_share():
 def test_what_was_drawn_is_not_reallocated():
     mechanism = mechanism_of(2.0, {"count": 1, "feature_sum": 1, "gram": 1})
     mechanism.n_samples()
-    before = mechanism.plan["count"]
+    before = mechanism.run.plan["count"]
     with pytest.raises(RuntimeError, match="drawn already"):
-        mechanism.reallocate("count", 0.1)
-    mechanism.reallocate("feature_sum", 0.0)
-    assert mechanism.plan["count"] == before
+        mechanism.run.reallocate("count", 0.1)
+    mechanism.run.reallocate("feature_sum", 0.0)
+    assert mechanism.run.plan["count"] == before
     with pytest.raises(KeyError):
         mechanism.center_rows()
-    assert [record.name for record in mechanism.records] == ["count"]
+    assert [record.name for record in mechanism.run.records] == ["count"]
 
 
 def test_a_plan_that_costs_more_is_never_taken(monkeypatch):
@@ -553,8 +551,8 @@ def test_a_plan_that_costs_more_is_never_taken(monkeypatch):
     cheaper = plan_of(1.9, {"feature_sum": 1, "gram": 1})
     monkeypatch.setattr(PrivacyPlan, "reallocated", lambda *_, **__: cheaper)
     with pytest.raises(RuntimeError, match="would raise mu"):
-        mechanism.reallocate("feature_sum", 0.1)
-    assert mechanism.plan.mu == pytest.approx(math.sqrt(2 / 4))
+        mechanism.run.reallocate("feature_sum", 0.1)
+    assert mechanism.run.plan.mu == pytest.approx(math.sqrt(2 / 4))
 
 
 @pytest.mark.parametrize("n", [3, 200])

@@ -132,7 +132,7 @@ def test_extreme_bits_give_finite_noise(monkeypatch, byte):
 def test_the_tail_has_no_lattice_that_a_fine_grid_would_show(monkeypatch):
     """A radius of 53-bit uniforms takes few values in the tail, and who knows them can tell.
 
-    `dpfc.mechanism.gaussian` rounds noise to a grid of 2^-29 σ for a Gram matrix of 1,280 columns
+    `dpfc.mechanism.private_run` rounds noise to a grid of 2^-29 σ for a Gram of 1,280 columns
     at ε = 1. If radii beyond 6σ are r = √(-2 ln(k 2^-53)) with integer k, they are further
     apart than the grid: a release then excludes every neighbour whose noise would need a
     radius in between. That happens with a probability of 8·10^-4, where δ is 10^-5.

@@ -233,10 +233,11 @@ def test_the_size_of_the_training_part_is_public_knowledge_or_released(
     seen = []
     original = GaussianMechanism.__init__
 
-    def record(self, source, row_map, n_classes, plan, noise, n_samples=None, **more):
-        if "gradient" in [release.name for release in plan.releases]:
-            seen.append((n_samples, "count" in [release.name for release in plan.releases]))
-        original(self, source, row_map, n_classes, plan, noise, n_samples, **more)
+    def record(self, source, row_map, n_classes, run, n_samples=None):
+        names = [release.name for release in run.plan.releases]
+        if "gradient" in names:
+            seen.append((n_samples, "count" in names))
+        original(self, source, row_map, n_classes, run, n_samples)
 
     monkeypatch.setattr(GaussianMechanism, "__init__", record)
     grid = {"n_steps": [2]}

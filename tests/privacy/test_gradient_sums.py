@@ -22,6 +22,7 @@ from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
 from dpfc.full_models.dp_sgd.rows import ModuleRows
 from dpfc.full_models.networks.factory import make_network
 from dpfc.mechanism.noise import SeededNoise
+from dpfc.mechanism.private_run import PrivateRun
 
 C = 1.0
 DEVICE = torch.device(os.environ.get("DPFC_TEST_DEVICE", "cpu"))
@@ -69,8 +70,7 @@ def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_ro
     mechanism = GradientMechanism(
         ModuleRows(X, codes),
         sums,
-        plan,
-        SeededNoise(0),
+        PrivateRun(SeededNoise(0), plan),
         n_samples=20,
         augmentation=Augmentation(),
         physical_batch_size=most_rows,
@@ -81,7 +81,7 @@ def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_ro
         total = mechanism._clipped_sum(torch.arange(len(X)))
         # What noise is calibrated to: its standard deviation by the noise multiplier.
         PASSES[tried] = mechanism.passes
-        scale, _ = mechanism._scale(GRADIENT, *mechanism._gradient_bounds())
+        scale, _ = mechanism.run.noise_scale(GRADIENT, mechanism._sum(GRADIENT))
         return total.cpu(), scale / plan[GRADIENT].noise_multiplier
     finally:
         sums.close()

@@ -1,34 +1,28 @@
-"""The one way from private rows to the gradients that train a network.
+"""Sums of clipped gradients, as they train a network, drawn through a `PrivateRun`.
 
 A training loop holds a `GradientMechanism` and never the rows. Each call draws a Poisson
-sample, sums the clipped gradients of its rows, and adds noise to the sum; the steps of the
-argument stand in `dpfc.mechanism.gaussian`, which does the same for sums over features.
+sample, sums the clipped gradients of its rows, and has the run add noise to the sum.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 
-from dpfc.accounting import PrivacyPlan, ReleaseRecord
-from dpfc.accounting.ledger.charges import Charge
+from dpfc.accounting import ReleaseRecord
 from dpfc.full_models.augmentation import Augmentation
 from dpfc.full_models.dp_sgd.clipping import ClippedSums
 from dpfc.full_models.dp_sgd.passes import Passes, choose_passes
 from dpfc.full_models.dp_sgd.rows import MAX_ROWS, ModuleRows
 from dpfc.full_models.silence import in_silence
-from dpfc.mechanism.grid import gridded_noise, on_grid
-from dpfc.mechanism.noise import NoiseSource
-from dpfc.mechanism.releases import next_record
+from dpfc.mechanism.private_run import BoundedSum, PrivateRun
 
 __all__ = ["COUNT", "GRADIENT", "GradientMechanism"]
 
 COUNT, GRADIENT = "count", "gradient"
-_FORMULAS = {COUNT: "1", GRADIENT: "the gradient of the row's loss, clipped at l2_clip_norm"}
 
 
 class GradientMechanism:
@@ -39,9 +33,8 @@ class GradientMechanism:
     rows : ModuleRows
     sums : ClippedSums
         Of the module that is trained; its parameters get the releases as gradients.
-    plan : PrivacyPlan
-        Of "gradient", and of "count" unless the number of rows is public.
-    noise : NoiseSource
+    run : PrivateRun
+        Its plan is of "gradient", and of "count" unless the number of rows is public.
     n_samples : int or None
         A public number of rows. Under "replace_one" the true number is public.
     augmentation : Augmentation
@@ -50,55 +43,39 @@ class GradientMechanism:
         result but by rounding. See `passes` for how many do.
     device : torch.device
         Of the module.
-    charge : Charge or None
-        The whole plan's spend. It is committed before the first draw.
-    on_release : callable or None
-        Called with a release's name once it is drawn.
     """
 
     def __init__(
         self,
         rows: ModuleRows,
         sums: ClippedSums,
-        plan: PrivacyPlan,
-        noise: NoiseSource,
+        run: PrivateRun,
         *,
         n_samples: int | None,
         augmentation: Augmentation,
         physical_batch_size: int,
         device: torch.device,
-        charge: Charge | None = None,
-        on_release: Callable[[str], None] | None = None,
     ):
-        if n_samples is None and plan.neighboring_relation == "replace_one":
+        if n_samples is None and run.plan.neighboring_relation == "replace_one":
             n_samples = len(rows)
         self._rows = rows
         self._sums = sums
-        self._noise = noise
         self._augmentation = augmentation
         self._most_rows = max(1, physical_batch_size // augmentation.multiplicity)
         self._passes: Passes | None = None
         self._device = device
-        self._charge = charge
-        self._on_release = on_release
         self._n_samples = n_samples
-        self._records: dict[str, ReleaseRecord] = {}
-        self.plan = plan
-
-    @property
-    def records(self) -> list[ReleaseRecord]:
-        """What was drawn so far, one entry a name."""
-        return list(self._records.values())
+        self.run = run
 
     @property
     def steps(self) -> int:
         """How many gradients were drawn."""
-        drawn = self._records.get(GRADIENT)
+        drawn = self.run.record_of(GRADIENT)
         return 0 if drawn is None else drawn.count
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps; all of it was released or is public."""
-        records = [record.model_dump(mode="json") for record in self.records]
+        records = [record.model_dump(mode="json") for record in self.run.records]
         return {"n_samples": self._n_samples, "records": records}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -116,19 +93,7 @@ class GradientMechanism:
             records = [ReleaseRecord.model_validate(record) for record in kept]
         except ValueError as error:  # pydantic's words take several lines
             raise ValueError("one of its records is not as a fit writes it") from error
-        if len({record.name for record in records}) < len(records):
-            raise ValueError("it names a release twice")
-        for record in records:
-            if record.name not in {release.name for release in self.plan.releases}:
-                raise ValueError("it names a release that this fit does not draw")
-            planned = self.plan[record.name]
-            drawn = (record.noise_multiplier, record.sampling_probability)
-            if (
-                drawn != (planned.noise_multiplier, planned.sampling_probability)
-                or record.count > planned.count
-            ):
-                raise ValueError(f"its {record.name} is not what this fit would draw.")
-        self._records = {record.name: record for record in records}
+        self.run.go_on_after(records)
         self._n_samples = n_samples
 
     @property
@@ -141,7 +106,7 @@ class GradientMechanism:
                 n_copies=self._augmentation.multiplicity,
                 most_rows=self._most_rows,
                 expected_rows=self.expected_batch_size(),
-                sampling_probability=self.plan[GRADIENT].sampling_probability,
+                sampling_probability=self.run.plan[GRADIENT].sampling_probability,
             )
         return self._passes
 
@@ -150,32 +115,34 @@ class GradientMechanism:
     def n_samples(self) -> int:
         """Number of rows: as stated, or released with noise as "count"; at least 1."""
         if self._n_samples is None:
-            scale, grid = self._begin(COUNT, row_norm=1.0, rounding=0.0, shape=[1])
-            total = torch.tensor([float(len(self._rows))], dtype=torch.float64)
-            self._n_samples = round(max(1.0, float(self._noisy(total, scale, grid)[0])))
-            self._done(COUNT)
+            rows = [float(len(self._rows))]
+            count = self.run.release(
+                COUNT, self._sum(COUNT), lambda: torch.tensor(rows, dtype=torch.float64)
+            )
+            self._n_samples = round(max(1.0, float(count.value[0])))
         return self._n_samples
 
     def expected_batch_size(self) -> float:
         """What sums are divided by: the sampling probability times `n_samples`; public."""
-        return self.plan[GRADIENT].sampling_probability * self.n_samples()
+        return self.run.plan[GRADIENT].sampling_probability * self.n_samples()
 
     def gradient_noise(self) -> float:
         """Standard deviation of every entry of a mean gradient's noise; draws no gradient."""
-        return self._scale(GRADIENT, *self._gradient_bounds())[0] / self.expected_batch_size()
+        scale, _ = self.run.noise_scale(GRADIENT, self._sum(GRADIENT))
+        return scale / self.expected_batch_size()
 
     def release_gradient(self) -> None:
         """Draw one step: every trainable parameter's `grad` becomes its noisy mean gradient."""
-        row_norm, rounding, n_entries = self._gradient_bounds()
         divisor = self.expected_batch_size()
-        scale, grid = self._begin(GRADIENT, row_norm=row_norm, rounding=rounding, shape=[n_entries])
-        for parameter in self._sums.parameters:
-            parameter.grad = None  # the last step's: its memory is free for this one
-        total = self._clipped_sum(self._sampled_rows())
-        mean = self._noisy(total.cpu(), scale, grid) / divisor
+
+        def total() -> torch.Tensor:
+            for parameter in self._sums.parameters:
+                parameter.grad = None  # the last step's: its memory is free for this one
+            return self._clipped_sum(self._sampled_rows()).cpu()
+
+        mean = self.run.release(GRADIENT, self._sum(GRADIENT), total).value / divisor
         for parameter, part in zip(self._sums.parameters, self._parts(mean), strict=True):
             parameter.grad = part.to(parameter)
-        self._done(GRADIENT)
 
     @property
     def _n_entries(self) -> int:
@@ -184,10 +151,11 @@ class GradientMechanism:
 
     def _sampled_rows(self) -> torch.Tensor:
         """Places of the rows that take part; none of them may."""
-        probability = self.plan[GRADIENT].sampling_probability
+        probability = self.run.plan[GRADIENT].sampling_probability
         if probability == 1.0:
             return torch.arange(len(self._rows))
-        return torch.from_numpy(self._noise.bernoulli(probability, len(self._rows))).nonzero()[:, 0]
+        coins = self.run.noise.bernoulli(probability, len(self._rows))
+        return torch.from_numpy(coins).nonzero()[:, 0]
 
     def _parts(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """View a vector of all parameters' entries as one tensor a parameter."""
@@ -201,7 +169,7 @@ class GradientMechanism:
         totals = self._parts(flat)
         passes = self.passes
         # Dropout and augmentation draw from a generator of their own; they carry no privacy.
-        seed = int(self._noise.uniform(1)[0] * 2**53)
+        seed = int(self.run.noise.uniform(1)[0] * 2**53)
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), in_silence():
             # torch.manual_seed looks for accelerators that are not there, at every step.
@@ -252,60 +220,19 @@ class GradientMechanism:
         if state[1] is not None:
             torch.cuda.set_rng_state(state[1], self._device)
 
-    # -- sensitivity, spend and noise ------------------------------------------------
-
-    def _gradient_bounds(self) -> tuple[float, float, int]:
-        """Longest row, rounding of a sum over at most `MAX_ROWS` rows, and entries."""
-        return self._sums.l2_clip_norm, self._sums.rounding(MAX_ROWS), self._n_entries
-
-    def _sensitivity(self, name: str, row_norm: float) -> float:
-        if self.plan.neighboring_relation == "replace_one":
-            return 0.0 if name == COUNT else 2.0 * row_norm
-        return row_norm
-
-    def _scale(
-        self, name: str, row_norm: float, rounding: float, entries: int
-    ) -> tuple[float, float]:
-        noise_multiplier = self.plan[name].noise_multiplier
-        if noise_multiplier == 0.0:
-            return 0.0, 0.0
-        return gridded_noise(
-            name,
-            l2_sensitivity=self._sensitivity(name, row_norm),
-            noise_multiplier=noise_multiplier,
-            rounding=rounding,
-            row_norm=row_norm,
-            entries=entries,
+    def _sum(self, name: str) -> BoundedSum:
+        """What is public of the number of rows, or of a sum over at most `MAX_ROWS` gradients."""
+        twice = 2.0 if self.run.plan.neighboring_relation == "replace_one" else 1.0
+        if name == COUNT:  # with as many rows on both sides, there is nothing to release
+            return BoundedSum("1", [1], 2.0 - twice, 1.0, 0.0)
+        longest = self._sums.l2_clip_norm
+        return BoundedSum(
+            "the gradient of the row's loss, clipped at l2_clip_norm",
+            [self._n_entries],
+            twice * longest,
+            longest,
+            self._sums.rounding(MAX_ROWS),
         )
-
-    def _begin(
-        self, name: str, *, row_norm: float, rounding: float, shape: list[int]
-    ) -> tuple[float, float]:
-        """Record a draw, and pay for it, before it happens; or refuse it."""
-        scale, grid = self._scale(name, row_norm, rounding, math.prod(shape))
-        record = next_record(
-            self.plan[name],
-            self._records.get(name),
-            description=f"sum over rows of {_FORMULAS[name]}",
-            shape=shape,
-            l2_sensitivity=self._sensitivity(name, row_norm),
-            scale=scale,
-        )
-        if self._charge is not None:
-            self._charge.commit()
-        self._records[name] = record
-        return scale, grid
-
-    def _noisy(self, total: torch.Tensor, scale: float, grid: float) -> torch.Tensor:
-        """Add fresh noise to a flat float64 sum, both on the grid."""
-        if scale == 0.0:
-            return total
-        noise = torch.from_numpy(self._noise.standard_normal(len(total)))
-        return on_grid(total, grid).add_(on_grid(noise * scale, grid))
-
-    def _done(self, name: str) -> None:
-        if self._on_release is not None:
-            self._on_release(name)
 
 
 def _is_of_memory(error: Exception) -> bool:

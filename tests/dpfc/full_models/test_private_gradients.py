@@ -17,6 +17,7 @@ from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
 from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
 from dpfc.full_models.dp_sgd.rows import ModuleRows
 from dpfc.mechanism.noise import SeededNoise, noise_source
+from dpfc.mechanism.private_run import PrivateRun
 
 C = 0.5
 
@@ -43,7 +44,9 @@ def clipped_sum(module, X, codes, clipping, clip_norm=C):
     return flat(totals)
 
 
-def mechanism(module, rows, *, epsilon=1.0, n_steps=3, q=0.5, n_samples=50, noise=None, **options):
+def mechanism(
+    module, rows, *, epsilon=1.0, n_steps=3, q=0.5, n_samples=50, noise=None, charge=None, **options
+):
     requests = [ReleaseRequest(GRADIENT, 1.0, n_steps, q)]
     if n_samples is None and options.get("relation") != "replace_one":
         requests = [ReleaseRequest("count", 0.01), ReleaseRequest(GRADIENT, 0.99, n_steps, q)]
@@ -53,6 +56,7 @@ def mechanism(module, rows, *, epsilon=1.0, n_steps=3, q=0.5, n_samples=50, nois
         target_delta=1e-5,
         neighboring_relation=options.pop("relation", "add_or_remove_one"),
     )
+    run = PrivateRun(noise or SeededNoise(0), plan, charge=charge)
     X, codes = rows
     defaults = {
         "augmentation": Augmentation(),
@@ -62,8 +66,7 @@ def mechanism(module, rows, *, epsilon=1.0, n_steps=3, q=0.5, n_samples=50, nois
     return GradientMechanism(
         ModuleRows(torch.as_tensor(X), torch.as_tensor(codes)),
         make_clipped_sums("hooks", copy.deepcopy(module), C),
-        plan,
-        noise or SeededNoise(0),
+        run,
         n_samples=n_samples,
         **defaults | options,
     )
@@ -175,11 +178,11 @@ def test_noise_has_the_stated_size(wide, relation, seed):
     )
     total = clipped_sum(wide, X, codes, "hooks")
     draws = [released(source) * source.expected_batch_size() - total for _ in range(2)]
-    (record,) = source.records
+    (record,) = source.run.records
     factor = 1.0 if relation == "add_or_remove_one" else 2.0
     assert record.l2_sensitivity == factor * C and record.count == 2
     sigma = record.noise_standard_deviation
-    assert sigma == pytest.approx(source.plan[GRADIENT].noise_multiplier * factor * C, rel=2e-3)
+    assert sigma == pytest.approx(source.run.plan[GRADIENT].noise_multiplier * factor * C, rel=2e-3)
     for draw in draws:
         for scale, fits in ((1.0, True), (0.8, False), (1.25, False)):
             p = stats.kstest(draw.numpy() / (scale * sigma), "norm").pvalue
@@ -190,16 +193,17 @@ def test_noise_has_the_stated_size(wide, relation, seed):
 def test_noise_of_the_rule_is_that_of_the_release(wide):
     X, codes = np.zeros((4, 2000), dtype=np.float32), [0, 1, 2, 0]
     source = mechanism(wide, (X, codes), q=0.5, n_samples=50)
-    expected = source.records == [] and source.gradient_noise()
+    expected = source.run.records == [] and source.gradient_noise()
     released(source)
-    assert expected == source.records[0].noise_standard_deviation / 25
+    assert expected == source.run.records[0].noise_standard_deviation / 25
 
 
 def test_releases_lie_on_a_grid(wide):
     X, codes = np.ones((4, 2000), dtype=np.float32), [0, 1, 2, 0]
     source = mechanism(wide, (X, codes), q=1.0, n_samples=1)
-    _, grid = source._scale(GRADIENT, *source._gradient_bounds())
-    noisy = source._noisy(clipped_sum(wide, X, codes, "hooks"), 1.0, grid)
+    public, exact = source._sum(GRADIENT), clipped_sum(wide, X, codes, "hooks")
+    _, grid = source.run.noise_scale(GRADIENT, public)
+    noisy = source.run.release(GRADIENT, public, lambda: exact).value
     assert torch.equal(torch.round(noisy / grid) * grid, noisy)
 
 
@@ -242,10 +246,10 @@ def test_the_event_is_that_of_the_sampler_that_ran(module, rows):
     source = mechanism(module, rows, q=0.25, n_steps=4, n_samples=None)
     for _ in range(4):
         source.release_gradient()
-    count, gradient = source.records
+    count, gradient = source.run.records
     assert (count.name, count.sampling_probability, count.count) == ("count", 1.0, 1)
     assert (gradient.sampling_probability, gradient.count) == (0.25, 4)
-    assert gradient.event == source.plan[GRADIENT].event
+    assert gradient.event == source.run.plan[GRADIENT].event
 
 
 def test_gradients_are_divided_by_a_noisy_count_and_never_by_the_true_one(module, rows):
@@ -258,7 +262,7 @@ def test_gradients_are_divided_by_a_noisy_count_and_never_by_the_true_one(module
     assert len(sizes) > 4
     assert mechanism(module, rows, q=0.5, n_samples=50).expected_batch_size() == 25
     source = mechanism(module, rows, q=0.5, n_samples=None, relation="replace_one")
-    assert source.expected_batch_size() == 30 and source.records == []
+    assert source.expected_batch_size() == 30 and source.run.records == []
 
 
 class Charge:
@@ -292,7 +296,7 @@ def test_it_pays_before_it_looks_at_a_row(module, rows):
     refused = mechanism(module, rows, charge=Charge(log, refuse=True), noise=LoggedNoise(log))
     with pytest.raises(ValueError, match="too late"):
         refused.release_gradient()
-    assert log == ["paid"] and refused.records == []
+    assert log == ["paid"] and refused.run.records == []
 
 
 def test_a_state_goes_on_and_no_other_plan_takes_it(module, rows):

@@ -1,4 +1,4 @@
-"""What a fit says of its usefulness and of its delta; from public quantities and paid releases."""
+"""Whether a budget is too small for its rows; from public quantities and paid releases."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import math
 from dpfc._support.callers import warn_caller
 from dpfc.accounting import PrivacyPlan
 from dpfc.accounting.gaussian import gaussian_epsilon
-from dpfc.accounting.search_budget import SearchPlan
-from dpfc.exceptions import BudgetWarning, PrivacyWarning
+from dpfc.exceptions import BudgetWarning
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.queries import ClassSums
 
-__all__ = ["delta_notes", "fit_notes", "training_notes", "warn_of_large_delta"]
+__all__ = ["fit_notes", "training_notes"]
 
-LARGE_DELTA = 1e-3
 _TOO_SMALL = "the budget is too small for better than a constant prediction to be expected: "
 
 
@@ -41,16 +39,16 @@ def fit_notes(mechanism: GaussianMechanism) -> list[str]:
     BudgetWarning
         With the sentence.
     """
-    mu, n_samples = mechanism.plan.mu, mechanism.known_n_samples
-    if mu is None or n_samples is None or mechanism.exact:
+    mu, n_samples = mechanism.run.plan.mu, mechanism.known_n_samples
+    if mu is None or n_samples is None or mechanism.run.exact:
         return []
     # A count that is lost in its noise says no more than that rows are about as few.
     n_samples = max(n_samples, mechanism.n_samples_noise())
-    sensitivity = ClassSums().l2_sensitivity(1.0, mechanism.plan.neighboring_relation)
+    sensitivity = ClassSums().l2_sensitivity(1.0, mechanism.run.plan.neighboring_relation)
     needed = mechanism.n_classes * sensitivity / mu
     if n_samples >= needed:
         return []
-    epsilon = gaussian_epsilon(needed * mu / n_samples, mechanism.plan.target_delta)
+    epsilon = gaussian_epsilon(needed * mu / n_samples, mechanism.run.plan.target_delta)
     return _warned(
         f"{_TOO_SMALL}there are about {n_samples:.0f} rows in {mechanism.n_classes} classes, and "
         f"{needed:.0f} are the least with which classes that could not be clearer would stand out "
@@ -96,47 +94,6 @@ def training_notes(
         f"{needed:.0f} are the least with which gradients that all agree within a class would "
         "stand out from the noise; a larger epsilon needs fewer"
     )
-
-
-def warn_of_large_delta(plan: PrivacyPlan | SearchPlan) -> None:
-    """Warn, before the spend, of a delta that promises little.
-
-    Warns
-    -----
-    PrivacyWarning
-    """
-    promise = plan.promise if isinstance(plan, SearchPlan) else plan
-    if promise.target_delta > LARGE_DELTA and not math.isinf(promise.target_epsilon):
-        warn_caller(
-            f"delta={promise.target_delta:g} is above {LARGE_DELTA:g}: delta is the share of cases "
-            "in which epsilon may not hold at all. Take one far below 1 over the number of rows, "
-            "such as 1e-6.",
-            PrivacyWarning,
-        )
-
-
-def delta_notes(plan: PrivacyPlan, n_samples: float | None) -> list[str]:
-    """Say that delta is no less than 1 over the number of rows, where that is public or paid for.
-
-    Returns
-    -------
-    list of str
-
-    Warns
-    -----
-    PrivacyWarning
-        With the sentence.
-    """
-    if n_samples is None or math.isinf(plan.target_epsilon):
-        return []
-    if not plan.target_delta * n_samples >= 1.0:
-        return []
-    text = (
-        f"delta={plan.target_delta:g} is not below 1 over the number of rows (about "
-        f"{n_samples:.0f}): publishing one row in the clear would keep such a promise"
-    )
-    warn_caller(f"{text}. Take a smaller delta.", PrivacyWarning)
-    return [f"NOT COVERED: {text}"]
 
 
 def _warned(text: str) -> list[str]:
