@@ -13,7 +13,7 @@ help:
 	@echo "make demo    embed MNIST-5k, train private classifiers, plot accuracy versus epsilon"
 	@echo "make picture the demo, and its picture into docs/"
 	@echo "make test    the fast tests"
-	@echo "make check   ruff, mypy on the built wheel, slow tests, examples of the docs"
+	@echo "make check   ruff, mypy and import-linter on the built wheel, slow tests, examples of the docs"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make clean   remove the virtual environment, caches and runs"
 

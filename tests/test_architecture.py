@@ -1,0 +1,31 @@
+"""The picture of the rooms is drawn from the code as it is."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_rooms_is_what_the_code_imports():
+    drawn = runpy.run_path(str(ROOT / "docs" / "rooms.py"))
+    assert drawn["PICTURE"].read_text() == drawn["draw"](drawn["imports"]()), (
+        "python docs/rooms.py draws docs/rooms.svg anew"
+    )
+    floors = drawn["floors"](*_rooms(drawn))
+    assert floors[0] == ["experiments"] and floors[-1] == ["_support"]
+
+
+def _rooms(drawn):
+    found = drawn["arrows"](drawn["imports"]())
+    return {room for pair in found for room in pair}, found
+
+
+def test_every_file_that_the_architecture_names_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    known = {str(p.relative_to(ROOT)) for p in ROOT.glob("*/**/*.py") if ".venv" not in p.parts}
+    named = {part for part in text.split("`") if part.endswith(".py") and " " not in part}
+    lost = {name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in known)}
+    assert len(named) > 30 and not lost
