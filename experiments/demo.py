@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,17 +19,20 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from dpfc._support.csv_text import write_csv
 from dpfc._support.files import write_whole
+from dpfc._support.packages import require
 from dpfc._support.progress import progress_bar
 from dpfc.experiments.ceiling import logistic_ceiling
 from dpfc.experiments.estimators import LABELS, make_estimator
-from dpfc.experiments.pictures.style import accuracy_figure, render
+from dpfc.experiments.pictures.study import budgets_grid, render_chart
+from dpfc.experiments.pictures.views import means_panel
+from dpfc.experiments.studies.table import Group
 from dpfc.features import FeatureCache, MissingDependencyError, extract, load_backbone, open_dataset
 from dpfc.features.backbones.base import available_cores
 
 if TYPE_CHECKING:
     from dpfc.linear.base import PrivateLinearClassifier
 
-__all__ = ["CEILING", "DemoReport", "DemoRun", "Rows", "accuracies", "run_demo"]
+__all__ = ["CEILING", "DemoReport", "DemoRun", "Rows", "accuracies", "run_demo", "standard_error"]
 
 DELTA = 1e-5
 # No DP-Newton: one d × d matrix a class and a step, about a minute a fit at this width.
@@ -98,6 +102,7 @@ def run_demo(
         If the folder cannot be written.
     """
     began = time.perf_counter()
+    require("vl_convert", "the demo", "demo")
     out.mkdir(parents=True, exist_ok=True)
     train_cache, test_cache = _embed(out, data)
     classes = train_cache.class_names
@@ -176,15 +181,16 @@ def _write(
     model: PrivateLinearClassifier,
 ) -> dict[str, str]:
     """Write every result file; returns their paths by what they hold."""
-    curves = {LABELS[method]: found for method, found in accuracies(runs).items()}
-    repeats = len(runs) // sum(map(len, curves.values()))
+    means = [
+        _mean(data, LABELS[method], epsilon, values)
+        for method, found in accuracies(runs).items()
+        for epsilon, values in found.items()
+    ]
+    repeats = means[0].runs
     several = f"; mean ± standard error of {repeats} runs" if repeats > 1 else ""
-    figure = accuracy_figure(
-        curves,
-        delta=DELTA,
-        title=f"{data}, EfficientNet-Lite0 features{several}",
-        ceiling=(CEILING, ceiling),
-    )
+    title = f"{data}, EfficientNet-Lite0 features{several}"
+    panel = means_panel(title, means, _mean(data, CEILING, math.inf, [ceiling]))
+    chart = budgets_grid([panel], {label: label for label in panel.settings}, [DELTA])
     paths = {
         "plot": out / "accuracy.png",
         "plot_svg": out / "accuracy.svg",
@@ -193,13 +199,23 @@ def _write(
         "statement": out / "privacy-statement.txt",
         "statement_json": out / "privacy-statement.json",
     }
-    write_whole(paths["plot"], render(figure, "png"))
-    write_whole(paths["plot_svg"], render(figure, "svg"))
+    write_whole(paths["plot"], render_chart(chart, "png"))
+    write_whole(paths["plot_svg"], render_chart(chart, "svg"))
     write_whole(paths["results"], _csv(runs, ceiling))
     model.save(paths["model"])
     write_whole(paths["statement"], model.privacy_.to_text() + "\n")
     write_whole(paths["statement_json"], model.privacy_.to_json() + "\n")
     return {name: str(path) for name, path in paths.items()}
+
+
+def _mean(data: str, label: str, epsilon: float, values: Sequence[float]) -> Group:
+    error = standard_error(values) if len(values) > 1 else None
+    return Group(data, None, label, epsilon, "{}", fmean(values), error, None, len(values))
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of some runs; 0 for one, which says nothing of it."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def accuracies(runs: Sequence[DemoRun]) -> dict[str, dict[float, list[float]]]:

@@ -28,10 +28,10 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from dpfc._support.files import write_whole
-from dpfc.experiments.benchmarks.accuracy_plot import accuracy_panels
 from dpfc.experiments.benchmarks.accuracy_table import (
     CEILING,
     SEARCH_SEED,
+    accuracy_panels,
     make_results,
     to_markdown,
 )
@@ -42,7 +42,7 @@ from dpfc.experiments.benchmarks.peers_paper import PAPER_PEERS
 from dpfc.experiments.cli.console import run_command
 from dpfc.experiments.cli.options import parse_numbers
 from dpfc.experiments.estimators import LABELS, make_estimator
-from dpfc.experiments.pictures.style import render
+from dpfc.experiments.pictures.study import budgets_grid, render_chart
 from dpfc.experiments.studies.data import Data
 from dpfc.experiments.studies.named_data import DATA_SETS, NamedData, load_named
 from dpfc.experiments.studies.runs import Rows as StudyRows
@@ -70,6 +70,7 @@ _METHOD_LABELS = {
     CEILING: "logistic regression, not private",
 }
 METHODS = tuple(_METHOD_LABELS)
+_LEGEND = {label: label for name, label in _METHOD_LABELS.items() if name != CEILING}
 _DEFAULT_METHODS = ",".join(method for method in METHODS if method != "newton")
 
 
@@ -238,12 +239,12 @@ def write_report(store: RunStore, out: Path) -> list[Path]:
     notes = [f"{r['dataset']}: {r['error']}" for r in records if r["status"] == "failed"]
     peers = tuple(name for name, peer in _ALL_PEERS.items() if peer.published)
     variations = tuple(name for name in _ALL_PEERS if name not in peers)
-    figure = accuracy_panels(results, _METHOD_LABELS, peers, delta=DELTA)
     files: dict[str, bytes | str] = {
         "table.md": to_markdown(results, _METHOD_LABELS, peers, notes, variations),
-        "accuracy.png": render(figure, "png"),
-        "accuracy.svg": render(figure, "svg"),
     }
+    if panels := accuracy_panels(results, _METHOD_LABELS):
+        chart = budgets_grid(panels, _LEGEND, [DELTA])
+        files |= {f"accuracy.{kind}": render_chart(chart, kind) for kind in ("png", "svg")}
     for name, content in files.items():
         write_whole(out / name, content)
     return [out / name for name in files]

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dpfc.experiments.benchmarks.common import DELTA, NOTE
+from dpfc.experiments.pictures.views import Panel, means_panel
+from dpfc.experiments.studies.table import Group
 
 __all__ = [
     "CEILING",
@@ -18,6 +20,7 @@ __all__ = [
     "Cell",
     "Lead",
     "Results",
+    "accuracy_panels",
     "gap_closed",
     "leads",
     "make_results",
@@ -49,6 +52,11 @@ class Cell(NamedTuple):
     def mean(self) -> float:
         """Mean accuracy."""
         return float(np.mean(list(self.accuracies.values())))
+
+    @property
+    def runs(self) -> int:
+        """Runs with this setting."""
+        return len(self.accuracies)
 
     @property
     def standard_error(self) -> float | None:
@@ -125,6 +133,22 @@ def gap_closed(found: Iterable[Lead]) -> float | None:
         if lead.epsilon <= _GAP_EPSILONS and lead.gap_closed is not None
     ]
     return float(np.mean(shares)) if shares else None
+
+
+def accuracy_panels(results: Results, labels: Mapping[str, str]) -> list[Panel]:
+    """Means for a picture, a panel a data set; none of data sets without private runs."""
+    panels = []
+    for data in dict.fromkeys(data for data, _, _ in results):
+        means = [
+            Group(data, None, label, epsilon, "{}", cell.mean, cell.standard_error, None, cell.runs)
+            for method, label in labels.items()
+            for epsilon in [*_epsilons(results, data), math.inf]
+            if (cell := results.get((data, method, epsilon))) is not None
+        ]
+        private = [group for group in means if group.epsilon < math.inf]
+        top = next((group for group in means if group.epsilon == math.inf), None)
+        panels += [means_panel(data, private, top)] if private else []
+    return panels
 
 
 def to_markdown(

@@ -233,14 +233,13 @@ def _read_ledger(source: Path, dataset: str | None) -> PrivacyStatement:
 
 
 def _write_figures(table: object, folder: Path) -> list[Path]:
-    from dpfc.experiments.pictures.study import study_figures
-    from dpfc.experiments.pictures.style import render
+    from dpfc.experiments.pictures.study import render_chart, study_charts
 
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, figure in study_figures(table).items():
+    for name, chart in study_charts(table).items():
         for kind in ("png", "svg"):
             path = folder / f"{name}.{kind}"
-            write_whole(path, render(figure, kind))
+            write_whole(path, render_chart(chart, kind))
             written.append(path)
     return written

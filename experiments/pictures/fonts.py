@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["drawable", "dressed", "families", "warn_of_letters"]
+__all__ = ["drawable", "families", "warn_of_letters"]
 
 # matplotlib brings it along.
 _USUAL = "DejaVu Sans"
@@ -47,25 +41,6 @@ def warn_of_letters(texts: Iterable[str]) -> None:
             UserWarning,
             stacklevel=2,
         )
-
-
-@contextmanager
-def dressed(figure: Figure) -> Iterator[None]:
-    """Draw a figure with the fonts that the letters of its texts need."""
-    from matplotlib.text import Text
-
-    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
-    found = families("".join(text.get_text() for text in texts))
-    log = logging.getLogger("matplotlib.font_manager")
-    level = log.level
-    if len(found) > 1:
-        for text in texts:
-            text.set_fontfamily(found)
-        log.setLevel(logging.ERROR)  # it would tell of a font that has one weight only
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 def families(text: str) -> list[str]:

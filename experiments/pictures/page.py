@@ -17,9 +17,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dpfc._support.packages import require
 from dpfc.accounting.statements.wording import clean, moment
-from dpfc.experiments.pictures.plotly_charts import DARK_COLOURS, panel_charts
-from dpfc.experiments.pictures.style import COLOURS
-from dpfc.experiments.pictures.views import Panel, light_rows, setting_words, study_panels
+from dpfc.experiments.pictures.charts import (
+    COLOURS,
+    DARK_COLOURS,
+    budget_chart,
+    budgets_chart,
+    class_chart,
+    confusion_chart,
+    legend_names,
+    page_config,
+    parameter_chart,
+    seconds_chart,
+)
+from dpfc.experiments.pictures.views import (
+    Panel,
+    curves,
+    light_rows,
+    setting_words,
+    study_panels,
+    swept_parameters,
+)
 from dpfc.experiments.studies.runs import CEILING
 from dpfc.experiments.studies.table import Group
 
@@ -86,23 +103,21 @@ def report_html(
     Returns
     -------
     str
-        HTML; about five megabytes, most of it plotly.js.
+        HTML; about one megabyte, most of it Vega.
 
     Raises
     ------
     MissingDependencyError
-        If plotly is not installed.
+        If vl-convert is not installed.
     """
-    require("plotly", "the report of a sweep", "sweep")
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
-
+    require("vl_convert", "the report of a sweep", "sweep")
     rows, panels = light_rows(table), study_panels(table)
-    labels = list(dict.fromkeys(group.label for panel in panels for group in panel.groups))
+    names = legend_names(panels)
     texts: dict[str, int] = {}
     runs = [_run_row(row, _shown_columns(rows), texts) for row in rows]
     data = {
-        "palettes": {"light": COLOURS, "dark": DARK_COLOURS},
-        "panels": [panel_charts(panel, labels) for panel in panels if panel.epsilons()],
+        "config": page_config("inherit"),
+        "panels": [_charts(panel, names) for panel in panels if panel.epsilons()],
         "statements": list(texts),
     }
     return _render(
@@ -120,11 +135,50 @@ def report_html(
         data=_json_for_script(data),
         command=command,
         config_text=config_text,
-        plotly=get_plotlyjs(),
+        palettes=[*zip(COLOURS, DARK_COLOURS, strict=True)],
+        vega=_vega(),
     )
 
 
-def _render(*, plotly: str, data: str, **content: Any) -> str:
+@lru_cache(maxsize=1)
+def _vega() -> str:
+    """Vega, Vega-Lite, and Vega's interpreter, which needs no leave to make code of texts."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle()
+
+
+def _charts(panel: Panel, names: Mapping[str, str]) -> dict[str, Any]:
+    """Charts of one data set and backbone: of all runs, of parameters, and of single runs."""
+    labels = {label: label for label in names}
+    return {
+        "name": clean(panel.name),
+        "budgets": budgets_chart(panel, names, "privacy budget ε"),
+        "seconds": seconds_chart(panel, names),
+        "parameters": [
+            {
+                "name": clean(f"{name} at ε = {epsilon:g}"),
+                "chart": parameter_chart(panel, name, epsilon, labels, clean(name)),
+            }
+            for name in swept_parameters(panel)
+            for epsilon in sorted({curve.epsilon for curve in curves(panel, name)}, reverse=True)
+        ],
+        "runs": [_run_charts(run) for run in panel.examples.values()],
+    }
+
+
+def _run_charts(run: Mapping[str, Any]) -> dict[str, Any]:
+    seed = "" if run["seed"] is None else f", seed {run['seed']}"
+    found = f"{100 * run['accuracy']:.2f}%"
+    return {
+        "name": clean(f"{run['label']}, ε = {run['epsilon']:g}{seed}: {found}"),
+        "confusion": confusion_chart(run),
+        "classes": class_chart(run),
+        "budget": budget_chart([run]),
+    }
+
+
+def _render(*, vega: str, data: str, **content: Any) -> str:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -138,7 +192,7 @@ def _render(*, plotly: str, data: str, **content: Any) -> str:
     environment.filters["digest"] = _digest
     template = environment.get_template("sweep.html")
     # Scripts that are ours, and JSON without a "<" in it: nothing in them needs escaping.
-    return template.render(plotly=Markup(plotly), data=Markup(data), **content)
+    return template.render(vega=Markup(vega), data=Markup(data), **content)
 
 
 def _template(name: str) -> str:

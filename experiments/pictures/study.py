@@ -1,49 +1,52 @@
-"""Pictures of a study for print: accuracy versus ε, seconds and parameters."""
+"""Pictures of a study for print: accuracy versus ε, seconds and parameters, and single runs."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from dpfc.experiments.pictures.fonts import warn_of_letters
-from dpfc.experiments.pictures.runs import (
-    budget_figure,
-    class_figure,
-    confusion_figure,
-    plain,
-    wrapped,
+from dpfc._support.packages import require
+from dpfc.experiments.pictures.charts import (
+    budget_chart,
+    budgets_chart,
+    class_chart,
+    confusion_chart,
+    legend_names,
+    lines,
+    parameter_chart,
+    print_config,
+    run_words,
+    seconds_chart,
+    share_legend,
 )
-from dpfc.experiments.pictures.style import GRAY, add_legend, dress_budgets, line_style, open_frame
+from dpfc.experiments.pictures.fonts import drawable, families, warn_of_letters
 from dpfc.experiments.pictures.views import (
     Panel,
     budget_shares,
     curves,
-    is_wide,
-    label_sides,
-    spaced,
     study_panels,
     swept_parameters,
 )
-from dpfc.experiments.studies.table import Group
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = ["study_figures"]
+__all__ = ["budgets_grid", "render_chart", "study_charts"]
 
 _COLUMNS = 3
-# Letters of a panel's title in one line.
-_TITLE = 36
+# Letters of a title that the width of a picture, or a name beside a bar, leaves room for.
+_TITLE, _BAR_NAME = 42, 40
+# With more classes their names would run into each other.
+_MOST_NAMES = 40
 
-Draw = Callable[["Axes"], None]
+Chart = dict[str, Any]
 
 
-def study_figures(table: pa.Table) -> dict[str, Figure]:
+def study_charts(table: pa.Table) -> dict[str, Chart]:
     """Draw all pictures that a study has something for.
 
     Failed runs are left out, and so are runs at ε = ∞ but for the ceiling.
@@ -55,206 +58,128 @@ def study_figures(table: pa.Table) -> dict[str, Figure]:
 
     Returns
     -------
-    dict of str to matplotlib.figure.Figure
-        By file name without its ending: ``accuracy-vs-epsilon``, ``accuracy-vs-seconds``,
-        ``accuracy-vs-PARAMETER``, and a data set: ``confusion-…``, ``class-accuracy-…`` (one run
-        of the best method at the largest ε) and ``budget-…`` (one run a method).
+    dict of str to dict
+        Specifications for `render_chart`, by file name without its ending:
+        ``accuracy-vs-epsilon``, ``accuracy-vs-seconds``, ``accuracy-vs-PARAMETER``, and a data
+        set: ``confusion-…``, ``class-accuracy-…`` (one run of the best method at the largest ε)
+        and ``budget-…`` (one run a method).
     """
     panels = [panel for panel in study_panels(table) if panel.epsilons()]
-    labels = list(dict.fromkeys(group.label for panel in panels for group in panel.groups))
+    names = legend_names(panels)
     classes = [run["class_names"] or () for panel in panels for run in panel.examples.values()]
-    warn_of_letters([*(panel.name for panel in panels), *labels, *itertools.chain(*classes)])
-    delta = _delta_words(table)
-    figures: dict[str, Figure | None] = {}
+    warn_of_letters([*(panel.name for panel in panels), *names, *itertools.chain(*classes)])
+    charts: dict[str, Chart] = {}
     if panels:
-        figures["accuracy-vs-epsilon"] = _epsilon_figure(panels, labels, delta)
-        figures["accuracy-vs-seconds"] = _seconds_figure(panels, labels)
+        deltas = sorted(set(table["delta"].to_pylist()))
+        charts["accuracy-vs-epsilon"] = budgets_grid(panels, names, deltas)
+        timed = [(panel.name, seconds_chart(panel, names)) for panel in panels]
+        if found := [(name, chart) for name, chart in timed if chart is not None]:
+            charts["accuracy-vs-seconds"] = _grid(found)
     for name in sorted({name for panel in panels for name in swept_parameters(panel)}):
-        figure = _parameter_figure(panels, name, labels)
-        if figure is not None:
-            figures[_stem(figures, f"accuracy-vs-{name}")] = figure
+        if found := _parameter_charts(panels, name):
+            charts[_stem(charts, f"accuracy-vs-{name}")] = _grid(found)
     for panel in panels:
-        figures |= _run_figures(panel, figures)
-    return {stem: figure for stem, figure in figures.items() if figure is not None}
+        charts |= _run_charts(panel, charts)
+    return charts
 
 
-def _run_figures(panel: Panel, taken: Mapping[str, Any]) -> dict[str, Figure]:
+def budgets_grid(
+    panels: Sequence[Panel], names: Mapping[str, str], deltas: Sequence[float]
+) -> Chart:
+    """Accuracy versus ε, a panel a data set; `names` is the order of the legend."""
+    words = ", ".join(f"{delta:g}" for delta in deltas)
+    title = f"privacy budget ε  (δ = {words}; left is more private)"
+    return _grid([(panel.name, budgets_chart(panel, names, title)) for panel in panels])
+
+
+def _parameter_charts(panels: Sequence[Panel], name: str) -> list[tuple[str, Chart]]:
+    """One a data set and ε; the best of other parameters at each value."""
+    labels = {label: label for label in legend_names(panels)}
+    found = []
+    for panel in panels:
+        for epsilon in sorted({curve.epsilon for curve in curves(panel, name)}):
+            most = max(c.chosen_from for c in curves(panel, name) if c.epsilon == epsilon)
+            others = f"  (best of up to {most} settings of the others)" if most > 1 else ""
+            chart = parameter_chart(panel, name, epsilon, labels, f"{name}{others}")
+            found.append((f"{panel.name}, ε = {epsilon:g}", chart))
+    return found
+
+
+def _run_charts(panel: Panel, taken: Mapping[str, Any]) -> dict[str, Chart]:
     """Single runs of a panel."""
-    figures = {}
     best = max(
         panel.examples.values(),
         key=lambda run: (math.isfinite(run["epsilon"]), run["epsilon"], run["accuracy"]),
     )
-    if best["confusion"]:
-        figures[_stem(taken, f"confusion-{panel.name}")] = confusion_figure(best)
-    if best["per_class_accuracy"]:
-        figures[_stem(taken, f"class-accuracy-{panel.name}")] = class_figure(best)
     paid = [run for run in panel.examples.values() if budget_shares(run)]
-    if paid:
-        figures[_stem(taken, f"budget-{panel.name}")] = budget_figure(paid)
-    return figures
-
-
-# -- all runs ------------------------------------------------------------------------
-
-
-def _epsilon_figure(panels: Sequence[Panel], labels: Sequence[str], delta: str) -> Figure:
-    def draw(panel: Panel) -> Draw:
-        return lambda axes: _draw_budgets(axes, panel, labels, delta)
-
-    return _grid([(panel.name, draw(panel)) for panel in panels])
-
-
-def _draw_budgets(axes: Axes, panel: Panel, labels: Sequence[str], delta: str) -> None:
-    for index, label in enumerate(labels):
-        cells = sorted(_finite(panel.best, label), key=lambda group: group.epsilon)
-        if not cells:
+    names = ["\n".join(lines(run_words(run), _BAR_NAME)) for run in paid]
+    found = {
+        "confusion": confusion_chart(best),
+        "class-accuracy": class_chart(best),
+        "budget": budget_chart(paid, names),
+    }
+    charts = {}
+    for kind, chart in found.items():
+        if chart is None:
             continue
-        chosen = panel.settings[label]
-        words = label if chosen == 1 else f"{label} (best of {chosen} settings at each ε)"
-        _line(axes, index, words, [(group.epsilon, group) for group in cells])
-    _draw_ceiling(axes, panel)
-    dress_budgets(axes, spaced(panel.epsilons()))
-    axes.set_xlabel(f"privacy budget ε  ({delta}; left is more private)", fontsize=9)
-
-
-def _seconds_figure(panels: Sequence[Panel], labels: Sequence[str]) -> Figure | None:
-    """Where a fit's time was kept: the runs of `_epsilon_figure`, by what they took."""
-
-    def draw(panel: Panel) -> Draw:
-        return lambda axes: _draw_seconds(axes, panel, labels)
-
-    timed = [
-        (panel.name, draw(panel))
-        for panel in panels
-        if any(group.seconds for label in labels for group in _finite(panel.best, label))
-    ]
-    return _grid(timed) if timed else None
-
-
-def _draw_seconds(axes: Axes, panel: Panel, labels: Sequence[str]) -> None:
-    points: list[tuple[float, Group]] = []
-    for index, label in enumerate(labels):
-        cells = [(group.seconds, group) for group in _finite(panel.best, label) if group.seconds]
-        _line(axes, index, label, cells, joined=False)
-        points += [(seconds, group) for seconds, group in cells]
-    places = [(seconds, group.accuracy) for seconds, group in points]
-    for side, (seconds, group) in zip(label_sides(places), points, strict=True):
-        if side:
-            axes.annotate(
-                f"ε = {group.epsilon:g}",
-                (seconds, 100 * group.accuracy),
-                xytext=(6 if side == "right" else -6, 0),
-                textcoords="offset points",
-                ha="left" if side == "right" else "right",
-                va="center",
-                color=GRAY,
-                fontsize=7,
-            )
-    _draw_ceiling(axes, panel)
-    _dress(axes, [seconds for seconds, _ in points])
-    axes.margins(x=0.15)
-    axes.set_xlabel("seconds to fit, mean over runs", fontsize=9)
-
-
-def _parameter_figure(panels: Sequence[Panel], name: str, labels: Sequence[str]) -> Figure | None:
-    """One panel a data set and ε; the best of other parameters at each value."""
-
-    def draw(panel: Panel, epsilon: float) -> Draw:
-        return lambda axes: _draw_parameter(axes, panel, epsilon, name, labels)
-
-    drawn = [
-        (f"{panel.name}, ε = {epsilon:g}", draw(panel, epsilon))
-        for panel in panels
-        for epsilon in sorted({curve.epsilon for curve in curves(panel, name)})
-    ]
-    return _grid(drawn) if drawn else None
-
-
-def _draw_parameter(
-    axes: Axes, panel: Panel, epsilon: float, name: str, labels: Sequence[str]
-) -> None:
-    found = [curve for curve in curves(panel, name) if curve.epsilon == epsilon]
-    for curve in found:
-        _line(axes, labels.index(curve.label), curve.label, curve.points, joined=curve.joined)
-    _dress(axes, [value for curve in found for value, _ in curve.points])
-    chosen = max(curve.chosen_from for curve in found)
-    others = f"  (best of up to {chosen} settings of the others)" if chosen > 1 else ""
-    axes.set_xlabel(plain(f"{name}{others}"), fontsize=9)
-
-
-def _line(
-    axes: Axes,
-    index: int,
-    label: str,
-    points: Sequence[tuple[float, Group]],
-    *,
-    joined: bool = True,
-) -> None:
-    """Means in percent with standard errors; one run has none."""
-    colour, marker, dashes = line_style(index)
-    axes.errorbar(
-        [x for x, _ in points],
-        [100 * group.accuracy for _, group in points],
-        yerr=[100 * (group.standard_error or 0.0) for _, group in points],
-        color=colour,
-        marker=marker,
-        linestyle=dashes if joined else "none",
-        markersize=4,
-        linewidth=1.5,
-        capsize=2,
-        label=plain(label),
-    )
-
-
-def _draw_ceiling(axes: Axes, panel: Panel) -> None:
-    if panel.ceiling is not None:
-        axes.axhline(
-            100 * panel.ceiling.accuracy,
-            color=GRAY,
-            linewidth=1,
-            linestyle=(0, (6, 4)),
-            label=plain(panel.ceiling.label),
-        )
+        title = {} if kind == "budget" else {"title": lines(run_words(best), _TITLE)}
+        side = min(160 + 8 * len(best["confusion"] or ()), 500)
+        size = {"confusion": (side, side), "class-accuracy": (400, 220), "budget": (400, None)}
+        charts[_stem(taken, f"{kind}-{panel.name}")] = _sized(chart, *size[kind]) | title
+    return charts
 
 
 # -- drawing -------------------------------------------------------------------------
 
 
-def _grid(drawings: Sequence[tuple[str, Draw]]) -> Figure:
+def _sized(chart: Chart, width: int, height: int | None) -> Chart:
+    params = [
+        param | {"value": len(chart["params"][0]["value"]) <= _MOST_NAMES}
+        if param["name"] == "fits"
+        else param
+        for param in chart.get("params", [])
+    ]
+    size = {"width": width, "height": {"step": 40} if height is None else height}
+    return chart | size | ({"params": params} if params else {})
+
+
+def _grid(charts: Sequence[tuple[str, Chart]]) -> Chart:
     """Small panels with one legend for all."""
-    from matplotlib.figure import Figure
-
-    columns = min(_COLUMNS, len(drawings))
-    n_rows = math.ceil(len(drawings) / columns)
-    width = 6.4 if columns == 1 else 4.2 * columns
-    figure = Figure(figsize=(width, 3.4 * n_rows + 0.8), layout="constrained")
-    places = figure.subplots(n_rows, columns, squeeze=False).ravel()
-    for axes, (title, draw) in zip(places, drawings, strict=False):
-        draw(axes)
-        axes.set_title(wrapped(title, _TITLE), fontsize=11, loc="left")
-    for axes in places[len(drawings) :]:
-        axes.remove()
-    for axes in places[: len(drawings) : columns]:
-        axes.set_ylabel("test accuracy (%)", fontsize=9)
-    add_legend(figure)
-    return figure
+    share_legend([chart for _, chart in charts])
+    width = 400 if len(charts) == 1 else 260
+    panels = [
+        _sized(chart, width, 220) | {"title": lines(title, _TITLE)} for title, chart in charts
+    ]
+    return {"concat": panels, "columns": _COLUMNS}
 
 
-def _dress(axes: Axes, values: Sequence[float]) -> None:
-    """Choose the scale of the x axis by its values; no frame."""
-    if is_wide(values):
-        axes.set_xscale("log")
-    axes.margins(y=0.12)
-    open_frame(axes)
+def render_chart(chart: Chart, kind: Literal["png", "svg"]) -> bytes:
+    """Give a chart as the bytes of a file; the same bytes for the same chart.
+
+    Raises
+    ------
+    MissingDependencyError
+        If vl-convert is not installed.
+    """
+    require("vl_convert", "a picture", "sweep")
+    import matplotlib
+    import vl_convert
+
+    vl_convert.register_font_directory(str(Path(matplotlib.get_data_path(), "fonts", "ttf")))
+    drawn = _drawable(chart)
+    config = print_config(", ".join(families(str(drawn))))
+    if kind == "svg":
+        return vl_convert.vegalite_to_svg(drawn, config=config).encode()
+    return vl_convert.vegalite_to_png(drawn, config=config, scale=2.5)
 
 
-def _finite(groups: Iterable[Group], label: str) -> list[Group]:
-    return [group for group in groups if group.label == label and math.isfinite(group.epsilon)]
-
-
-def _delta_words(table: pa.Table) -> str:
-    return "δ = " + ", ".join(f"{delta:g}" for delta in sorted(set(table["delta"].to_pylist())))
+def _drawable(value: Any) -> Any:
+    """Write letters that no font here has as their numbers, not boxes."""
+    if isinstance(value, Mapping):
+        return {name: _drawable(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_drawable(part) for part in value]
+    return drawable(value) if isinstance(value, str) else value
 
 
 def _stem(taken: Mapping[str, Any], name: str) -> str:

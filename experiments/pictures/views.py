@@ -25,6 +25,7 @@ __all__ = [
     "is_wide",
     "label_sides",
     "light_rows",
+    "means_panel",
     "setting_words",
     "spaced",
     "study_panels",
@@ -90,6 +91,12 @@ class Curve(NamedTuple):
     points: list[tuple[float, Group]]
     joined: bool
     chosen_from: int
+
+
+def means_panel(name: str, groups: Sequence[Group], ceiling: Group | None) -> Panel:
+    """Show means that were not made by a study, one setting a method and ε."""
+    settings = {group.label: 1 for group in groups}
+    return Panel(name, list(groups), list(groups), settings, ceiling, examples={})
 
 
 def light_rows(table: pa.Table) -> list[dict[str, Any]]:

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 
 from dpfc.experiments.benchmarks import accuracy
-from dpfc.experiments.benchmarks.accuracy_plot import accuracy_panels
 from dpfc.experiments.benchmarks.accuracy_table import (
     CEILING,
     SEARCH_SEED,
+    accuracy_panels,
     gap_closed,
     leads,
     make_results,
     to_markdown,
 )
 from dpfc.experiments.benchmarks.common import parse_cache
+from dpfc.experiments.pictures.charts import budgets_chart
 from dpfc.experiments.studies.named_data import DATA_SETS, load_named
 from dpfc.experiments.studies.store import RunStore
 
@@ -105,22 +106,23 @@ def test_table_holds_every_number_and_the_summary():
 
 def test_table_of_nothing_says_so():
     assert "Nothing to compare yet." in to_markdown({}, LABELS, ["raft"])
-    assert accuracy_panels({}, LABELS, ["raft"], delta=1e-5).legends == []
+    assert accuracy_panels({}, LABELS) == []
 
 
 def test_plot_has_a_panel_a_data_set_with_error_bars_and_the_ceiling():
     runs = [*RUNS, *(run | {"dataset": "other"} for run in RUNS[:2])]
-    figure = accuracy_panels(make_results(runs), LABELS, ["raft", "means"], delta=1e-5)
-    first, second = figure.axes
-    assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("toy", "other")
-    assert [bar.get_label() for bar in first.containers] == ["DP-FC", "RAFT", "class means"]
-    line = first.containers[0].lines[0]
-    assert list(line.get_xdata()) == [1, 8]
-    assert list(line.get_ydata()) == pytest.approx([82, 88])
-    segment = first.containers[0].lines[2][0].get_segments()[0]
-    assert segment[:, 1] == pytest.approx([80, 84])
-    assert first.lines[-1].get_ydata()[0] == pytest.approx(87)
-    assert [text.get_text() for text in figure.legends[0].texts] == list(LABELS.values())
+    panels = accuracy_panels(make_results(runs), LABELS)
+    assert [(panel.name, panel.ceiling is None) for panel in panels] == [
+        ("toy", False),
+        ("other", True),
+    ]
+    names = {label: label for label in LABELS.values()}
+    chart = budgets_chart(panels[0], names, "ε")
+    points = chart["data"]["values"]
+    assert list(dict.fromkeys(point["name"] for point in points)) == list(names)[:3]
+    assert [(point["x"], point["y"]) for point in points[:2]] == [(1, 82), (8, 88)]
+    assert (points[0]["low"], points[0]["high"]) == pytest.approx((80, 84))
+    assert chart["layer"][-1]["mark"]["text"] == ["ceiling: 87.00%"]
 
 
 # --- data sets -------------------------------------------------------------------------------

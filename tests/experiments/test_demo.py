@@ -10,6 +10,7 @@ from dpfc.accounting import PrivacyStatement
 from dpfc.experiments import demo as demo_module
 from dpfc.experiments.ceiling import bound_rows, logistic_ceiling
 from dpfc.experiments.demo import run_demo
+from dpfc.experiments.pictures.charts import budgets_chart
 
 FILES = {
     "accuracy.png",
@@ -82,23 +83,22 @@ def test_privacy_costs_accuracy_and_more_budget_buys_some_back(finished):
 def test_several_runs_of_a_setting_are_averaged_and_have_error_bars(finished, monkeypatch, dpfc):
     out, _ = finished
     monkeypatch.setattr(demo_module, "METHODS", ("fc",))
-    figures = []
-    draw = demo_module.accuracy_figure
+    panels = []
+    draw = demo_module.budgets_grid
     monkeypatch.setattr(
-        demo_module, "accuracy_figure", lambda *a, **k: figures.append(draw(*a, **k)) or figures[0]
+        demo_module, "budgets_grid", lambda found, *rest: panels.extend(found) or draw(found, *rest)
     )
     report = run_demo(out, (0.5, 8.0), data="digits", repeats=3)
     found = demo_module.accuracies(report.runs)["fc"]
     assert [len(found[epsilon]) for epsilon in (0.5, 8.0)] == [3, 3]
-    (bars,) = figures[0].axes[0].containers
-    line, _, (errors,) = bars.lines
-    for epsilon, percent, ((_, low), (_, high)) in zip(
-        (0.5, 8.0), line.get_ydata(), errors.get_segments(), strict=True
+    (panel,) = panels
+    for epsilon, point in zip(
+        (0.5, 8.0), budgets_chart(panel, {"DP-FC": "DP-FC"}, "ε")["data"]["values"], strict=True
     ):
-        assert percent == pytest.approx(100 * np.mean(found[epsilon]))
+        assert point["y"] == pytest.approx(100 * np.mean(found[epsilon]), abs=1e-3)
         error = 100 * np.std(found[epsilon], ddof=1) / 3**0.5
-        assert (high - low) / 2 == pytest.approx(error, abs=1e-9)
-    assert "standard error of 3 runs" in figures[0].axes[0].get_title(loc="left")
+        assert (point["high"] - point["low"]) / 2 == pytest.approx(error, abs=1e-3)
+    assert "standard error of 3 runs" in panel.name
     monkeypatch.setattr(demo_module, "run_demo", lambda *_, **__: report)
     assert dpfc("demo", "--epsilons", "0.5,8").out.count(" ± ") == 2
 

@@ -1,47 +1,63 @@
-"""Plots show what they are given, and are the same file for the same figures."""
+"""Plots of means show what they are given, and are the same file for the same figures."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from dpfc.experiments.pictures.style import accuracy_figure, render
+from dpfc.experiments.pictures.charts import budgets_chart
+from dpfc.experiments.pictures.study import budgets_grid, render_chart
+from dpfc.experiments.pictures.views import means_panel
+from dpfc.experiments.studies.table import Group
 
-CURVES = {
-    "DP-FC": {8.0: [0.8, 1.0], 0.1: [0.5], 1.0: [0.8]},
-    "DP-LS": {0.1: [0.4], 1.0: [0.7], 8.0: [0.85]},
-}
+NAMES = {"DP-FC": "DP-FC", "DP-LS": "DP-LS"}
+
+
+def mean(label, epsilon, accuracy, error=None):
+    return Group("digits", None, label, epsilon, "{}", accuracy, error, None, 1)
+
+
+MEANS = [mean("DP-FC", 8.0, 0.9, 0.1), mean("DP-FC", 0.1, 0.5), mean("DP-FC", 1.0, 0.8)]
+MEANS += [mean("DP-LS", epsilon, epsilon / 10) for epsilon in (0.1, 1.0, 8.0)]
 
 
 @pytest.fixture
-def figure():
-    return accuracy_figure(CURVES, delta=1e-5, title="digits", ceiling=("not private", 0.95))
+def panel():
+    return means_panel("digits", MEANS, mean("not private", float("inf"), 0.95))
 
 
-def test_each_method_is_a_line_in_percent_over_sorted_budgets(figure):
-    (axes,) = figure.axes
-    lines = {bars.get_label(): bars.lines[0] for bars in axes.containers}
-    assert list(lines["DP-FC"].get_xdata()) == [0.1, 1, 8]
-    assert list(lines["DP-FC"].get_ydata()) == pytest.approx([50, 80, 90])
-    assert axes.get_xscale() == "log"
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.1", "1", "8"]
+def test_each_method_is_a_line_in_percent_over_sorted_budgets(panel):
+    chart = budgets_chart(panel, NAMES, "ε")
+    points = [point for point in chart["data"]["values"] if point["name"] == "DP-FC"]
+    assert [(point["x"], point["y"]) for point in points] == [(0.1, 50), (1, 80), (8, 90)]
+    assert chart["encoding"]["x"]["scale"]["type"] == "log"
+    drawn = render_chart(budgets_grid([panel], NAMES, [1e-5]), "svg").decode()
+    for text in ("0.1", "1", "8", "digits"):
+        assert f">{text}<" in drawn
+    assert "(δ = 1e-05; left is more private)" in drawn
 
 
-def test_lines_differ_without_colour(figure):
-    lines = [bars.lines[0] for bars in figure.axes[0].containers]
-    assert len({(line.get_marker(), line.get_linestyle()) for line in lines}) == 2
+def test_lines_differ_without_colour(panel):
+    drawn = render_chart(budgets_grid([panel], NAMES, [1e-5]), "svg").decode()
+    lines = ElementTree.fromstring(drawn).findall(".//*[@aria-roledescription='line mark']")
+    assert [line.get("stroke-dasharray") for line in lines] == ["1,0", "6,4"]
+    points = ElementTree.fromstring(drawn).findall(".//*[@aria-roledescription='point']")
+    assert len({point.get("d") for point in points}) == 2
 
 
-def test_the_ceiling_is_drawn_and_named(figure):
-    (axes,) = figure.axes
-    assert any(line.get_ydata()[0] == pytest.approx(95) for line in axes.lines)
-    assert [text.get_text() for text in axes.texts] == ["not private: 95.0%"]
+def test_the_ceiling_is_drawn_and_named(panel):
+    drawn = render_chart(budgets_grid([panel], NAMES, [1e-5]), "svg").decode()
+    assert len(re.findall('<line[^>]* stroke-dasharray="6,4"', drawn)) == 1
+    assert ">not private: 95.00%<" in drawn
 
 
-def test_files_are_whole_and_repeatable(figure):
-    assert render(figure, "png").startswith(b"\x89PNG")
-    svg = render(figure, "svg")
-    assert svg == render(figure, "svg") and ElementTree.fromstring(svg).tag.endswith("svg")
+def test_files_are_whole_and_repeatable(panel):
+    chart = budgets_grid([panel], NAMES, [1e-5])
+    assert render_chart(chart, "png").startswith(b"\x89PNG")
+    svg = render_chart(chart, "svg")
+    assert svg == render_chart(chart, "svg") and ElementTree.fromstring(svg).tag.endswith("svg")
 
 
 def test_one_budget_and_no_ceiling_can_be_drawn():
-    assert render(accuracy_figure({"DP-FC": {1.0: [0.5]}}, delta=1e-6, title=""), "png")
+    panel = means_panel("", [mean("DP-FC", 1.0, 0.5)], None)
+    assert render_chart(budgets_grid([panel], NAMES, [1e-6]), "png")

@@ -7,9 +7,8 @@ import pytest
 from playwright import sync_api
 from study_tables import ceiling, failed, row, study, table
 
+from dpfc.experiments.pictures.charts import COLOURS, DARK_COLOURS
 from dpfc.experiments.pictures.page import report_html
-from dpfc.experiments.pictures.plotly_charts import DARK_COLOURS
-from dpfc.experiments.pictures.style import COLOURS
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +21,11 @@ WORDS = {
     "config_text": "name: first\nmethods: [fc, ls]  # both\n",
 }
 LABEL = "DP-GD, a label that somebody wrote in full"
-# Drawn lines of a chart, and points with errors, by the colour that is seen.
-STROKES = """figure => [...figure.querySelectorAll(".scatterlayer .js-line")].map(
+# Drawn lines of a chart by the colour that is seen.
+STROKES = """figure => [...figure.querySelectorAll(".mark-line path")].map(
   line => getComputedStyle(line).stroke)"""
+LEGEND = ".role-legend-label text"
+X_TEXTS, Y_TEXTS = (f'[aria-label^="{axis}-axis"] .role-axis-label text' for axis in "XY")
 
 
 @dataclass
@@ -45,7 +46,19 @@ class Opened:
         return self.page.locator("#runs thead th", has_text=name)
 
     def chart(self, name):
+        """A chart that is drawn, or about to be."""
         return self.page.locator(f'[data-chart="{name}"]')
+
+    def drawn(self, name):
+        """A chart, once it is drawn."""
+        self.chart(name).locator("svg .role-frame").first.wait_for()
+        return self.chart(name)
+
+    def hover(self):
+        """What stands beside the mouse, in one line."""
+        tooltip = self.page.locator("#vg-tooltip-element.visible")
+        tooltip.wait_for()
+        return " ".join(tooltip.inner_text().split())
 
     def overflow(self):
         return self.page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
@@ -128,21 +141,22 @@ def test_no_page_is_wider_than_its_window_or_complains(open_page, name, size):
     shown.page.wait_for_load_state("networkidle")
     assert shown.overflow() <= 0
     for chart in shown.page.locator(".chart:visible").all():
-        box, drawn = chart.bounding_box(), chart.locator(".main-svg").first.bounding_box()
+        box, drawn = chart.bounding_box(), chart.locator("svg").first.bounding_box()
         assert drawn["width"] == pytest.approx(box["width"], abs=2) and drawn["height"] > 100
+        assert drawn["height"] == pytest.approx(box["height"], abs=2)
         assert drawn["x"] >= 0 and drawn["x"] + drawn["width"] <= size[0]
 
 
 def test_texts_of_users_are_shown_and_do_not_run(open_page):
     page = open_page("hostile").page
     assert page.title() == INTRUDER
-    assert page.locator("img, b:not(.main-svg b)").count() == 0
+    assert page.locator("img, b").count() == 0
     assert INTRUDER in page.locator("#failed").inner_text()
     assert page.locator("#command").inner_text() == INTRUDER
     # A legend and the key of an axis show the tags as text as well.
     shown = open_page("hostile")
-    assert INTRUDER in shown.chart("confusion").locator(".key").text_content()
-    legend = "".join(shown.chart("budgets").locator(".legendtext").all_text_contents())
+    assert INTRUDER in shown.drawn("confusion").locator(".codes").text_content()
+    legend = "".join(shown.drawn("budgets").locator(LEGEND).all_text_contents())
     assert "".join(INTRUDER.split()) in "".join(legend.split())
 
 
@@ -166,35 +180,32 @@ def test_a_script_that_got_into_the_page_would_not_run(browser, pages, tmp_path)
 
 def test_a_point_shows_its_figures_when_the_mouse_is_on_it(open_page):
     shown = open_page()
-    chart = shown.chart("budgets")
-    assert chart.locator(".hoverlayer .hovertext").count() == 0
-    chart.locator(".scatterlayer .point").nth(1).hover(force=True)
-    hover = chart.locator(".hoverlayer .hovertext")
-    hover.wait_for()
-    assert "71.00 ± 0.58% (3 runs)" in hover.text_content()
+    chart = shown.drawn("budgets")
+    assert shown.page.locator("#vg-tooltip-element.visible").count() == 0
+    chart.locator(".mark-symbol.role-mark path").nth(1).hover(force=True)
+    assert "71.00 ± 0.58% (3 runs)" in shown.hover()
 
 
 def test_a_cell_of_the_confusion_matrix_shows_its_counts(open_page):
     shown = open_page()
-    chart = shown.chart("confusion")
+    chart = shown.drawn("confusion")
     chart.scroll_into_view_if_needed()
-    box = chart.locator(".heatmaplayer image").bounding_box()
-    shown.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 6)
-    hover = chart.locator(".hoverlayer .hovertext")
-    hover.wait_for()
-    assert "true ant, predicted bee19 rows, 19.0% of the class" in hover.text_content()
+    # On the number in the cell, which must not hide the cell from the mouse.
+    chart.locator(".mark-text.role-mark text").nth(1).hover(force=True)
+    found = shown.hover()
+    assert "true ant, predicted bee" in found and "19 rows, 19.0% of the class" in found
 
 
 def test_charts_follow_the_colours_of_the_page(open_page):
     shown = open_page(scheme="light")
-    budgets = shown.chart("budgets")
+    budgets = shown.drawn("budgets")
     assert budgets.evaluate(STROKES)[:2] == [colour(COLOURS[0]), colour(COLOURS[1])]
-    ink = "e => getComputedStyle(e.querySelector('.xtick text')).fill"
+    ink = "e => getComputedStyle(e.querySelector('.role-axis-label text')).fill"
     light = budgets.evaluate(ink)
     shown.page.emulate_media(color_scheme="dark")
     assert budgets.evaluate(STROKES)[:2] == [colour(DARK_COLOURS[0]), colour(DARK_COLOURS[1])]
     assert budgets.evaluate(ink) != light
-    assert open_page(scheme="dark").chart("budgets").evaluate(STROKES)[0] == colour(DARK_COLOURS[0])
+    assert open_page(scheme="dark").drawn("budgets").evaluate(STROKES)[0] == colour(DARK_COLOURS[0])
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
@@ -214,16 +225,17 @@ def test_the_page_is_light_or_dark(open_page, scheme, dark):
 def test_another_data_set_parameter_and_run_can_be_chosen(open_page):
     shown = open_page()
     page = shown.page
-    ticks = shown.chart("budgets").locator(".ytick")
-    assert "90" in ticks.all_text_contents() and "50" not in ticks.all_text_contents()
+    ticks = shown.drawn("budgets").locator(Y_TEXTS)
+    assert "90" in ticks.all_text_contents() and "40" not in ticks.all_text_contents()
     page.locator("#choose-panel").select_option("wards (timm/vit)")
-    assert "50" in ticks.all_text_contents()
+    sync_api.expect(ticks.get_by_text("40", exact=True)).to_have_count(1)
     assert page.locator("#shown-run").inner_text() == "DP-FC, ε = 8, seed 1: 61.00%"
     page.locator("#choose-run").select_option("DP-LS, ε = 8, seed 1: 58.00%")
     assert page.locator("#shown-run").inner_text() == "DP-LS, ε = 8, seed 1: 58.00%"
-    before = shown.chart("parameter").locator(".ytick").all_text_contents()
+    ticks = shown.drawn("parameter").locator(Y_TEXTS)
+    before = ticks.all_text_contents()
     page.locator("#choose-parameter").select_option("l2_regularization at ε = 0.1")
-    assert shown.chart("parameter").locator(".ytick").all_text_contents() != before
+    sync_api.expect(ticks).not_to_have_text(before)
 
 
 def test_there_is_no_choice_of_one_and_no_chart_of_nothing(open_page):
@@ -241,17 +253,18 @@ LONG = ["Kardiologie Nord, Station A", "Kardiologie Nord, Station B", "病棟 �
 def test_names_and_titles_are_never_cut(open_page, size):
     shown = open_page("long", size)
     page = shown.page
-    assert (
-        shown.chart("seconds").locator(".xtitle").text_content() == "seconds to fit, mean over runs"
-    )
+    title = shown.drawn("seconds").locator('[aria-label^="X-axis"] .role-axis-title text')
+    assert title.text_content() == "seconds to fit, mean over runs"
+    for name in ("budgets", "confusion", "classes", "budget"):
+        shown.drawn(name)
     assert "…" not in page.locator("main").inner_text()
-    assert "…" not in "".join(page.locator(".main-svg").all_text_contents())
+    assert "…" not in "".join(page.locator(".chart svg").all_text_contents())
     # By number on the axes, in full below them and under the mouse.
     for name in ("confusion", "classes"):
         chart = shown.chart(name)
-        assert chart.locator(".key li").all_inner_texts() == LONG
-        assert set(chart.locator(".xtick text").all_text_contents()) == {"0", "1", "2"}
-    legend = " ".join(shown.chart("budgets").locator(".legendtext tspan").all_text_contents())
+        assert chart.locator(".codes li").all_inner_texts() == LONG
+        assert set(chart.locator(X_TEXTS).all_text_contents()) == {"0", "1", "2"}
+    legend = " ".join(shown.chart("budgets").locator(f"{LEGEND} tspan").all_text_contents())
     assert LABEL in legend
     # An element is cut where it is narrower than what it holds and nothing scrolls it.
     cut = page.evaluate("""() => [...document.querySelectorAll("td, tbody th, button, dd")]
@@ -261,12 +274,9 @@ def test_names_and_titles_are_never_cut(open_page, size):
 
 def test_names_that_fit_stand_on_the_axes(open_page):
     shown = open_page()
-    assert shown.chart("confusion").locator(".xtick text").all_text_contents() == [
-        "ant",
-        "bee",
-        "cow",
-    ]
-    assert not shown.chart("confusion").locator(".key").is_visible()
+    chart = shown.drawn("confusion")
+    assert chart.locator(X_TEXTS).all_text_contents() == ["ant", "bee", "cow"]
+    assert not chart.locator(".codes").is_visible()
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP])
@@ -274,8 +284,7 @@ def test_labels_beside_points_do_not_overlap(open_page, size):
     shown = open_page("long", size)
     boxes = [
         text.bounding_box()
-        for text in shown.chart("seconds").locator(".textpoint").all()
-        if text.text_content().strip()
+        for text in shown.drawn("seconds").locator(".mark-text.role-mark text").all()
     ]
     assert len(boxes) >= 3
     for place, one in enumerate(boxes):
@@ -421,11 +430,9 @@ def test_command_and_configuration_can_be_copied(open_page, allowed):
 def test_on_paper_charts_and_texts_are_dark_on_light(open_page):
     shown = open_page(scheme="dark")
     shown.page.emulate_media(media="print", color_scheme="dark")
-    shown.page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert shown.chart("budgets").evaluate(STROKES)[0] == colour(COLOURS[0])
+    assert shown.drawn("budgets").evaluate(STROKES)[0] == colour(COLOURS[0])
     assert shown.page.pdf()[:5] == b"%PDF-"
     shown.page.emulate_media(media="screen", color_scheme="dark")
-    shown.page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert shown.chart("budgets").evaluate(STROKES)[0] == colour(DARK_COLOURS[0])
 
 

@@ -8,13 +8,12 @@ import math
 import re
 from html.parser import HTMLParser
 
-import plotly.graph_objects as go
 import pytest
+import vl_convert
 from study_tables import ceiling, failed, row, study, table
 
+from dpfc.experiments.pictures.charts import COLOURS, DARK_COLOURS
 from dpfc.experiments.pictures.page import report_html
-from dpfc.experiments.pictures.plotly_charts import DARK_COLOURS
-from dpfc.experiments.pictures.style import COLOURS
 from dpfc.features import MissingDependencyError
 
 WORDS = {
@@ -77,7 +76,7 @@ def charts(source):
         for name in ("budgets", "seconds"):
             if panel[name] is not None:
                 yield name, panel[name]
-        yield from (("parameter", chart) for chart in panel["parameters"])
+        yield from (("parameter", parameter["chart"]) for parameter in panel["parameters"])
         for run in panel["runs"]:
             yield from ((name, run[name]) for name in ("confusion", "classes", "budget"))
 
@@ -178,53 +177,71 @@ def test_a_statement_of_another_version_does_not_lose_the_report():
     assert "This version of dpfc cannot read the statement." in text
 
 
-def test_charts_are_what_plotly_knows(source):
-    found = list(charts(source))
-    assert {name for name, _ in found} == {
+def marks(source):
+    """Everything that Vega draws of a page's charts, by chart."""
+    config = Page(source).data["config"]
+    for name, chart in charts(source):
+        if chart is not None:
+            yield name, chart, vl_convert.vegalite_to_svg(chart, config=config)
+
+
+def test_vega_draws_every_point_bar_and_cell(source):
+    found = list(marks(source))
+    assert {name for name, _, _ in found} == {
         *("budgets", "seconds", "parameter", "confusion", "classes", "budget"),
     }
-    for _, chart in found:
-        go.Figure(data=chart["data"], layout=chart["layout"])  # refuses unknown properties
+    for _, chart, drawn in found:
+        symbols = drawn.count('aria-roledescription="point"')
+        symbols += drawn.count('aria-roledescription="bar"')
+        symbols += drawn.count('aria-roledescription="rect mark"')
+        assert symbols == len(chart["data"]["values"])
 
 
 def test_the_charts_show_means_and_errors(page):
     digits = page.data["panels"][0]
-    fc, ls, top = digits["budgets"]["data"]
-    assert (fc["x"], fc["y"]) == ([0.1, 1, 8], pytest.approx([61, 71, 81]))
-    assert fc["error_y"]["array"] == pytest.approx([0.5774] * 3, abs=1e-4)
-    assert fc["hovertext"][1] == "<b>DP-FC</b>, ε = 1<br>71.00 ± 0.58% (3 runs)<br>0.5 s"
-    assert ls["name"] == "DP-LS (best of 3)" and ls["y"] == pytest.approx([58, 68, 78])
-    assert top["name"] == "not private" and top["y"] == [95, 95]
+    points = digits["budgets"]["data"]["values"]
+    fc, ls = (
+        [point for point in points if point["name"].startswith(name)] for name in ("DP-FC", "DP-LS")
+    )
+    assert [(p["x"], p["y"]) for p in fc] == [(0.1, 61), (1, 71), (8, 81)]
+    assert [p["high"] - p["y"] for p in fc] == pytest.approx([0.5774] * 3, abs=1e-4)
+    assert [p["y"] - p["low"] for p in fc] == pytest.approx([0.5774] * 3, abs=1e-4)
+    said = {"accuracy": "71.00 ± 0.58% (3 runs)", "epsilon": "1", "seconds": "0.5 s"}
+    assert said.items() <= fc[1].items()
+    assert ls[0]["name"] == "DP-LS (best of 3 settings\nat each ε)"
+    assert [p["y"] for p in ls] == [58, 68, 78] and ls[0]["settings"] == "l2_regularization = 0.1"
+    line, words = digits["budgets"]["layer"][-2:]
+    assert line["encoding"]["y"]["datum"] == 95
+    assert words["mark"]["text"] == ["not private: 95.00%"]
     assert [chart["name"] for chart in digits["parameters"]] == [
         f"l2_regularization at ε = {epsilon}" for epsilon in (8, 1, 0.1)
     ]
-    assert digits["parameters"][0]["data"][0]["y"] == pytest.approx([76, 78, 76])
+    points = digits["parameters"][0]["chart"]["data"]["values"]
+    assert [p["y"] for p in points] == [76, 78, 76]
 
 
 def test_a_run_in_detail_has_shares_counts_and_costs(page):
     run = page.data["panels"][0]["runs"][0]
     assert run["name"] == "DP-FC, ε = 8, seed 1: 81.00%"
-    (confusion,) = run["confusion"]["data"]
-    assert confusion["z"][0] == [81, 19, 0] and confusion["text"][0] == [81, 19, 0]
-    assert run["classes"]["data"][0]["y"] == [81, 81, 81]
-    assert [(t["name"], t["x"]) for t in run["budget"]["data"]] == [
-        ("gram", [50]),
-        ("gradient", [50]),
-    ]
-    assert (
-        "gradient</b>: 50%<br>drawn 20 times, noise multiplier"
-        in (run["budget"]["data"][1]["hovertext"][0])
-    )
+    first = run["confusion"]["data"]["values"][:3]
+    assert [(cell["share"], cell["rows"]) for cell in first] == [(81, 81), (19, 19), (0, 0)]
+    assert first[1]["words"] == "true ant, predicted bee"
+    assert [bar["y"] for bar in run["classes"]["data"]["values"]] == [81, 81, 81]
+    gram, gradient = run["budget"]["data"]["values"]
+    assert (gram["name"], gram["share"]) == ("gram", 50)
+    assert (gradient["name"], gradient["words"]) == ("gradient", "50%")
+    assert gradient["drawn"] == "20 times" and float(gradient["multiplier"]) > 0
 
 
 def test_a_method_has_one_colour_in_every_data_set():
     rows = [row(dataset="a", label="one"), row(dataset="b", label="two"), row(dataset="b")]
     found = {}
-    for _, chart in charts(report(*rows)):
-        for trace in chart["data"]:
-            if trace["type"] == "scatter":
-                found.setdefault(trace["name"], set()).add(trace["meta"])
-    assert found == {"one": {0}, "two": {1}, "DP-FC": {2}}
+    for name, chart, drawn in marks(report(*rows)):
+        if name in ("budgets", "seconds"):
+            colours = re.findall(r'aria-roledescription="point"[^>]*fill="(.*?)"', drawn)
+            for point, colour in zip(chart["data"]["values"], colours, strict=True):
+                found.setdefault(point["name"], set()).add(colour)
+    assert found == {"one": {"var(--c0)"}, "two": {"var(--c1)"}, "DP-FC": {"var(--c2)"}}
     assert len(DARK_COLOURS) == len(COLOURS)
 
 
@@ -237,8 +254,8 @@ def test_only_the_pages_own_scripts_may_run(source, page):
         for text in page.scripts[1:]
     ]
     assert rules["script-src"] == " ".join(f"'sha256-{digest}'" for digest in digests)
-    assert page.scripts[1].startswith("/**\n* plotly.js") and len(page.scripts) == 3
-    assert source.count("* plotly.js v") == 1
+    assert "vegaEmbed" in page.scripts[1] and len(page.scripts) == 3
+    assert len(source.encode()) < 1_500_000
 
 
 def test_no_text_of_a_user_leaves_its_place():
@@ -258,10 +275,25 @@ def test_no_text_of_a_user_leaves_its_place():
     assert HOSTILE.strip() in page.text
     assert page.scripts[0].count("<") == page.scripts[0].count(">") == 0
     for _, chart in charts(source):
-        # Plotly reads tags in texts, and fills in %{…} in templates.
-        texts = json.dumps([chart["data"], chart["layout"]], ensure_ascii=False)
-        assert not re.search("<(?!b>|/b>|br>|extra>|/extra>)", texts)
-        assert not any("alert" in trace["hovertemplate"] for trace in chart["data"])
+        # What Vega takes for an expression holds nothing of a user's.
+        assert expressions(chart) <= {
+            "split(datum.label, '\\n')",
+            "fits ? names[datum.value] : datum.label",
+            "datum.share > 60",
+        }
+
+
+def expressions(part):
+    """Texts at the places that Vega-Lite reads as expressions."""
+    found = set()
+    for name, value in part.items() if isinstance(part, dict) else enumerate(part):
+        if name in ("expr", "labelExpr", "test", "signal", "calculate", "update"):
+            found.add(value)
+        elif name == "filter":
+            assert isinstance(value, dict)  # a field and its value, no expression
+        elif name != "values" and isinstance(value, dict | list):
+            found |= expressions(value)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -282,8 +314,7 @@ def test_a_small_or_bare_study_has_a_page(rows):
     page = Page(source)
     assert sum("data-dataset" in attrs for _, attrs in page.elements) == len(rows)
     assert "None" not in page.text and "nan" not in page.text.split()
-    for _, chart in (pair for pair in charts(source) if pair[1] is not None):
-        go.Figure(data=chart["data"], layout=chart["layout"])
+    assert all(drawn.startswith("<svg") for _, _, drawn in marks(source))
 
 
 def test_what_a_small_study_has_none_of_is_said_or_left_out():
@@ -302,7 +333,7 @@ def test_a_matrix_of_very_many_classes_is_left_out():
     assert run["confusion"] is None and run["classes"] is not None
 
 
-def test_a_missing_plotly_is_named_with_its_extra(monkeypatch):
+def test_a_missing_vl_convert_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr("dpfc._support.packages.find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r'plotly: run pip install "dpfc\[sweep\]"'):
+    with pytest.raises(MissingDependencyError, match=r'vl_convert: run pip install "dpfc\[sweep'):
         report(row())
