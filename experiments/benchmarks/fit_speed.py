@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from dpfc.experiments.cli.console import run_command
+from dpfc.experiments.cli.console import print_table, run_command
 
 __all__ = ["Timing", "main", "measure"]
 
@@ -116,18 +116,12 @@ def _command(
 
 
 def _print(timing: Timing) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("what", box=None, pad_edge=False)
-    for heading in ("seconds", "fit is … times as long"):
-        table.add_column(heading, justify="right")
-    table.add_row("DPFCClassifier().fit", f"{timing.fit:.3f}", "")
+    rows = [("DPFCClassifier().fit", f"{timing.fit:.3f}", "")]
     for precision, seconds in timing.products.items():
         name = f"raw products, {precision} ({timing.faster_library[precision]})"
-        table.add_row(name, f"{seconds:.3f}", f"{timing.fit / seconds:.2f}")
+        rows.append((name, f"{seconds:.3f}", f"{timing.fit / seconds:.2f}"))
     print(f"{timing.rows:,} rows × {timing.width:,} features, {timing.n_classes} classes\n")
-    Console(highlight=False).print(table)
+    print_table(("what", "seconds", "fit is … times as long"), rows)
 
 
 def main(argv: list[str] | None = None) -> int:

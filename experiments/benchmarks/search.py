@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from dpfc.experiments.benchmarks.common import DELTA, NOTE
-from dpfc.experiments.cli.console import print_json, run_command
+from dpfc.experiments.cli.console import print_json, print_table, run_command
 from dpfc.experiments.cli.options import Json, Method, parse_numbers
 from dpfc.experiments.estimators import LABELS, make_estimator, make_grid
 from dpfc.experiments.studies.data import Data, load
@@ -135,18 +135,11 @@ def _text(cell: Cell) -> str:
 
 
 def _print(cells: Sequence[Cell], method: str, epsilons: Sequence[float], seeds: int) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(LABELS[method], box=None, pad_edge=False)
-    for epsilon in epsilons:
-        table.add_column(f"ε = {epsilon:g}", justify="right", no_wrap=True)
     by_key = {(cell.strategy, cell.epsilon): _text(cell) for cell in cells}
-    for strategy in STRATEGIES:
-        table.add_row(strategy, *(by_key[strategy, epsilon] for epsilon in epsilons))
-    console = Console(highlight=False)
-    console.width = max(console.width, 24 * (len(epsilons) + 1))
-    console.print(table)
+    print_table(
+        (LABELS[method], *(f"ε = {epsilon:g}" for epsilon in epsilons)),
+        [(name, *(by_key[name, epsilon] for epsilon in epsilons)) for name in STRATEGIES],
+    )
     print(f"\nTest accuracy in %, mean ± standard deviation of {seeds} run(s), δ = {DELTA:g}; in")
     print("brackets the error rate over that of one fit with defaults: below 1, the search paid.")
     print(f"{NOTE[0].upper()}{NOTE[1:]}.")

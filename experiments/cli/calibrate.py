@@ -20,20 +20,13 @@ __all__ = ["calibrate"]
 
 SolveName = Literal["noise", "steps", "sampling-probability", "epsilon", "delta"]
 
-_OPTIONS = {
-    "noise_multiplier": "--noise-multiplier",
-    "steps": "--steps",
-    "sampling_probability": "--sampling-probability",
-    "epsilon": "--epsilon",
-    "delta": "--delta",
-}
 # What is worked out has no value of its own; everything else here has to be given.
-_FREE = {
-    "noise": "noise_multiplier",
+_LABELS = {
+    "noise_multiplier": "noise multiplier",
     "steps": "steps",
-    "sampling-probability": "sampling_probability",
-    "epsilon": "epsilon",
-    "delta": "delta",
+    "sampling_probability": "sampling probability",
+    "epsilon": "ε",
+    "delta": "δ",
 }
 _REQUIRED = ("epsilon", "noise_multiplier")
 _DEFAULTS: dict[str, Any] = {"delta": 1e-5, "steps": 1, "sampling_probability": 1.0}
@@ -60,15 +53,24 @@ class _Question:
         ValueError
             If something needed is missing, or what is to be worked out is given.
         """
-        name, values = _FREE[free], asdict(self)
+        name, values = _named(free), asdict(self)
         if values[name] is not None:
-            raise ValueError(f"--solve {free} works that out: leave {_OPTIONS[name]} away.")
+            raise ValueError(f"--solve {free} works that out: leave {_option(name)} away.")
         missing = [n for n in _REQUIRED if n != name and values[n] is None]
         if missing:
-            options = " and ".join(_OPTIONS[n] for n in missing)
+            options = " and ".join(map(_option, missing))
             raise ValueError(f"--solve {free} needs {options}.")
         filled = {n: v for n, v in _DEFAULTS.items() if n != name and values[n] is None}
         return {**values, **filled}
+
+
+def _named(free: str) -> str:
+    """The quantity that --solve names."""
+    return "noise_multiplier" if free == "noise" else free.replace("-", "_")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def calibrate(
@@ -204,19 +206,14 @@ def _fit_plan(
 
 
 def _report(plan: PrivacyPlan) -> dict[str, Any]:
-    from dpfc.accounting import epsilon_by_accountant
-
     return {
         "target_epsilon": plan.target_epsilon,
         "target_delta": plan.target_delta,
         "neighboring_relation": plan.neighboring_relation,
         "accountant": plan.accountant,
         "mu": plan.mu,
-        "epsilon_by_accountant": epsilon_by_accountant(
-            plan.event,
-            plan.target_delta,
-            neighboring_relation=plan.neighboring_relation,
-            accountants=("exact", "pld", "rdp"),
+        "epsilon_by_accountant": _epsilons(
+            plan.event, plan.target_delta, plan.neighboring_relation
         ),
         "releases": [asdict(release) for release in plan.releases],
     }
@@ -253,13 +250,13 @@ def _solve(question: _Question, free: SolveName) -> dict[str, Any]:
     dict
         The whole run, with its epsilon by every accountant.
     """
-    from dpfc.accounting import compute_delta, compute_epsilon, epsilon_by_accountant
+    from dpfc.accounting import compute_delta, compute_epsilon
     from dpfc.accounting.accountants import resolve_accountant
     from dpfc.accounting.plans import release_event
 
     run = question.checked(free)
     if free in ("steps", "sampling-probability"):
-        run[_FREE[free]] = _calibrate(run, free)
+        run[_named(free)] = _calibrate(run, free)
     event = release_event(run["noise_multiplier"], run["steps"], run["sampling_probability"])
     rules = {"neighboring_relation": run["neighboring_relation"], "accountant": run["accountant"]}
     if free == "epsilon":
@@ -271,12 +268,6 @@ def _solve(question: _Question, free: SolveName) -> dict[str, Any]:
             raise ValueError(
                 f"so little noise gives no guarantee at --epsilon {run['epsilon']:g}: δ would be 1."
             )
-    by_accountant = epsilon_by_accountant(
-        event,
-        run["delta"],
-        neighboring_relation=run["neighboring_relation"],
-        accountants=("exact", "pld", "rdp"),
-    )
     resolved = resolve_accountant(
         run["accountant"],
         event,
@@ -287,8 +278,16 @@ def _solve(question: _Question, free: SolveName) -> dict[str, Any]:
         "solve": free,
         **run,
         "accountant": resolved,
-        "epsilon_by_accountant": by_accountant,
+        "epsilon_by_accountant": _epsilons(event, run["delta"], run["neighboring_relation"]),
     }
+
+
+def _epsilons(event: Any, delta: float, relation: str) -> dict[str, float | str]:
+    from dpfc.accounting import epsilon_by_accountant
+
+    return epsilon_by_accountant(
+        event, delta, neighboring_relation=relation, accountants=("exact", "pld", "rdp")
+    )
 
 
 def _calibrate(run: dict[str, Any], free: SolveName) -> float:
@@ -310,17 +309,10 @@ def _calibrate(run: dict[str, Any], free: SolveName) -> float:
 
 def _print_answer(report: dict[str, Any]) -> None:
     """Print the run, what was worked out marked, and its epsilon by accountant."""
-    free = _FREE[report["solve"]]
+    free = _named(report["solve"])
     relation = report["neighboring_relation"].replace("_", " ")
     print(f"{relation}, accountant {report['accountant']}\n")
-    labels = {
-        "noise_multiplier": "noise multiplier",
-        "steps": "steps",
-        "sampling_probability": "sampling probability",
-        "epsilon": "ε",
-        "delta": "δ",
-    }
-    for name, label in labels.items():
+    for name, label in _LABELS.items():
         value = report[name]
         # What was given is printed as it is; what was worked out, to the safe side.
         up = name != "sampling_probability"
