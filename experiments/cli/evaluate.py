@@ -8,20 +8,11 @@ import typer
 
 from dpfc._support.words import counted
 from dpfc.experiments.cli.console import print_json, print_table
-from dpfc.experiments.cli.ledger_options import (
-    AllowNotPrivate,
-    AnotherBudget,
-    MadeBy,
-    Purpose,
-    Said,
-    open_ledger,
-)
+from dpfc.experiments.cli.ledger_options import Said, open_ledger, spends
 from dpfc.experiments.cli.options import (
     AccountantName,
-    DatasetName,
     Features,
     Json,
-    LedgerPath,
     ModelPath,
     RelationName,
 )
@@ -42,6 +33,7 @@ _OWN_LOOK = (
 )
 
 
+@spends
 def evaluate(
     model: ModelPath,
     features: Features,
@@ -86,12 +78,7 @@ def evaluate(
         AccountantName | None,
         typer.Option(metavar="NAME", help="How releases are added up; auto by default."),
     ] = None,
-    ledger: LedgerPath = None,
-    dataset: DatasetName = None,
-    purpose: Purpose = None,
-    by: MadeBy = None,
-    allow_not_private: AllowNotPrivate = False,
-    another_budget: AnotherBudget = False,
+    said: Said = Said(),
     seed: Annotated[
         int | None,
         typer.Option(
@@ -120,11 +107,10 @@ def evaluate(
         "n_samples": n_samples,
         "confidence": confidence,
         "accountant": accountant,
-        "ledger": ledger,
-        "dataset": dataset,
+        "ledger": said.ledger,
+        "dataset": said.dataset,
         "random_state": seed,
     }
-    said = Said(purpose, by, allow_not_private, another_budget)
     given = {name: value for name, value in options.items() if value is not None}
     words = {"random_state": "--seed"}
     for name in [words.get(name, f"--{name.replace('_', '-')}") for name in given] + said.options:
@@ -136,7 +122,7 @@ def evaluate(
     if epsilon is None:
         _show_own_look(origin, classifier, cache, json)
     else:
-        paying: dict[str, Any] = {"ledger": open_ledger(ledger, dataset, cache, seed, said)}
+        paying: dict[str, Any] = {"ledger": open_ledger(cache, seed, said)}
         evaluation = _evaluate_privately(classifier, cache, epsilon, given | paying)
         _show_private(origin, evaluation, json)
 

@@ -9,25 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from dpfc.experiments.cli.console import print_json
 from dpfc.experiments.cli.files import check_writable
-from dpfc.experiments.cli.ledger_options import (
-    AllowNotPrivate,
-    AnotherBudget,
-    MadeBy,
-    Purpose,
-    Said,
-    open_ledger,
-    record_model,
-)
+from dpfc.experiments.cli.ledger_options import Said, open_ledger, record_model, spends
 from dpfc.experiments.cli.options import (
     Accountant,
     Classes,
-    DatasetName,
     Delta,
     Epsilon,
     Features,
     Force,
     Json,
-    LedgerPath,
     Method,
     ModelOut,
     PublicFeatures,
@@ -44,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["fit"]
 
 
+@spends
 def fit(
     features: Features,
     epsilon: Epsilon,
@@ -56,12 +47,7 @@ def fit(
     public_features: PublicFeatures = None,
     seed: Seed = None,
     accountant: Accountant = "auto",
-    ledger: LedgerPath = None,
-    dataset: DatasetName = None,
-    purpose: Purpose = None,
-    by: MadeBy = None,
-    allow_not_private: AllowNotPrivate = False,
-    another_budget: AnotherBudget = False,
+    said: Said = Said(),
     settings: Settings = None,
     force: Force = False,
     json: Json = False,
@@ -83,10 +69,9 @@ def fit(
     from dpfc.linear.saving import model_bytes
     from dpfc.mechanism.paid_models import PaidModel
 
-    check_writable(out, reads=(features, public_features, ledger), force=force)
+    check_writable(out, reads=(features, public_features, said.ledger), force=force)
     cache = FeatureCache.open(features)
-    said = Said(purpose, by, allow_not_private, another_budget)
-    book = open_ledger(ledger, dataset, cache, seed, said)
+    book = open_ledger(cache, seed, said)
     own = {} if public_features is None else _open_public(public_features, method, cache)
     model = make_estimator(
         method,
@@ -98,7 +83,7 @@ def fit(
         n_samples=n_samples,
         accountant=accountant,
         ledger=book,
-        dataset=dataset,
+        dataset=said.dataset,
         classes=parse_classes(classes, cache),
         random_state=seed,
         verbose=sys.stderr.isatty(),
@@ -109,7 +94,7 @@ def fit(
         seconds = time.perf_counter() - began
         # Whether a terminal watched is no part of the model.
         target.save(model_bytes(model.set_params(verbose=False)))
-    record_model(book, dataset, model.privacy_, out)
+    record_model(book, said.dataset, model.privacy_, out)
     if json:
         print_json(fitted_report("fit", model, out, method=method))
         return

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,57 +19,61 @@ if TYPE_CHECKING:
     from dpfc.accounting import PrivacyLedger, PrivacyStatement
     from dpfc.features import FeatureCache
 
-__all__ = [
-    "AllowNotPrivate",
-    "AnotherBudget",
-    "MadeBy",
-    "Purpose",
-    "Said",
-    "open_ledger",
-    "record_model",
-]
+__all__ = ["Said", "open_ledger", "record_model", "spends"]
 
-Purpose = Annotated[
-    str | None,
-    typer.Option("--purpose", metavar="TEXT", help="What for; kept in the ledger, for readers."),
-]
-MadeBy = Annotated[
-    str | None, typer.Option("--by", metavar="NAME", help="Who spends; kept in the ledger too.")
-]
-AllowNotPrivate = Annotated[
-    bool,
-    typer.Option("--allow-not-private", help="Let --seed spend: it voids the budget's claim."),
-]
-AnotherBudget = Annotated[
-    bool,
-    typer.Option("--another-budget", help="These rows have spent from another: a second claim."),
-]
+
+def _option(name: str, help: str, metavar: str | None = None) -> Any:  # noqa: A002
+    return typer.Option(f"--{name}", metavar=metavar, help=help)
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a command line says of its spend."""
+    """What a command line says of its spend, by the names of its options."""
 
-    purpose: str | None
-    made_by: str | None
-    allow_not_private: bool
-    another_budget: bool
+    ledger: Annotated[
+        Path | None,
+        _option("ledger", "Ledger of `dpfc budget create` to spend from; with --dataset.", "FILE"),
+    ] = None
+    dataset: Annotated[
+        str | None, _option("dataset", "Whose budget in the ledger is spent.", "NAME")
+    ] = None
+    purpose: Annotated[
+        str | None, _option("purpose", "What for; kept in the ledger, for readers.", "TEXT")
+    ] = None
+    by: Annotated[str | None, _option("by", "Who spends; kept in the ledger too.", "NAME")] = None
+    allow_not_private: Annotated[
+        bool, _option("allow-not-private", "Let --seed spend: it voids the budget's claim.")
+    ] = False
+    another_budget: Annotated[
+        bool, _option("another-budget", "These rows have spent from another: a second claim.")
+    ] = False
 
     @property
     def options(self) -> list[str]:
-        """The options that were given."""
-        pairs = {"purpose": "--purpose", "made_by": "--by"}
-        flags = {"allow_not_private": "--allow-not-private", "another_budget": "--another-budget"}
-        return [option for name, option in (pairs | flags).items() if getattr(self, name)]
+        """The options that were given beside --ledger and --dataset."""
+        names = ("purpose", "by", "allow_not_private", "another_budget")
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
 
 
-def open_ledger(
-    path: Path | None,
-    dataset: str | None,
-    cache: FeatureCache,
-    seed: int | None,
-    said: Said,
-) -> PrivacyLedger | None:
+def spends(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Said`, in the place of its parameter of that name."""
+    own = inspect.signature(command, eval_str=True).parameters
+    options = inspect.signature(Said, eval_str=True).parameters
+    place = list(own).index("said")
+    parameters = [*own.values()]
+    parameters[place : place + 1] = options.values()
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        said = Said(**{name: given.pop(name) for name in options})
+        command(**given, said=said)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
+
+
+def open_ledger(cache: FeatureCache, seed: int | None, said: Said) -> PrivacyLedger | None:
     """Return what `ledger=` takes, or None without --ledger.
 
     Raises
@@ -77,26 +84,26 @@ def open_ledger(
     """
     from dpfc.accounting import PrivacyLedger
 
-    if path is None:
+    if said.ledger is None:
         for option in said.options:
             raise ValueError(f"{option} is for a spend in a ledger: give --ledger too.")
         return None
     if seed is not None and not said.allow_not_private:
         raise ValueError(
             "--seed makes a spend that is not private: it would void the claim of all that is "
-            f"released under the budget of {dataset!r}. Leave --seed out, or say "
+            f"released under the budget of {said.dataset!r}. Leave --seed out, or say "
             "--allow-not-private. Nothing was spent."
         )
     ledger = PrivacyLedger(
-        path,
+        said.ledger,
         purpose=said.purpose,
-        made_by=said.made_by,
+        made_by=said.by,
         allow_not_private=said.allow_not_private,
         fingerprint=fingerprint_of(cache),
         another_budget=said.another_budget,
     )
-    if dataset is not None:
-        _refuse_other_name(ledger, dataset)
+    if said.dataset is not None:
+        _refuse_other_name(ledger, said.dataset)
     return ledger
 
 

@@ -12,13 +12,11 @@ import typer
 __all__ = [
     "Accountant",
     "Classes",
-    "DatasetName",
     "Delta",
     "Epsilon",
     "Features",
     "Force",
     "Json",
-    "LedgerPath",
     "Method",
     "MethodName",
     "ModelOut",
@@ -139,18 +137,6 @@ Accountant = Annotated[
         help="How releases add up: auto (exact, or pld where rows are sampled), exact, pld, or "
         "rdp (more noise).",
     ),
-]
-LedgerPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--ledger",
-        metavar="FILE",
-        help="Ledger of `dpfc budget create` to spend from; with --dataset.",
-    ),
-]
-DatasetName = Annotated[
-    str | None,
-    typer.Option("--dataset", metavar="NAME", help="Whose budget in the ledger is spent."),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -12,25 +12,15 @@ import typer
 
 from dpfc.experiments.cli.console import print_json
 from dpfc.experiments.cli.files import check_writable
-from dpfc.experiments.cli.ledger_options import (
-    AllowNotPrivate,
-    AnotherBudget,
-    MadeBy,
-    Purpose,
-    Said,
-    open_ledger,
-    record_model,
-)
+from dpfc.experiments.cli.ledger_options import Said, open_ledger, record_model, spends
 from dpfc.experiments.cli.options import (
     Accountant,
     Classes,
-    DatasetName,
     Delta,
     Epsilon,
     Features,
     Force,
     Json,
-    LedgerPath,
     Method,
     ModelOut,
     PublicSize,
@@ -71,6 +61,7 @@ Law = Annotated[
 ]
 
 
+@spends
 def search(
     features: Features,
     epsilon: Epsilon,
@@ -104,12 +95,7 @@ def search(
     classes: Classes = None,
     seed: Seed = None,
     accountant: Accountant = "auto",
-    ledger: LedgerPath = None,
-    dataset: DatasetName = None,
-    purpose: Purpose = None,
-    by: MadeBy = None,
-    allow_not_private: AllowNotPrivate = False,
-    another_budget: AnotherBudget = False,
+    said: Said = Said(),
     settings: Settings = None,
     force: Force = False,
     json: Json = False,
@@ -127,10 +113,9 @@ def search(
     from dpfc.mechanism.paid_models import PaidModel
     from dpfc.search.search_cv import DPSearchCV
 
-    check_writable(out, reads=(features, ledger), force=force)
+    check_writable(out, reads=(features, said.ledger), force=force)
     cache = FeatureCache.open(features)
-    said = Said(purpose, by, allow_not_private, another_budget)
-    book = open_ledger(ledger, dataset, cache, seed, said)
+    book = open_ledger(cache, seed, said)
     estimator = make_estimator(
         method,
         settings or (),
@@ -151,7 +136,7 @@ def search(
         distribution=distribution,
         shape=shape,
         ledger=book,
-        dataset=dataset,
+        dataset=said.dataset,
         random_state=seed,
         verbose=False,
     )
@@ -160,7 +145,7 @@ def search(
     with PaidModel(out, replace=force) as target:
         searcher.fit(cache)
         target.save(model_bytes(searcher.best_estimator_))
-    record_model(book, dataset, searcher.privacy_, out)
+    record_model(book, said.dataset, searcher.privacy_, out)
     if json:
         print_json(_report(searcher, cost, method, out))
     else:

@@ -8,23 +8,14 @@ import typer
 
 from dpfc._support.words import counted, shown
 from dpfc.experiments.cli.console import print_json
-from dpfc.experiments.cli.ledger_options import (
-    AllowNotPrivate,
-    AnotherBudget,
-    MadeBy,
-    Purpose,
-    Said,
-    open_ledger,
-)
+from dpfc.experiments.cli.ledger_options import Said, open_ledger, spends
 from dpfc.experiments.cli.options import (
     Accountant,
     Classes,
-    DatasetName,
     Delta,
     Epsilon,
     Features,
     Json,
-    LedgerPath,
     Relation,
     Seed,
 )
@@ -32,6 +23,7 @@ from dpfc.experiments.cli.options import (
 __all__ = ["summarize"]
 
 
+@spends
 def summarize(
     features: Features,
     epsilon: Epsilon,
@@ -55,12 +47,7 @@ def summarize(
     classes: Classes = None,
     neighboring_relation: Relation = "add_or_remove_one",
     accountant: Accountant = "auto",
-    ledger: LedgerPath = None,
-    dataset: DatasetName = None,
-    purpose: Purpose = None,
-    by: MadeBy = None,
-    allow_not_private: AllowNotPrivate = False,
-    another_budget: AnotherBudget = False,
+    said: Said = Said(),
     seed: Seed = None,
     json: Json = False,
 ) -> None:
@@ -75,8 +62,7 @@ def summarize(
     from dpfc.features import FeatureCache
 
     cache = FeatureCache.open(features)
-    said = Said(purpose, by, allow_not_private, another_budget)
-    book = open_ledger(ledger, dataset, cache, seed, said)
+    book = open_ledger(cache, seed, said)
     summary = summarize_privately(
         cache,
         epsilon=epsilon,
@@ -87,7 +73,7 @@ def summarize(
         neighboring_relation=neighboring_relation,
         accountant=accountant,
         ledger=book,
-        dataset=dataset,
+        dataset=said.dataset,
         random_state=seed,
     )
     report: dict[str, Any] = {

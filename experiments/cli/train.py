@@ -12,25 +12,15 @@ import typer
 
 from dpfc.experiments.cli.console import print_json
 from dpfc.experiments.cli.files import check_writable
-from dpfc.experiments.cli.ledger_options import (
-    AllowNotPrivate,
-    AnotherBudget,
-    MadeBy,
-    Purpose,
-    Said,
-    open_ledger,
-    record_model,
-)
+from dpfc.experiments.cli.ledger_options import Said, open_ledger, record_model, spends
 from dpfc.experiments.cli.options import (
     AccountantName,
     Classes,
-    DatasetName,
     Delta,
     Epsilon,
     Features,
     Force,
     Json,
-    LedgerPath,
     ModelOut,
     PublicSize,
     RelationName,
@@ -53,6 +43,7 @@ ClippingName = Literal["hooks", "functorch", "ghost"]
 AugmentationName = Literal["flip", "crop", "crop-flip"]
 
 
+@spends
 def train(
     features: Features,
     epsilon: Epsilon,
@@ -131,12 +122,7 @@ def train(
         AccountantName,
         typer.Option(metavar="NAME", help="pld, rdp; exact if steps take all rows."),
     ] = "auto",
-    ledger: LedgerPath = None,
-    dataset: DatasetName = None,
-    purpose: Purpose = None,
-    by: MadeBy = None,
-    allow_not_private: AllowNotPrivate = False,
-    another_budget: AnotherBudget = False,
+    said: Said = Said(),
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -161,13 +147,12 @@ def train(
 
     chosen = old_spelling(network, model, now="--network", before="--model") or "mlp"
     saved = _saved_before(checkpoint, out)
-    reads = (features, schedule_norms, ledger)
+    reads = (features, schedule_norms, said.ledger)
     check_writable(out, reads=reads, force=force or saved)
     if checkpoint is not None:
         _check_checkpoint(checkpoint, out, reads)
     cache = FeatureCache.open(features)
-    said = Said(purpose, by, allow_not_private, another_budget)
-    book = open_ledger(ledger, dataset, cache, seed, said)
+    book = open_ledger(cache, seed, said)
     if augmentation is not None:
         _check_images(cache)
     classifier = make_network_classifier(
@@ -196,11 +181,11 @@ def train(
         random_state=seed,
         accountant=accountant,
         ledger=book,
-        dataset=dataset,
+        dataset=said.dataset,
         verbose=sys.stderr.isatty(),
     )
     seconds = _fit(classifier, cache, PaidModel(out, replace=force or saved), checkpoint)
-    record_model(book, dataset, classifier.privacy_, out)
+    record_model(book, said.dataset, classifier.privacy_, out)
     if json:
         print_json(fitted_report("train", classifier, out, network=chosen))
         return

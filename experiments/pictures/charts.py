@@ -228,7 +228,7 @@ def _lines(
         "color": name | {"scale": {"domain": domain}},
         "x": x,
     }
-    y = {"field": "y", "type": "quantitative", "title": _ACCURACY}
+    y: Chart = {"field": "y", "type": "quantitative", "title": _ACCURACY}
     heights = [point[end] for point in points for end in ("low", "high")]
     heights += [] if ceiling is None else [100 * ceiling.accuracy]
     low, high = _room(heights)
@@ -363,8 +363,8 @@ def budget_chart(runs: Iterable[Mapping[str, Any]], names: Sequence[str] = ()) -
     names : sequence of str
         Of the runs; no axis without.
     """
-    found = itertools.zip_longest([budget_shares(run) for run in runs], names, fillvalue="")
-    bars = [_share(release, str(name)) for shares, name in found for release in shares]
+    shown = zip(runs, names or itertools.repeat(""), strict=False)
+    bars = [_share(release, name) for run, name in shown for release in budget_shares(run)]
     if not bars:
         return None
     releases = list(dict.fromkeys(bar["name"] for bar in bars))
