@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import dp_accounting
 
-from dpfc.accounting._checks import ACCOUNTANTS, NEIGHBORING_RELATIONS, check_choice, check_float
+from dpfc._support.validation import ACCOUNTANT, RELATION, check, check_float
 from dpfc.accounting.events import (
     SelectionSteps,
     Steps,
@@ -41,6 +41,7 @@ __all__ = [
     "trial_epsilon",
 ]
 
+ACCOUNTANTS = ACCOUNTANT.options[1:]  # "auto" is one of them
 _Bound = Callable[[tuple[Steps, ...], float, str], float]
 
 
@@ -83,7 +84,7 @@ def resolve_accountant(
     ValueError
         When `accountant` is not one of "auto", "exact", "pld", "rdp".
     """
-    check_choice("accountant", accountant, ("auto", *ACCOUNTANTS))
+    check("accountant", accountant, ACCOUNTANT)
     if accountant != "auto":
         return accountant
     default = default_accountant(event)
@@ -194,7 +195,7 @@ def trial_epsilon(
 
 def checked_steps(event: dp_accounting.DpEvent, neighboring_relation: str) -> tuple[Steps, ...]:
     """Flatten `event`, or raise for it or for a relation that is not one of ours."""
-    check_choice("neighboring_relation", neighboring_relation, NEIGHBORING_RELATIONS)
+    check("neighboring_relation", neighboring_relation, RELATION)
     return gaussian_steps(event)
 
 

@@ -12,13 +12,7 @@ from collections.abc import Callable, Sequence
 
 from scipy.optimize import brentq
 
-from dpfc.accounting._checks import (
-    NEIGHBORING_RELATIONS,
-    check_choice,
-    check_float,
-    check_int,
-    check_target,
-)
+from dpfc._support.validation import RELATION, check, check_float, check_int, check_target
 from dpfc.accounting.accountants import checked_steps, exact_mu, resolve_accountant, trial_epsilon
 from dpfc.accounting.events import (
     GaussianSteps,
@@ -95,7 +89,7 @@ def calibrate(
         delta pays alone for the few rows that are ever drawn, so that noise has no effect.
     """
     target_epsilon, target_delta = check_target(target_epsilon, target_delta)
-    check_choice("neighboring_relation", neighboring_relation, NEIGHBORING_RELATIONS)
+    check("neighboring_relation", neighboring_relation, RELATION)
     check_unique_names([request.name for request in requests])
     total_share = math.fsum(request.share for request in requests)
     if abs(total_share - 1) > _SHARES_TOLERANCE:

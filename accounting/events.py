@@ -16,7 +16,7 @@ from typing import Any, Final
 import dp_accounting
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
-from dpfc.accounting._checks import check_float, check_int
+from dpfc._support.validation import check_float, check_int
 
 __all__ = ["event_from_json", "event_to_json"]
 

@@ -36,12 +36,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import dp_accounting
 import numpy as np
 
-from dpfc.accounting._checks import (
-    NEIGHBORING_RELATIONS,
-    check_choice,
-    check_epsilon,
-    check_float,
-)
+from dpfc._support.validation import RELATION, Choice, check, check_epsilon, check_float
 from dpfc.accounting.events import GaussianSteps, UnsupportedEventError, gaussian_steps
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_mu
 
@@ -96,7 +91,7 @@ class PrivacyFilter(ABC):
     neighboring_relation: str
 
     def __post_init__(self) -> None:
-        check_choice("neighboring_relation", self.neighboring_relation, NEIGHBORING_RELATIONS)
+        check("neighboring_relation", self.neighboring_relation, RELATION)
 
     @property
     @abstractmethod
@@ -295,7 +290,7 @@ def make_filter(
     ValueError
         When a parameter is outside its interval.
     """
-    check_choice("filter", kind, FILTERS)
+    check("filter", kind, Choice(FILTERS))
     epsilon = check_epsilon("epsilon", epsilon)
     delta = check_float("delta", delta, 1e-100, 1)
     if kind == "gdp":
@@ -315,7 +310,7 @@ def filter_from_json(data: Mapping[str, Any], neighboring_relation: str) -> Priv
     """
     if data["kind"] == GaussianFilter.kind:
         return GaussianFilter(neighboring_relation, data["mu"])
-    check_choice("kind", data["kind"], FILTERS)
+    check("kind", data["kind"], Choice(FILTERS))
     return RenyiFilter(neighboring_relation, tuple(data["orders"]), tuple(data["budgets"]))
 
 

@@ -18,9 +18,9 @@ import math
 from scipy.optimize import brentq
 from scipy.special import erfcx, log_ndtr, ndtri
 
-from dpfc.accounting._checks import check_epsilon, check_float
-
 # The finest relative tolerance that brentq accepts.
+from dpfc._support.validation import check_epsilon, check_float
+
 _RTOL = 4 * 2.0**-52
 # Rounding to the safe side starts with this relative step and doubles it.
 _FIRST_STEP = 1e-14

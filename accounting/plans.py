@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 
 import dp_accounting
 
-from dpfc.accounting._checks import (
-    ACCOUNTANTS,
-    NEIGHBORING_RELATIONS,
-    check_choice,
+from dpfc._support.validation import (
+    ACCOUNTANT,
+    RELATION,
+    check,
     check_float,
     check_int,
-    check_name,
     check_target,
 )
 from dpfc.accounting.events import event_mu
 
 _MAX_SAMPLED = 100_000_000
+# Why a run is not private whose noise comes from a seed.
+SEEDED = "random_state was given: anyone who knows the seed can remove the noise; do not publish"
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,9 @@ class PrivacyPlan:
     accountant: str = "auto"
 
     def __post_init__(self) -> None:
-        check_choice("accountant", self.accountant, ("auto", *ACCOUNTANTS))
+        check("accountant", self.accountant, ACCOUNTANT)
         check_target(self.target_epsilon, self.target_delta)
-        check_choice("neighboring_relation", self.neighboring_relation, NEIGHBORING_RELATIONS)
+        check("neighboring_relation", self.neighboring_relation, RELATION)
         check_unique_names([release.name for release in self.releases])
 
     def __getitem__(self, name: str) -> PlannedRelease:
@@ -219,7 +220,8 @@ def check_unique_names(names: Sequence[str]) -> None:
 
 
 def _check_release(name: object, share: object, count: object, probability: object) -> None:
-    check_name(name)
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name must be a non-empty string, got {name!r}.")
     # The interval is (0, 1]: a share of nothing cannot be released with finite noise.
     check_float("share", share, 0, 1, closed="right")
     number = check_int("count", count, 1)

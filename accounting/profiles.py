@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr, ndtri
 
-from dpfc.accounting._checks import check_float, check_target
+from dpfc._support.validation import check_float, check_target
 from dpfc.accounting.accountants import checked_steps, exact_mu, resolve_accountant
 from dpfc.accounting.events import has_no_noise, only_gaussian
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon

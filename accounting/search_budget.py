@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import dp_accounting
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
-from dpfc.accounting._checks import check_choice, check_float, check_int
+from dpfc._support.validation import Choice, check, check_float, check_int
 from dpfc.accounting.accountants import compute_epsilon
 from dpfc.accounting.calibration import calibrate
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
@@ -202,7 +202,7 @@ def calibrate_search(
     if refit_share > 0:
         requests.append(ReleaseRequest("refit", refit_share))
     if law is not None:
-        check_choice("accountant", accountant, ("auto", "rdp"))
+        check("accountant", accountant, Choice(("auto", "rdp")))
     plan = calibrate(
         requests,
         target_epsilon=target_epsilon,

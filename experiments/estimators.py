@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpfc._support.suggestions import did_you_mean
+from dpfc._support.validation import Choice, check
 
 if TYPE_CHECKING:
     from dpfc import DPSGDClassifier
@@ -93,8 +94,7 @@ def make_estimator(
     """
     import dpfc
 
-    if method not in ESTIMATORS:
-        raise ValueError(f"method must be one of {', '.join(ESTIMATORS)}, got {method!r}.")
+    check("method", method, Choice(tuple(ESTIMATORS)))
     estimator: PrivateLinearClassifier = getattr(dpfc, ESTIMATORS[method])()
     estimator.set_params(**parameters)
     estimator.set_params(**_parse(settings, estimator.get_params(), ESTIMATORS[method]))

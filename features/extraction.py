@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc._support.progress import Progress, Report, reporting
+from dpfc._support.validation import check
 from dpfc.features.backbones.base import Backbone, available_cores
 from dpfc.features.backbones.row_independence import check_rows, one_by_one
 from dpfc.features.cache.manifest import NUMBERED_BY_ROWS, CacheDescription
 from dpfc.features.cache.reader import FeatureCache
 from dpfc.features.cache.writer import FeatureCacheWriter
-from dpfc.features.datasets.base import Dataset, Item
+from dpfc.features.datasets.base import ON_ERROR, Dataset, Item
 from dpfc.features.exceptions import DatasetError, OutOfDeviceMemoryError
 from dpfc.features.extraction_workers import Batch, Preparation, Rows, prepare_in_processes
 
 __all__ = ["Embedder", "extract"]
 
-ON_ERROR = ("stop", "skip")
 # Below so many rows left, worker processes take longer to start than they save.
 _FEW_ROWS = 2048
 # Two batches at a time on a GPU: one computes while the other is copied.
@@ -131,8 +131,7 @@ def _check(
         raise ValueError(f"batch_size must be an int > 0 or 'auto', got {batch_size!r}.")
     if workers is not None and (type(workers) is not int or workers < 1):
         raise ValueError(f"workers must be an int > 0 or None, got {workers!r}.")
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)}, got {on_error!r}.")
+    check("on_error", on_error, ON_ERROR)
     if dataset.modality != backbone.modality:
         raise ValueError(
             f"{dataset.name} holds {dataset.modality}s and {backbone.spec} takes "

@@ -28,13 +28,7 @@ from typing import TYPE_CHECKING
 
 import dp_accounting
 
-from dpfc.accounting._checks import (
-    NEIGHBORING_RELATIONS,
-    SEEDED,
-    check_choice,
-    check_flag,
-    check_int,
-)
+from dpfc._support.validation import RELATION, Flag, check, check_int
 from dpfc.accounting.filters import make_filter
 from dpfc.accounting.ledger.chain import head_of, place_of
 from dpfc.accounting.ledger.records import (
@@ -65,6 +59,7 @@ from dpfc.accounting.ledger.spends import (
     read_spends,
 )
 from dpfc.accounting.ledger.sqlite_file import LedgerError, reading, writing
+from dpfc.accounting.plans import SEEDED
 
 if TYPE_CHECKING:
     from dpfc.accounting.statements.statement import PrivacyStatement
@@ -128,9 +123,9 @@ class PrivacyLedger:
         self.path = Path(path).absolute()
         self.purpose = None if purpose is None else check_text("purpose", purpose)
         self.made_by = None if made_by is None else check_text("made_by", made_by)
-        self.allow_not_private = check_flag("allow_not_private", allow_not_private)
+        self.allow_not_private = check("allow_not_private", allow_not_private, Flag())
         self.fingerprint = None if fingerprint is None else check_text("fingerprint", fingerprint)
-        self.another_budget = check_flag("another_budget", another_budget)
+        self.another_budget = check("another_budget", another_budget, Flag())
 
     @classmethod
     def of(cls, ledger: str | os.PathLike[str]) -> PrivacyLedger:
@@ -194,7 +189,7 @@ class PrivacyLedger:
         """
         dataset = check_text("dataset", dataset)
         unit_of_privacy = check_text("unit_of_privacy", unit_of_privacy)
-        check_choice("neighboring_relation", neighboring_relation, NEIGHBORING_RELATIONS)
+        check("neighboring_relation", neighboring_relation, RELATION)
         rule = make_filter(
             filter, epsilon=epsilon, delta=delta, neighboring_relation=neighboring_relation
         )

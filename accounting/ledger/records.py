@@ -18,7 +18,7 @@ import dp_accounting
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
 from dpfc._support.notebook_tables import NotebookTable
-from dpfc.accounting._checks import NEIGHBORING_RELATIONS, check_choice, check_float
+from dpfc._support.validation import RELATION, check, check_float
 from dpfc.accounting.events import UnsupportedEventError
 from dpfc.accounting.filters import Cost, PrivacyFilter, filter_from_json, make_filter
 from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
@@ -336,7 +336,7 @@ def _budget_of(path: Path, row: Sequence[Any]) -> Budget:
 
 def cost_of(budget: Budget, event: dp_accounting.DpEvent, neighboring_relation: str) -> Cost:
     """What `event` would add, if the budget's filter and relation admit it at all."""
-    check_choice("neighboring_relation", neighboring_relation, NEIGHBORING_RELATIONS)
+    check("neighboring_relation", neighboring_relation, RELATION)
     if neighboring_relation != budget.neighboring_relation:
         raise LedgerError(
             f"the budget of {budget.dataset!r} is for neighboring_relation="

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import dp_accounting
 
-from dpfc.accounting._checks import check_float
+from dpfc._support.validation import check_float
 from dpfc.accounting.events import event_from_json, event_to_json
 from dpfc.accounting.filters import Cost, GaussianFilter, PrivacyFilter
 from dpfc.accounting.ledger.records import Budget, ModelFile, Spend

@@ -12,7 +12,7 @@ import dp_accounting
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from dpfc._support.notebook_tables import fields_table
-from dpfc.accounting._checks import SEEDED, check_int
+from dpfc._support.validation import check_int
 from dpfc.accounting.accountants import (
     ACCOUNTANTS,
     default_accountant,
@@ -21,7 +21,7 @@ from dpfc.accounting.accountants import (
 )
 from dpfc.accounting.events import event_from_json, event_mu, event_to_json
 from dpfc.accounting.filters import PrivacyFilter, filter_from_json
-from dpfc.accounting.plans import PrivacyPlan
+from dpfc.accounting.plans import SEEDED, PrivacyPlan
 from dpfc.accounting.profiles import PrivacyProfile, privacy_profile
 from dpfc.accounting.statements.checks import (
     MAX_SAMPLED_RELEASES,

@@ -11,9 +11,11 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar, get_type_hints
 
 __all__ = [
+    "ACCOUNTANT",
     "BOUND",
     "DELTA",
     "EPSILON",
+    "RELATION",
     "ROWS",
     "SHARE",
     "STEPS",
@@ -22,14 +24,23 @@ __all__ = [
     "Flag",
     "Interval",
     "Text",
+    "check",
+    "check_epsilon",
+    "check_float",
+    "check_int",
     "check_parameters",
+    "check_target",
     "check_words",
     "declared",
     "refuse_text",
 ]
 
 _Class = TypeVar("_Class", bound=type)
+_Value = TypeVar("_Value")
 _LAST = ("random_state", "verbose")
+# Above it the δ of a Gaussian release is a difference that float64 does not resolve. It is no
+# guarantee in any sense of the word either: "inf" says so.
+_LARGEST_EPSILON = 1e15
 
 
 class Constraint(Protocol):
@@ -123,6 +134,8 @@ class Text:
         return ("a path" if self.path else "a non-empty string") + " or None"
 
 
+ACCOUNTANT = Choice(("auto", "exact", "pld", "rdp"))
+RELATION = Choice(("add_or_remove_one", "replace_one"))
 # What a run may spend: with inf there is no noise.
 EPSILON = Interval(0, math.inf, closed="right")
 DELTA = Interval(0, 1)
@@ -157,6 +170,53 @@ def declared(kind: _Class) -> _Class:
     return kind
 
 
+def check(name: str, value: _Value, constraint: Constraint) -> _Value:
+    """Return a value that its constraint allows.
+
+    Raises
+    ------
+    ValueError
+        Names the parameter, what it must be and what it is.
+    """
+    if not constraint.accepts(value):
+        raise ValueError(f"{name} must be {constraint}, got {value!r}.")
+    return value
+
+
+def check_float(
+    name: str, value: object, low: float, high: float, *, closed: str = "neither"
+) -> float:
+    """Return a number in an interval as a float; raises as `check`."""
+    number: Any = check(name, value, Interval(low, high, closed))
+    return float(number)
+
+
+def check_int(name: str, value: object, low: int) -> int:
+    """Return an integer of at least `low` as an int; raises as `check`."""
+    number: Any = check(name, value, Interval(low, closed="left", integer=True))
+    return int(number)
+
+
+def check_epsilon(name: str, value: object) -> float:
+    """Return a finite epsilon that figures can be computed for, or raise."""
+    epsilon = check_float(name, value, 0, math.inf)
+    if epsilon > _LARGEST_EPSILON:
+        raise ValueError(
+            f"{name} must be at most {_LARGEST_EPSILON:g}, got {value!r}: that much protects "
+            "nothing. An infinite epsilon asks for no noise, where that is meant."
+        )
+    return epsilon
+
+
+def check_target(target_epsilon: object, target_delta: object) -> tuple[float, float]:
+    """Return a checked (epsilon, delta); delta may be 0 only when epsilon is infinite."""
+    # The interval is half open, yet infinity is allowed: it means "no noise".
+    if isinstance(target_epsilon, numbers.Real) and float(target_epsilon) == math.inf:
+        return math.inf, check_float("target_delta", target_delta, 0, 1, closed="left")
+    epsilon = check_epsilon("target_epsilon", target_epsilon)
+    return epsilon, check_float("target_delta", target_delta, 0, 1)
+
+
 def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Constraint]) -> None:
     """Check every parameter that has a constraint.
 
@@ -166,8 +226,7 @@ def check_parameters(parameters: Mapping[str, Any], constraints: Mapping[str, Co
         For the first parameter that is not allowed: what it must be and what it is.
     """
     for name, constraint in constraints.items():
-        if not constraint.accepts(parameters[name]):
-            raise ValueError(f"{name} must be {constraint}, got {parameters[name]!r}.")
+        check(name, parameters[name], constraint)
 
 
 def refuse_text(name: str, value: object) -> None:

@@ -20,9 +20,11 @@ from sklearn.utils.validation import check_is_fitted
 from dpfc._support.fitted import fitted_or_nothing
 from dpfc._support.memory import check_memory
 from dpfc._support.validation import (
+    ACCOUNTANT,
     BOUND,
     DELTA,
     EPSILON,
+    RELATION,
     ROWS,
     STEPS,
     Choice,
@@ -34,7 +36,6 @@ from dpfc._support.validation import (
     declared,
 )
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate
-from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
 from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
 from dpfc.full_models.dp_sgd.dry_run import check_every_row
@@ -195,11 +196,9 @@ class DPSGDClassifier(NetworkPredictor):
     _: KW_ONLY
     classes: Iterable[Any] | None = None
     vocabulary_size: int | None = None
-    neighboring_relation: Annotated[str, Choice(("add_or_remove_one", "replace_one"))] = (
-        "add_or_remove_one"
-    )
+    neighboring_relation: Annotated[str, RELATION] = "add_or_remove_one"
     n_samples: Annotated[int | None, ROWS] = None
-    accountant: Annotated[str, Choice(("auto", *ACCOUNTANTS))] = "auto"
+    accountant: Annotated[str, ACCOUNTANT] = "auto"
     ledger: Annotated[str | os.PathLike[str] | None, Text(path=True)] = None
     dataset: Annotated[str | None, Text()] = None
     n_steps: Annotated[int, STEPS] = 200

@@ -19,11 +19,12 @@ from dpfc._support.fitted import fitted_or_nothing
 from dpfc._support.late import torch
 from dpfc._support.memory import check_memory
 from dpfc._support.validation import (
+    ACCOUNTANT,
     BOUND,
     DELTA,
     EPSILON,
+    RELATION,
     ROWS,
-    Choice,
     Constraint,
     Flag,
     Interval,
@@ -32,7 +33,6 @@ from dpfc._support.validation import (
     declared,
 )
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate
-from dpfc.accounting.accountants import ACCOUNTANTS
 from dpfc.linear.centering import mean_share
 from dpfc.linear.prediction import LinearPredictor
 from dpfc.linear.saving import save_model
@@ -68,7 +68,6 @@ _COUNT_SHARE = 0.005
 _LABEL_ROWS = 4096
 _FURTHER = ("_columns_in",)
 _LOGIT_ROWS = 512  # rows in a block of logits; not the number of rows, which is private
-_RELATIONS = ("add_or_remove_one", "replace_one")
 
 
 @declared
@@ -84,9 +83,9 @@ class PrivateLinearClassifier(LinearPredictor):
     delta: Annotated[float, DELTA] = 1e-5
     _: KW_ONLY
     classes: Iterable[Any] | None = None
-    neighboring_relation: Annotated[str, Choice(_RELATIONS)] = "add_or_remove_one"
+    neighboring_relation: Annotated[str, RELATION] = "add_or_remove_one"
     n_samples: Annotated[int | None, ROWS] = None
-    accountant: Annotated[str, Choice(("auto", *ACCOUNTANTS))] = "auto"
+    accountant: Annotated[str, ACCOUNTANT] = "auto"
     ledger: Annotated[str | os.PathLike[str] | None, Text(path=True)] = None
     dataset: Annotated[str | None, Text()] = None
     l2_clip_norm: Annotated[float, BOUND] = 1.0

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.validation import Choice, check
 from dpfc.features.backbones.devices import DTYPES, check_device
 
 __all__ = ["POOLINGS", "Backbone", "BackboneOptions", "available_cores"]
@@ -83,10 +84,8 @@ class BackboneOptions:
         side = self.image_size
         if side is not None and (type(side) is not int or not low <= side <= high):
             raise ValueError(f"image_size must be an int in [{low}, {high}] or None, got {side!r}.")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}.")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
+        check("pooling", self.pooling, Choice(POOLINGS))
+        check("dtype", self.dtype, Choice(DTYPES))
         check_device(self.device)
 
     def refuse_image_size(self, spec: str) -> None:

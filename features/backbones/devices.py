@@ -1,5 +1,7 @@
 """Where a backbone computes, and in which floating-point format."""
 
+from dpfc._support.validation import Choice, check
+
 __all__ = ["DEVICES", "DTYPES", "check_device", "has_cuda", "resolve_device", "resolve_dtype"]
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -21,8 +23,7 @@ def check_device(device: str) -> None:
     ValueError
         Says which devices there are.
     """
-    if device not in DEVICES:
-        raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}.")
+    check("device", device, Choice(DEVICES))
     if device == "cuda" and not has_cuda():
         raise ValueError(
             "device 'cuda' is not available: PyTorch finds no CUDA GPU. Use device='cpu' or 'auto'."

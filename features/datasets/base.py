@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from numpy.typing import NDArray
 
 from dpfc._support.files import IrregularFileError, check_replaceable, sha256_of_file
+from dpfc._support.validation import Choice
 from dpfc.features.datasets.decoding import decode_image
 from dpfc.features.exceptions import DatasetError, UnreadableItemError, UnreadableTextError
 
@@ -25,6 +26,8 @@ __all__ = ["Dataset", "ImageDataset", "ImageItem", "Item", "TextDataset", "TextI
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 FILE_SUFFIXES = (*TABLE_SUFFIXES, ".tar")
+# What to do with a row that cannot be read, or lacks its label.
+ON_ERROR = Choice(("stop", "skip"))
 # Above this many bytes a fingerprint takes names, sizes and times instead of contents.
 HASHED_BYTES_LIMIT = 8 << 30
 # In the place of a label that a row lacks, where such rows are left out.

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpfc._support.suggestions import did_you_mean
+from dpfc._support.validation import check
 from dpfc.features.datasets.base import (
     FILE_SUFFIXES,
+    ON_ERROR,
     TABLE_SUFFIXES,
     Dataset,
     Wanted,
@@ -89,8 +91,7 @@ def open_dataset(
         If the package that holds or reads the data is not installed.
     """
     text = os.fspath(spec)
-    if on_error not in ("stop", "skip"):
-        raise ValueError(f"on_error must be one of stop, skip, got {on_error!r}.")
+    check("on_error", on_error, ON_ERROR)
     if unlabelled and (label_column is not None or class_names is not None):
         raise DatasetError(
             "unlabelled rows have no label_column and no class_names: leave these away."

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from dpfc._support.files import sha256_of_file
 from dpfc._support.progress import Progress, Report, reporting
+from dpfc._support.validation import Choice, check
 from dpfc.features.cache.manifest import DTYPES, NUMBERED_BY_ROWS, CacheDescription
 from dpfc.features.cache.reader import FeatureCache
 from dpfc.features.cache.writer import FeatureCacheWriter, refuse_overwritten
-from dpfc.features.datasets.base import checked_names, printable, refuse_irregular, row_id
+from dpfc.features.datasets.base import ON_ERROR, checked_names, printable, refuse_irregular, row_id
 from dpfc.features.datasets.labels import read_labels
 from dpfc.features.exceptions import DatasetError
-from dpfc.features.extraction import ON_ERROR
 from dpfc.features.importing.arrays import NpyFile, NpzFile
 from dpfc.features.importing.first_pass import Survey
 from dpfc.features.importing.jsonl import open_records
@@ -111,9 +111,8 @@ def import_features(
         If the folder is foreign, in use, holds a cache of other inputs or, with `overwrite`, a
         source, or cannot be written.
     """
-    for option, value, allowed in (("dtype", dtype, DTYPES), ("on_error", on_error, ON_ERROR)):
-        if value not in allowed:
-            raise ValueError(f"{option} must be one of {', '.join(allowed)}, got {value!r}.")
+    check("dtype", dtype, Choice(DTYPES))
+    check("on_error", on_error, ON_ERROR)
     listed = [sources] if isinstance(sources, str | PathLike) else list(sources)
     paths, label_path = [Path(path) for path in listed], None if labels is None else Path(labels)
     columns = Columns(

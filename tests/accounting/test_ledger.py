@@ -16,7 +16,6 @@ from dp_accounting.dp_event import RepeatAndSelectDpEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpfc.accounting._checks import SEEDED
 from dpfc.accounting.calibration import calibrate
 from dpfc.accounting.gaussian import gaussian_mu
 from dpfc.accounting.ledger.charges import Charge
@@ -29,7 +28,7 @@ from dpfc.accounting.ledger.ledger import (
 from dpfc.accounting.ledger.names import dataset_key
 from dpfc.accounting.ledger.records import Remaining, cost_of
 from dpfc.accounting.ledger.statement import make_ledger_statement
-from dpfc.accounting.plans import ReleaseRequest
+from dpfc.accounting.plans import SEEDED, ReleaseRequest
 
 ADD_REMOVE, REPLACE = "add_or_remove_one", "replace_one"
 MU = gaussian_mu(1.0, 1e-5)

@@ -183,9 +183,15 @@ def test_a_spec_that_names_no_model_is_refused(spec):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "max"}, "pooling must be one of auto, class_token, mean, pooler, last_token"),
+        (
+            {"pooling": "max"},
+            "pooling must be one of 'auto', 'class_token', 'mean', .*, got 'max'",
+        ),
         ({"pooling": "class_token"}, "pooling 'class_token' is not possible; use auto or mean"),
-        ({"dtype": "int8"}, "dtype must be one of auto, float32, bfloat16, float16, got 'int8'"),
+        (
+            {"dtype": "int8"},
+            "dtype must be one of 'auto', 'float32', .*'float16', got 'int8'",
+        ),
         ({"dtype": "bfloat16", "device": "cpu"}, "dtype 'bfloat16' needs a CUDA GPU"),
         ({"prepare": np.asarray}, "prepare and name are for a torch.nn.Module"),
     ],
@@ -215,7 +221,7 @@ def test_an_image_size_out_of_range_is_refused(image_size):
 
 
 def test_an_unknown_or_absent_device_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match="device must be one of auto, cpu, cuda, got 'tpu'"):
+    with pytest.raises(ValueError, match="device must be one of 'auto', 'cpu', 'cuda', got 'tpu'"):
         load_backbone(device="tpu")
     monkeypatch.setattr(devices, "has_cuda", lambda: False)
     with pytest.raises(ValueError, match="device 'cuda' is not available"):

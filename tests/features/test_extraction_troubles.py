@@ -98,7 +98,7 @@ def test_a_data_set_of_unreadable_rows_gives_no_cache(write_parquet, fake_backbo
 
 
 def test_on_error_is_checked(whole, fake_backbone, tmp_path):
-    with pytest.raises(ValueError, match="on_error must be one of stop, skip, got 'ignore'"):
+    with pytest.raises(ValueError, match="on_error must be one of 'stop', 'skip', got 'ignore'"):
         run(whole, fake_backbone, tmp_path / "out", on_error="ignore")
 
 
