@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from dpfc._support.files import check_regular, error_words
-from dpfc._support.model_header import (
+from dpfc._support.model_files import (
     LINEAR_FORMAT,
     NETWORK_FORMAT,
     parameters_of,

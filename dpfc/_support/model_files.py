@@ -1,14 +1,30 @@
-"""Models' files: bytes that hang on nothing but the model, and that take no other file's place."""
+"""Models' files: what every header tells, bytes that hang on the model alone, and their writing."""
 
 from __future__ import annotations
 
 import json
+import numbers
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from dpfc._support.files import IrregularFileError, open_regular, write_whole
 from dpfc.exceptions import ModelFileError
 
-__all__ = ["in_order", "write_model"]
+__all__ = [
+    "LINEAR_FORMAT",
+    "NETWORK_FORMAT",
+    "header_of",
+    "in_order",
+    "parameters_of",
+    "plain_number",
+    "set_columns",
+    "write_model",
+]
+
+LINEAR_FORMAT = "dpfc-model-2"
+NETWORK_FORMAT = "dpfc-network-1"
 
 _FORMATS = "dpfc-"  # what the names of all formats of ours begin with
 _LENGTH_BYTES = 8
@@ -77,3 +93,82 @@ def _is_ours(header: bytes) -> bool:
     except (ValueError, LookupError, TypeError, RecursionError):
         return False
     return isinstance(known, str) and known.startswith(_FORMATS)
+
+
+def header_of(model: Any, format_name: str) -> dict[str, str]:
+    """What the header of a fitted classifier's file tells, whatever its kind.
+
+    The columns of the data frame that it was fitted on, and how its features were made, where they
+    came from a cache that tells it.
+
+    Raises
+    ------
+    ModelFileError
+        If the classes are not plain numbers or strings.
+    """
+    if model.classes_.dtype.kind not in "iufUb":
+        raise ModelFileError("classes must be plain numbers or strings to be saved to a file.")
+    header = {
+        "format": format_name,
+        "classes": json.dumps(model.classes_.tolist()),
+        "privacy": model.privacy_.to_json(),
+    }
+    for key, attribute in (("feature_names", "feature_names_in_"), ("columns", "_columns_in")):
+        if hasattr(model, attribute):
+            header[key] = json.dumps([str(name) for name in getattr(model, attribute)])
+    if (origin := getattr(model, "features_from_", None)) is not None:
+        header["features_from"] = json.dumps(origin)
+    return header
+
+
+def set_columns(model: Any, header: dict[str, str]) -> None:
+    """Give a model the columns of a file's header, and how its features were made.
+
+    Raises
+    ------
+    ValueError
+        If they are no list of names, or not told as `header_of` does.
+    """
+    origin = json.loads(header["features_from"]) if "features_from" in header else None
+    if origin is not None:
+        kinds = {"spec": str | None, "weights_sha256": str, "preprocessing": dict, "dtype": str}
+        if not isinstance(origin, dict) or not all(
+            isinstance(origin.get(key, 0), kind) for key, kind in kinds.items()
+        ):
+            raise ValueError("its features_from is not as dpfc writes it")
+    model.features_from_ = origin
+    for key in ("feature_names", "columns"):
+        if key not in header:
+            continue
+        names = json.loads(header[key])
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ValueError(f"its {key} are no list of names")
+        if key == "columns":
+            model._columns_in = names
+        else:
+            model.feature_names_in_ = np.asarray(names, dtype=object)
+
+
+def parameters_of(header: dict[str, str], estimator_class: type[Any]) -> dict[str, Any]:
+    """The parameters of a file's header.
+
+    Raises
+    ------
+    ValueError
+        If they are none, or the estimator has none of such a name.
+    """
+    parameters = json.loads(header["parameters"])
+    if not isinstance(parameters, dict):
+        raise ValueError("its parameters are no JSON object")
+    if unknown := parameters.keys() - estimator_class().get_params(deep=False).keys():
+        raise ValueError(f"{estimator_class.__name__} has no parameter {min(unknown)!r}")
+    return parameters
+
+
+def plain_number(value: Any) -> Any:
+    """A number of any type as one that JSON has; all else as it is."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dpfc._support.fitted import fitted_or_nothing
 from dpfc._support.memory import check_memory
+from dpfc._support.model_files import write_model
 from dpfc._support.validation import (
     ACCOUNTANT,
     BOUND,
@@ -53,7 +54,7 @@ from dpfc.full_models.dp_sgd.rows import (
 from dpfc.full_models.optimizers.averaging import WeightAverage
 from dpfc.full_models.optimizers.factory import OptimizerSettings, StepRule, make_optimizer
 from dpfc.full_models.prediction import NetworkPredictor
-from dpfc.full_models.saving import save_network
+from dpfc.full_models.saving import network_bytes
 from dpfc.full_models.starting import run_digest, start_module
 from dpfc.full_models.trainable import TRAINABLE
 from dpfc.full_models.training import CheckpointPlan, TrainingRun
@@ -546,7 +547,7 @@ class DPSGDClassifier(NetworkPredictor):
             If the file cannot be written; no partial file is left.
         """
         check_is_fitted(self, "module_")
-        save_network(self, path)
+        write_model(Path(path), network_bytes(self))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

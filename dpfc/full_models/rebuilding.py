@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from dpfc._support.model_header import parameters_of, set_columns
+from dpfc._support.model_files import parameters_of, set_columns
 from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
 from dpfc.full_models.classifier import DPSGDClassifier
@@ -42,21 +42,17 @@ def read_network(
     shape = tuple(sides)
     parameters = parameters_of(header, DPSGDClassifier)
     if name:
-        _check_tensors(name, shape, len(classes), parameters["vocabulary_size"], tensors)
+        vocabulary_size = parameters["vocabulary_size"]
+        _check_tensors(name, shape, len(classes), vocabulary_size, tensors)
         network = make_network(
             name,
             input_shape=shape,
             n_classes=len(classes),
             seed=0,
-            vocabulary_size=parameters["vocabulary_size"],
-        )
-    elif module is None:
-        raise ModelFileError(
-            "the file holds the weights of a module of your own: load_model(path, module=…) with "
-            "a module like the one that was trained."
+            vocabulary_size=vocabulary_size,
         )
     else:
-        network = copy.deepcopy(module)
+        network = _given(module)
     model = DPSGDClassifier(
         module=name or copy.deepcopy(network), classes=classes.tolist(), **parameters
     )
@@ -79,6 +75,16 @@ def read_network(
     model.gradient_norms_ = [float(norm) for norm in json.loads(header["gradient_norms"])]
     model.privacy_ = PrivacyStatement.from_json(header["privacy"])
     return model
+
+
+def _given(module: torch.nn.Module | None) -> torch.nn.Module:
+    """A copy of a user's own module, which gets the weights of the file."""
+    if module is None:
+        raise ModelFileError(
+            "the file holds the weights of a module of your own: load_model(path, module=…) with "
+            "a module like the one that was trained."
+        )
+    return copy.deepcopy(module)
 
 
 def _check_same(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:

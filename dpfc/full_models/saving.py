@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 
-from dpfc._support.model_files import in_order, write_model
-from dpfc._support.model_header import NETWORK_FORMAT, columns_header, plain_number
-from dpfc.exceptions import ModelFileError
+from dpfc._support.model_files import NETWORK_FORMAT, header_of, in_order, plain_number
 
 if TYPE_CHECKING:
     from dpfc.full_models.classifier import DPSGDClassifier
 
-__all__ = ["network_bytes", "save_network"]
+__all__ = ["network_bytes"]
 
 # Parameters that say where things lay or ran, or that JSON cannot hold.
 _DROPPED = ("module", "classes", "ledger", "dataset", "checkpoint", "device", "random_state")
 # A callable stays behind, and with it what is refused without one.
 _OF_A_CALLABLE = ("augmentation", "augmentation_multiplicity")
-
-
-def save_network(model: DPSGDClassifier, path: str | os.PathLike[str]) -> None:
-    """Write a fitted classifier; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        If the file cannot be written, or the classes are not plain numbers or strings.
-    """
-    write_model(Path(path), network_bytes(model))
 
 
 def network_bytes(model: DPSGDClassifier) -> bytes:
@@ -43,20 +28,14 @@ def network_bytes(model: DPSGDClassifier) -> bytes:
     ModelFileError
         If the classes are not plain numbers or strings.
     """
-    if model.classes_.dtype.kind not in "iufUb":
-        raise ModelFileError("classes must be plain numbers or strings to be saved to a file.")
     dropped = _DROPPED + (_OF_A_CALLABLE if callable(model.augmentation) else ())
     parameters = {k: v for k, v in model.get_params(deep=False).items() if k not in dropped}
-    header = {
-        "format": NETWORK_FORMAT,
+    header = header_of(model, NETWORK_FORMAT) | {
         "network": model.module if isinstance(model.module, str) else "",
         "parameters": json.dumps(parameters, default=_plain),
-        "classes": json.dumps(model.classes_.tolist()),
         "input_shape": json.dumps(list(model.input_shape_)),
         "gradient_norms": json.dumps(model.gradient_norms_),
-        "privacy": model.privacy_.to_json(),
         "row_kind": model.row_kind_ or "",
-        **columns_header(model),
     }
     tensors = {
         name: tensor.detach().cpu().contiguous().clone()

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from dpfc._support.fitted import fitted_or_nothing
 from dpfc._support.late import torch
 from dpfc._support.memory import check_memory
+from dpfc._support.model_files import write_model
 from dpfc._support.validation import (
     ACCOUNTANT,
     BOUND,
@@ -35,7 +37,7 @@ from dpfc._support.validation import (
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate
 from dpfc.linear.centering import mean_share
 from dpfc.linear.prediction import LinearPredictor
-from dpfc.linear.saving import save_model
+from dpfc.linear.saving import model_bytes
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
 from dpfc.mechanism.assumptions import fit_assumptions
 from dpfc.mechanism.bounded_sums import LabeledRows
@@ -329,7 +331,7 @@ class PrivateLinearClassifier(LinearPredictor):
             If the file cannot be written; no partial file is left.
         """
         check_is_fitted(self, "coef_")
-        save_model(self, path)
+        write_model(Path(path), model_bytes(self))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

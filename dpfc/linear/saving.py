@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import save
 
-from dpfc._support.model_files import in_order, write_model
-from dpfc._support.model_header import LINEAR_FORMAT, columns_header, plain_number
-from dpfc.exceptions import ModelFileError
+from dpfc._support.model_files import LINEAR_FORMAT, header_of, in_order, plain_number
 
 if TYPE_CHECKING:
     from dpfc.linear.base import PrivateLinearClassifier
 
-__all__ = ["OPTIONAL_PARTS", "model_bytes", "save_model"]
+__all__ = ["OPTIONAL_PARTS", "model_bytes"]
 
 # Fitted arrays that a model may lack.
 OPTIONAL_PARTS = ("center", "linear_map", "length_coef")
-
-
-def save_model(model: PrivateLinearClassifier, path: str | os.PathLike[str]) -> None:
-    """Write a fitted classifier; the file appears whole or not at all.
-
-    Raises
-    ------
-    ModelFileError
-        If the file cannot be written, or the classes are not plain numbers or strings.
-    """
-    write_model(Path(path), model_bytes(model))
 
 
 def model_bytes(model: PrivateLinearClassifier) -> bytes:
@@ -42,8 +27,6 @@ def model_bytes(model: PrivateLinearClassifier) -> bytes:
     ModelFileError
         If the classes are not plain numbers or strings.
     """
-    if model.classes_.dtype.kind not in "iufUb":
-        raise ModelFileError("classes must be plain numbers or strings to be saved to a file.")
     parameters = model.get_params(deep=False)
     # Public labels are kept once, as classes_; a live generator has no business in a file.
     parameters |= {"classes": model.classes_.tolist()}
@@ -53,14 +36,10 @@ def model_bytes(model: PrivateLinearClassifier) -> bytes:
     parameters |= {"public_features": None} if "public_features" in parameters else {}
     if not isinstance(parameters["random_state"], int | None):
         parameters["random_state"] = None
-    header = {
-        "format": LINEAR_FORMAT,
+    header = header_of(model, LINEAR_FORMAT) | {
         "estimator": type(model).__name__,
         "parameters": json.dumps({k: _plain(v) for k, v in parameters.items()}),
-        "classes": json.dumps(model.classes_.tolist()),
-        "privacy": model.privacy_.to_json(),
     }
-    header |= columns_header(model)
     tensors = {"coef": model.coef_, "intercept": model.intercept_}
     for name in OPTIONAL_PARTS:
         if (value := getattr(model, f"{name}_")) is not None:
