@@ -145,7 +145,7 @@ def _vega() -> str:
     """Vega, Vega-Lite, and Vega's interpreter, which needs no leave to make code of texts."""
     import vl_convert
 
-    return vl_convert.javascript_bundle(None)
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
 
 
 def _charts(panel: Panel, names: Mapping[str, str]) -> dict[str, Any]:
