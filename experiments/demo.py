@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,14 +24,13 @@ from dpfc.experiments.ceiling import logistic_ceiling
 from dpfc.experiments.estimators import LABELS, make_estimator
 from dpfc.experiments.pictures.study import budgets_grid, render_chart
 from dpfc.experiments.pictures.views import means_panel
-from dpfc.experiments.studies.table import Group
 from dpfc.features import FeatureCache, MissingDependencyError, extract, load_backbone, open_dataset
 from dpfc.features.backbones.base import available_cores
 
 if TYPE_CHECKING:
     from dpfc.linear.base import PrivateLinearClassifier
 
-__all__ = ["CEILING", "DemoReport", "DemoRun", "Rows", "accuracies", "run_demo", "standard_error"]
+__all__ = ["CEILING", "DemoReport", "DemoRun", "Rows", "accuracies", "run_demo"]
 
 DELTA = 1e-5
 # No DP-Newton: one d × d matrix a class and a step, about a minute a fit at this width.
@@ -181,15 +179,11 @@ def _write(
     model: PrivateLinearClassifier,
 ) -> dict[str, str]:
     """Write every result file; returns their paths by what they hold."""
-    means = [
-        _mean(data, LABELS[method], epsilon, values)
-        for method, found in accuracies(runs).items()
-        for epsilon, values in found.items()
-    ]
-    repeats = means[0].runs
+    curves = {LABELS[method]: found for method, found in accuracies(runs).items()}
+    repeats = len(runs) // sum(map(len, curves.values()))
     several = f"; mean ± standard error of {repeats} runs" if repeats > 1 else ""
     title = f"{data}, EfficientNet-Lite0 features{several}"
-    panel = means_panel(title, means, _mean(data, CEILING, math.inf, [ceiling]))
+    panel = means_panel(title, curves, (CEILING, ceiling))
     chart = budgets_grid([panel], {label: label for label in panel.settings}, [DELTA])
     paths = {
         "plot": out / "accuracy.png",
@@ -206,16 +200,6 @@ def _write(
     write_whole(paths["statement"], model.privacy_.to_text() + "\n")
     write_whole(paths["statement_json"], model.privacy_.to_json() + "\n")
     return {name: str(path) for name, path in paths.items()}
-
-
-def _mean(data: str, label: str, epsilon: float, values: Sequence[float]) -> Group:
-    error = standard_error(values) if len(values) > 1 else None
-    return Group(data, None, label, epsilon, "{}", fmean(values), error, None, len(values))
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of some runs; 0 for one, which says nothing of it."""
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def accuracies(runs: Sequence[DemoRun]) -> dict[str, dict[float, list[float]]]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from dpfc.experiments.benchmarks.common import DELTA, NOTE
 from dpfc.experiments.pictures.views import Panel, means_panel
-from dpfc.experiments.studies.table import Group
 
 __all__ = [
     "CEILING",
@@ -52,11 +51,6 @@ class Cell(NamedTuple):
     def mean(self) -> float:
         """Mean accuracy."""
         return float(np.mean(list(self.accuracies.values())))
-
-    @property
-    def runs(self) -> int:
-        """Runs with this setting."""
-        return len(self.accuracies)
 
     @property
     def standard_error(self) -> float | None:
@@ -139,15 +133,19 @@ def accuracy_panels(results: Results, labels: Mapping[str, str]) -> list[Panel]:
     """Means for a picture, a panel a data set; none of data sets without private runs."""
     panels = []
     for data in dict.fromkeys(data for data, _, _ in results):
-        means = [
-            Group(data, None, label, epsilon, "{}", cell.mean, cell.standard_error, None, cell.runs)
+        runs = {
+            label: {
+                epsilon: [*results[data, method, epsilon].accuracies.values()]
+                for epsilon in _epsilons(results, data)
+                if (data, method, epsilon) in results
+            }
             for method, label in labels.items()
-            for epsilon in [*_epsilons(results, data), math.inf]
-            if (cell := results.get((data, method, epsilon))) is not None
-        ]
-        private = [group for group in means if group.epsilon < math.inf]
-        top = next((group for group in means if group.epsilon == math.inf), None)
-        panels += [means_panel(data, private, top)] if private else []
+            if method != CEILING
+        }
+        top = results.get((data, CEILING, math.inf))
+        ceiling = None if top is None else (labels[CEILING], top.mean)
+        if any(runs.values()):
+            panels.append(means_panel(data, runs, ceiling))
     return panels
 
 

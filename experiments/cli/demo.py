@@ -80,7 +80,7 @@ def _print_report(report: DemoReport, budgets: tuple[float, ...]) -> None:
 
 
 def _mean_words(values: Sequence[float]) -> str:
-    from dpfc.experiments.demo import standard_error
+    from dpfc.experiments.pictures.views import standard_error
 
     error = f" ± {100 * standard_error(values):.1f}" if len(values) > 1 else ""
     return f"{fmean(values):.1%}{error}"

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dpfc.experiments.studies.runs import CEILING
@@ -28,6 +29,7 @@ __all__ = [
     "means_panel",
     "setting_words",
     "spaced",
+    "standard_error",
     "study_panels",
     "swept_parameters",
 ]
@@ -93,10 +95,38 @@ class Curve(NamedTuple):
     chosen_from: int
 
 
-def means_panel(name: str, groups: Sequence[Group], ceiling: Group | None) -> Panel:
-    """Show means that were not made by a study, one setting a method and ε."""
-    settings = {group.label: 1 for group in groups}
-    return Panel(name, list(groups), list(groups), settings, ceiling, examples={})
+def means_panel(
+    name: str,
+    runs: Mapping[str, Mapping[float, Sequence[float]]],
+    ceiling: tuple[str, float] | None = None,
+) -> Panel:
+    """Sum up runs that are not a study's, one setting a method and ε.
+
+    Parameters
+    ----------
+    name : str
+    runs : mapping of str to mapping of float to sequence of float
+        For each method's name, accuracies in [0, 1] of its runs by ε.
+    ceiling : (str, float), optional
+        Name and accuracy of what is reached without privacy.
+    """
+    groups = [
+        _mean(name, label, epsilon, values)
+        for label, found in runs.items()
+        for epsilon, values in found.items()
+    ]
+    top = None if ceiling is None else _mean(name, ceiling[0], math.inf, ceiling[1:])
+    return Panel(name, groups, groups, dict.fromkeys(runs, 1), top, examples={})
+
+
+def _mean(dataset: str, label: str, epsilon: float, values: Sequence[float]) -> Group:
+    error = standard_error(values) if len(values) > 1 else None
+    return Group(dataset, None, label, epsilon, "{}", fmean(values), error, None, len(values))
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of some runs; 0 for one, which says nothing of it."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def light_rows(table: pa.Table) -> list[dict[str, Any]]:

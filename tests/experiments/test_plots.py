@@ -8,22 +8,19 @@ import pytest
 from dpfc.experiments.pictures.charts import budgets_chart
 from dpfc.experiments.pictures.study import budgets_grid, render_chart
 from dpfc.experiments.pictures.views import means_panel
-from dpfc.experiments.studies.table import Group
 
 NAMES = {"DP-FC": "DP-FC", "DP-LS": "DP-LS"}
 
 
-def mean(label, epsilon, accuracy, error=None):
-    return Group("digits", None, label, epsilon, "{}", accuracy, error, None, 1)
-
-
-MEANS = [mean("DP-FC", 8.0, 0.9, 0.1), mean("DP-FC", 0.1, 0.5), mean("DP-FC", 1.0, 0.8)]
-MEANS += [mean("DP-LS", epsilon, epsilon / 10) for epsilon in (0.1, 1.0, 8.0)]
+CURVES = {
+    "DP-FC": {8.0: [0.8, 1.0], 0.1: [0.5], 1.0: [0.8]},
+    "DP-LS": {0.1: [0.4], 1.0: [0.7], 8.0: [0.85]},
+}
 
 
 @pytest.fixture
 def panel():
-    return means_panel("digits", MEANS, mean("not private", float("inf"), 0.95))
+    return means_panel("digits", CURVES, ("not private", 0.95))
 
 
 def test_each_method_is_a_line_in_percent_over_sorted_budgets(panel):
@@ -59,5 +56,5 @@ def test_files_are_whole_and_repeatable(panel):
 
 
 def test_one_budget_and_no_ceiling_can_be_drawn():
-    panel = means_panel("", [mean("DP-FC", 1.0, 0.5)], None)
+    panel = means_panel("", {"DP-FC": {1.0: [0.5]}})
     assert render_chart(budgets_grid([panel], NAMES, [1e-6]), "png")
