@@ -17,7 +17,7 @@ from dpfc._support.packages import require
 from dpfc.features.backbones.base import BackboneOptions, available_cores
 from dpfc.features.backbones.processor import SquarePixels
 from dpfc.features.backbones.row_independence import independent_rows
-from dpfc.features.backbones.torch_forward import TorchNetwork, padded_rows
+from dpfc.features.backbones.torch_forward import TorchNetwork, in_passes
 from dpfc.features.backbones.torch_image import stack_images
 from dpfc.features.datasets.decoding import describe_preprocessing
 
@@ -162,10 +162,7 @@ class EfficientNetLite0:
 
     def _padded_forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Forward pass in PyTorch, in batches of few sizes."""
-        n_rows = padded_rows(len(pixels), self.best_batch_size, self.device)
-        padded = np.zeros((n_rows, *pixels.shape[1:]), dtype=np.uint8)
-        padded[: len(pixels)] = pixels
-        return self._torch(padded)[: len(pixels)]
+        return in_passes(self._torch, pixels, self.best_batch_size, self.device)
 
     def _network(self) -> "torch.nn.Module":
         """The network with its weights, pixels in, features out, in evaluation mode."""

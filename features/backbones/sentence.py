@@ -86,12 +86,12 @@ def load_sentence_model(name: str, options: "BackboneOptions") -> TorchTextBackb
     steps = [kind for kind, _ in modules[2:]]
     model = TextModel(
         spec,
+        n_features,
         ", then ".join([pooling, *steps]),
         preparer,
-        getattr(config, "pad_token_id", None) or 0,
         partial(_hash, folder, files),
         partial(_build, folder, options.pooling, n_features, spec),
-        n_features,
+        getattr(config, "pad_token_id", None) or 0,
     )
     return TorchTextBackbone(model, options.device, options.dtype)
 

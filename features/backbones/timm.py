@@ -15,7 +15,8 @@ from dpfc.features.backbones.hub_folder import (
     weight_files,
 )
 from dpfc.features.backbones.processor import ProcessorPixels
-from dpfc.features.backbones.torch_image import ImageModel, TorchImageBackbone, normalising
+from dpfc.features.backbones.torch_forward import TorchModel
+from dpfc.features.backbones.torch_image import TorchImageBackbone, normalising
 from dpfc.features.exceptions import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def load_timm_model(name: str, options: "BackboneOptions") -> TorchImageBackbone
     if pooling == "auto":
         pooling = _own_pooling(network) or "the model's own"
     build = partial(_build, timm, model_name, arguments, files, preparer, spec)
-    model = ImageModel(
+    model = TorchModel(
         spec, int(network.num_features), pooling, preparer, partial(hash_files, files), build
     )
     return TorchImageBackbone(model, options.device, options.dtype)

@@ -1,7 +1,11 @@
-"""Forward passes of PyTorch networks: one place for devices, precision and memory errors."""
+"""Forward passes of PyTorch networks: one place for devices, precision and memory errors.
+
+And what all backbones of such a network have in common.
+"""
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +18,7 @@ from dpfc.features.exceptions import OutOfDeviceMemoryError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TorchNetwork", "padded_rows"]
+__all__ = ["TorchBackbone", "TorchModel", "TorchNetwork", "in_passes", "padded_rows"]
 
 _ALLOCATION_FAILED = (
     "CUDA error: out of memory",
@@ -31,6 +35,25 @@ def padded_rows(n_rows: int, step: int, device: str) -> int:
     batches are halved when memory runs out, the powers of two.
     """
     return step if device == "cpu" else 1 << (n_rows - 1).bit_length()
+
+
+def in_passes(
+    forward: Callable[[NDArray[Any]], NDArray[np.float32]],
+    rows: NDArray[Any],
+    step: int,
+    device: str,
+) -> NDArray[np.float32]:
+    """Features of rows, in passes of `step` on a CPU and in one on CUDA; see `padded_rows`."""
+    step = step if device == "cpu" else len(rows)
+    parts = []
+    for start in range(0, len(rows), step):
+        part = padded = rows[start : start + step]
+        n_rows = padded_rows(len(part), step, device)
+        if n_rows > len(part):  # else no copy: rows may lie in memory that a GPU reads fast
+            padded = np.zeros((n_rows, *part.shape[1:]), part.dtype)
+            padded[: len(part)] = part
+        parts.append(forward(padded)[: len(part)])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class TorchNetwork:
@@ -125,6 +148,73 @@ class TorchNetwork:
 
                     torch.cuda.synchronize()  # the other threads' streams may read it now
             return self._module
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """What a loader finds out about a model before its network is built.
+
+    Parameters
+    ----------
+    spec : str
+        Name that `load_backbone` knows it by.
+    n_features : int
+        Length of a feature row.
+    pooling : str
+        How a row is made of the network's output.
+    preparer : ProcessorPixels or TokenIds
+        From an image to pixels, or from a text to token ids.
+    hash_weights : callable
+        Returns the SHA-256 of the weights.
+    build : callable
+        Returns the network. Its features are (n, n_features); in go pixels, uint8 (n, H, W, 3),
+        or token ids and their mask, int64 (n, n_tokens).
+    """
+
+    spec: str
+    n_features: int
+    pooling: str
+    preparer: Any
+    hash_weights: Callable[[], str]
+    build: "Callable[[], torch.nn.Module]"
+
+
+class TorchBackbone:
+    """A backbone that runs in PyTorch; see `dpfc.features.Backbone`.
+
+    Parameters
+    ----------
+    model : TorchModel
+        The model, not built yet.
+    device, dtype : str
+        As in `load_backbone`.
+    """
+
+    def __init__(self, model: TorchModel, device: str, dtype: str) -> None:
+        self._model = model
+        self._network = TorchNetwork(model.build, device, dtype)
+        self.spec = model.spec
+        self.n_features = model.n_features
+        self.preparer = model.preparer
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights."""
+        return self._model.hash_weights()
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What happens to a row, and how features are computed; goes into the manifest."""
+        return {
+            **self.preparer.describe(),
+            "pooling": self._model.pooling,
+            "compute_dtype": self._network.dtype,
+        }
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda"``."""
+        return self._network.device
 
 
 def _says_out_of_memory(error: RuntimeError) -> bool:

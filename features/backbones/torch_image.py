@@ -1,8 +1,6 @@
 """What every image backbone in PyTorch has in common: batches of pixels in, features out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,84 +8,26 @@ from numpy.typing import NDArray
 
 from dpfc.features.backbones.processor import ProcessorPixels
 from dpfc.features.backbones.row_independence import independent_rows
-from dpfc.features.backbones.torch_forward import TorchNetwork, padded_rows
+from dpfc.features.backbones.torch_forward import TorchBackbone, in_passes
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ImageModel", "TorchImageBackbone", "normalising", "stack_images"]
+__all__ = ["TorchImageBackbone", "normalising", "stack_images"]
 
 # Rows a forward pass. On a CPU a ViT's activations of 8 images stay in its caches.
 _CPU_ROWS, _CUDA_ROWS = 8, 256
 
 
-@dataclass(frozen=True)
-class ImageModel:
-    """What a loader finds out about a model before its network is built.
-
-    Parameters
-    ----------
-    spec : str
-        Name that `load_backbone` knows it by.
-    n_features : int
-        Length of a feature row.
-    pooling : str
-        How a row is made of the network's output.
-    preparer : ProcessorPixels
-        From an image to pixels.
-    hash_weights : callable
-        Returns the SHA-256 of the weights.
-    build : callable
-        Returns the network: pixels uint8 (n, H, W, 3) in, features (n, n_features) out.
-    """
-
-    spec: str
-    n_features: int
-    pooling: str
-    preparer: ProcessorPixels
-    hash_weights: Callable[[], str]
-    build: "Callable[[], torch.nn.Module]"
-
-
-class TorchImageBackbone:
-    """A backbone of images that runs in PyTorch; see `dpfc.features.Backbone`.
-
-    Parameters
-    ----------
-    model : ImageModel
-        The model, not built yet.
-    device, dtype : str
-        As in `load_backbone`.
-    """
+class TorchImageBackbone(TorchBackbone):
+    """A backbone of images; `model.preparer` is a `ProcessorPixels`."""
 
     modality = "image"
 
-    def __init__(self, model: ImageModel, device: str, dtype: str) -> None:
-        self._model = model
-        self._network = TorchNetwork(model.build, device, dtype)
-        self.spec = model.spec
-        self.n_features = model.n_features
-        self.preparer = model.preparer
-        self.decode_size: int | None = model.preparer.decode_size
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weights."""
-        return self._model.hash_weights()
-
     @property
-    def preprocessing(self) -> dict[str, Any]:
-        """What happens to an image, and how features are computed; goes into the manifest."""
-        return {
-            **self.preparer.describe(),
-            "pooling": self._model.pooling,
-            "compute_dtype": self._network.dtype,
-        }
-
-    @property
-    def device(self) -> str:
-        """``"cpu"`` or ``"cuda"``."""
-        return self._network.device
+    def decode_size(self) -> int:
+        """Side in pixels that images are shrunk to, for a faster decoding."""
+        return int(self.preparer.decode_size)
 
     @property
     def best_batch_size(self) -> int:
@@ -107,17 +47,7 @@ class TorchImageBackbone:
         """
         height, width = self.preparer.crop
         pixels = stack_images(batch, (height, width, 3), np.dtype(np.uint8))
-        step = self.best_batch_size if self.device == "cpu" else len(pixels)
-        parts = [self._forward(pixels[i : i + step], step) for i in range(0, len(pixels), step)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def _forward(self, pixels: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
-        n_rows = padded_rows(len(pixels), step, self.device)
-        if n_rows == len(pixels):
-            return self._network(pixels)
-        padded = np.zeros((n_rows, *pixels.shape[1:]), np.uint8)
-        padded[: len(pixels)] = pixels
-        return self._network(padded)[: len(pixels)]
+        return in_passes(self._network, pixels, self.best_batch_size, self.device)
 
 
 def stack_images(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc.features.backbones.row_independence import independent_rows
-from dpfc.features.backbones.torch_forward import TorchNetwork, padded_rows
+from dpfc.features.backbones.torch_forward import TorchNetwork, in_passes
 from dpfc.features.backbones.torch_image import stack_images
 
 if TYPE_CHECKING:
@@ -162,15 +162,7 @@ class TorchModuleBackbone:
             If the batch does not fit into the GPU's memory.
         """
         inputs = stack_images(batch, self._sample.shape, self._sample.dtype)
-        step = self.best_batch_size if self.device == "cpu" else len(inputs)
-        parts = [self._forward(inputs[i : i + step], step) for i in range(0, len(inputs), step)]
-        return np.concatenate(parts)
-
-    def _forward(self, inputs: NDArray[Any], step: int) -> NDArray[np.float32]:
-        n_rows = padded_rows(len(inputs), step, self.device)
-        padded = np.zeros((n_rows, *inputs.shape[1:]), inputs.dtype)
-        padded[: len(inputs)] = inputs
-        return self._checked(padded)[: len(inputs)]
+        return in_passes(self._checked, inputs, self.best_batch_size, self.device)
 
     def _checked(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         features = self._network(inputs)

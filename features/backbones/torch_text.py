@@ -1,9 +1,8 @@
 """What every text backbone has in common: token ids in, pooled hidden states out."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc.features.backbones.row_independence import independent_rows
-from dpfc.features.backbones.torch_forward import TorchNetwork, padded_rows
+from dpfc.features.backbones.torch_forward import TorchBackbone, TorchModel, padded_rows
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +64,11 @@ class TokenIds:
         ids = self._loaded().encode(self.prefix + text).ids
         return np.array(ids or [self._padding_id], dtype=np.int32)
 
+    def describe(self) -> dict[str, Any]:
+        """For the manifest."""
+        names = ("max_tokens", "prefix", "lower_case")
+        return {name: getattr(self, name) for name in names}
+
     def _loaded(self) -> Any:
         """The tokenizer, with its cut set once: setting it is not safe between threads."""
         with self._lock:
@@ -105,78 +109,21 @@ def _lower_case_first(normalizer: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class TextModel:
-    """What a loader finds out about a model before its network is built.
+class TextModel(TorchModel):
+    """A model of texts; `padding_id` is the token that fills rows up, and is masked."""
 
-    Parameters
-    ----------
-    spec : str
-        Name that `load_backbone` knows it by.
-    pooling : str
-        How a row is made of the tokens' hidden states.
-    preparer : TokenIds
-        From a text to token ids.
-    padding_id : int
-        Token that fills rows up; it is masked.
-    hash_weights : callable
-        Returns the SHA-256 of the weights.
-    build : callable
-        Returns the network: ids and mask, int64 (n, n_tokens), in, features out.
-    n_features : int
-        Length of a feature row.
-    """
-
-    spec: str
-    pooling: str
-    preparer: TokenIds
     padding_id: int
-    hash_weights: Callable[[], str]
-    build: "Callable[[], torch.nn.Module]"
-    n_features: int
 
 
-class TorchTextBackbone:
-    """A backbone of texts that runs in PyTorch; see `dpfc.features.Backbone`.
-
-    Parameters
-    ----------
-    model : TextModel
-        The model, not built yet.
-    device, dtype : str
-        As in `load_backbone`.
-    """
+class TorchTextBackbone(TorchBackbone):
+    """A backbone of texts; `model.preparer` is a `TokenIds`."""
 
     modality = "text"
     decode_size: int | None = None
 
     def __init__(self, model: TextModel, device: str, dtype: str) -> None:
-        self._model = model
-        self._network = TorchNetwork(model.build, device, dtype)
-        self.spec = model.spec
-        self.n_features = model.n_features
-        self.preparer = model.preparer
-
-    @cached_property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the weights."""
-        return self._model.hash_weights()
-
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """What happens to a text, and how features are computed; goes into the manifest."""
-        preparer = self.preparer
-        return {
-            "max_tokens": preparer.max_tokens,
-            "prefix": preparer.prefix,
-            "lower_case": preparer.lower_case,
-            "pooling": self._model.pooling,
-            "compute_dtype": self._network.dtype,
-        }
-
-    @property
-    def device(self) -> str:
-        """``"cpu"`` or ``"cuda"``."""
-        return self._network.device
+        super().__init__(model, device, dtype)
+        self._padding_id = model.padding_id
 
     @property
     def best_batch_size(self) -> int:
@@ -222,7 +169,7 @@ class TorchTextBackbone:
 
     def _forward(self, rows: list[NDArray[Any]], length: int, step: int) -> NDArray[np.float32]:
         n_rows = padded_rows(len(rows), step, self.device)
-        ids = np.full((n_rows, length), self._model.padding_id, np.int64)
+        ids = np.full((n_rows, length), self._padding_id, np.int64)
         # A row with no token at all would divide by zero: rows that only pad have one.
         mask = np.zeros((n_rows, length), np.int64)
         mask[:, 0] = 1

@@ -17,7 +17,8 @@ from dpfc.features.backbones.hub_folder import (
     weight_files,
 )
 from dpfc.features.backbones.processor import ProcessorPixels, read_processor
-from dpfc.features.backbones.torch_image import ImageModel, TorchImageBackbone, normalising
+from dpfc.features.backbones.torch_forward import TorchModel
+from dpfc.features.backbones.torch_image import TorchImageBackbone, normalising
 from dpfc.features.backbones.transformers_text import is_text_model, load_text_model
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _load_image_model(
     preparer = _preparer(folder, family, vision, spec).at_size(options.image_size)
     side = _check_sides(preparer, vision, spec)
     build = partial(_build, folder, config, family, pooling, preparer, side, spec)
-    model = ImageModel(
+    model = TorchModel(
         spec, vision.hidden_size, pooling, preparer, partial(hash_files, files), build
     )
     return TorchImageBackbone(model, options.device, options.dtype)

@@ -80,12 +80,12 @@ def load_text_model(
     files = weight_files(folder, spec)
     model = TextModel(
         spec,
+        text.hidden_size,
         pooling,
         TokenIds(folder, min(token_limit(folder, text, spec) or _MAX_TOKENS, _MAX_TOKENS)),
-        getattr(text, "pad_token_id", None) or 0,
         partial(hash_files, files),
         partial(_build, folder, config, pooling, spec, options),
-        text.hidden_size,
+        getattr(text, "pad_token_id", None) or 0,
     )
     return TorchTextBackbone(model, options.device, options.dtype)
 
