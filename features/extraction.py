@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc._support.progress import Progress, Report, reporting
-from dpfc._support.validation import check
+from dpfc._support.validation import Interval, check
 from dpfc.features.backbones.base import Backbone, available_cores
 from dpfc.features.backbones.row_independence import check_rows, one_by_one
 from dpfc.features.cache.manifest import NUMBERED_BY_ROWS, CacheDescription
@@ -26,6 +26,7 @@ from dpfc.features.extraction_workers import Batch, Preparation, Rows, prepare_i
 
 __all__ = ["Embedder", "extract"]
 
+BATCH_SIZE = Interval(1, closed="left", integer=True, words=("auto",))
 # Below so many rows left, worker processes take longer to start than they save.
 _FEW_ROWS = 2048
 # Two batches at a time on a GPU: one computes while the other is copied.
@@ -127,10 +128,8 @@ def _check(
     workers: int | None,
     on_error: str,
 ) -> None:
-    if batch_size != "auto" and (type(batch_size) is not int or batch_size < 1):
-        raise ValueError(f"batch_size must be an int > 0 or 'auto', got {batch_size!r}.")
-    if workers is not None and (type(workers) is not int or workers < 1):
-        raise ValueError(f"workers must be an int > 0 or None, got {workers!r}.")
+    check("batch_size", batch_size, BATCH_SIZE)
+    check("workers", workers, Interval(1, closed="left", integer=True, words=(None,)))
     check("on_error", on_error, ON_ERROR)
     if dataset.modality != backbone.modality:
         raise ValueError(

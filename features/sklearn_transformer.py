@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from dpfc._support.validation import declared
+from dpfc._support.validation import check, declared
 from dpfc.features.backbones.base import Backbone
 from dpfc.features.backbones.loading import load_backbone
 from dpfc.features.datasets.decoding import decode_image
-from dpfc.features.extraction import Embedder
+from dpfc.features.extraction import BATCH_SIZE, Embedder
 from dpfc.features.extraction_workers import stack_rows
 
 __all__ = ["BackboneTransformer"]
@@ -111,9 +111,7 @@ class BackboneTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc
         return np.array([f"backbone{i}" for i in range(n_features)], dtype=object)
 
     def _loaded(self) -> Backbone:
-        size = self.batch_size
-        if size != "auto" and (type(size) is not int or size < 1):
-            raise ValueError(f"batch_size must be an int > 0 or 'auto', got {size!r}.")
+        check("batch_size", self.batch_size, BATCH_SIZE)
         if not isinstance(self.backbone, str):
             return self.backbone
         options: dict[str, Any] = {

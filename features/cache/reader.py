@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dpfc._support.files import check_regular, read_regular, sha256_of_file
+from dpfc._support.validation import check_int
 from dpfc.features.cache.manifest import NUMBERED_BY_ROWS, CacheDescription, Manifest, Shard
 from dpfc.features.cache.parquet_reading import read_columns
 from dpfc.features.exceptions import FeatureCacheError
@@ -169,9 +170,7 @@ class FeatureCache:
         FeatureCacheError
             If a shard is damaged.
         """
-        if type(block_rows) is not int or block_rows < 1:
-            raise ValueError(f"block_rows must be an int > 0, got {block_rows!r}.")
-        return self._blocks(block_rows)
+        return self._blocks(check_int("block_rows", block_rows, 1))
 
     def _blocks(self, block_rows: int) -> Iterator[Block]:
         for index in range(len(self._manifest.shards)):

@@ -62,7 +62,7 @@ def test_blocks_come_in_order_are_bounded_and_may_be_written_to(rows, cache, blo
 
 @pytest.mark.parametrize("block_rows", [0, -1, 2.5, None, True])
 def test_block_rows_must_be_a_positive_int(cache, block_rows):
-    with pytest.raises(ValueError, match="block_rows must be an int > 0"):
+    with pytest.raises(ValueError, match=r"block_rows must be an int in \[1, inf\)"):
         cache.blocks(block_rows)
 
 

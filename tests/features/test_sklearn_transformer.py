@@ -250,8 +250,8 @@ def test_an_image_that_cannot_be_read_is_named_by_its_position(small, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be an int > 0 or 'auto', got 0"),
-        ({"batch_size": "big"}, "batch_size must be an int > 0 or 'auto', got 'big'"),
+        ({"batch_size": 0}, r"batch_size must be an int in \[1, inf\) or 'auto', got 0"),
+        ({"batch_size": "big"}, r"batch_size must be an int in \[1, inf\) or 'auto', got 'big'"),
         ({"batch_size": 2.0}, "batch_size must be"),
         ({"pooling": "max"}, "pooling must be one of"),
         ({"device": "tpu"}, "device must be one of"),
