@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO, Self, TextIO
+from typing import IO, Self, TextIO
 
 from dpfc._support.limits import check_limit
 
@@ -113,7 +114,7 @@ def check_replaceable(path: str | os.PathLike[str]) -> None:
         check_regular(path)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a regular file to read its bytes.
 
     Raises
@@ -127,7 +128,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     descriptor = os.open(path, _READING)
     try:
         _check_mode(os.fstat(descriptor).st_mode, path)
-        return os.fdopen(descriptor, "rb", buffering=_BUFFER_BYTES)
+        return io.BufferedReader(io.FileIO(descriptor), _BUFFER_BYTES)
     except BaseException:
         os.close(descriptor)
         raise
@@ -137,8 +138,6 @@ def open_text(
     path: str | os.PathLike[str], *, encoding: str = "utf-8", newline: str | None = None
 ) -> TextIO:
     """Open a regular file to read its text; raises as `open_regular` does."""
-    import io
-
     return io.TextIOWrapper(open_regular(path), encoding=encoding, newline=newline)
 
 
