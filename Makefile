@@ -5,14 +5,24 @@ BIN    := $(VENV)/bin
 INPUTS := setup.cfg pyproject.toml constraints.txt
 # A process for each of two cores; threads of their own would only stand in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+MIN    := .venv-min
+MIN_PIP := $(MIN)/bin/pip --disable-pip-version-check install --quiet -c constraints-min.txt
+# Estimators, searches, files, evaluation, accounting, features, and the command line.
+MIN_TESTS := $(addprefix tests/,accounting/test_accountants.py accounting/test_ledger.py \
+  accounting/test_statements.py dpfc/test_estimators.py dpfc/test_evaluation.py dpfc/test_late.py \
+  dpfc/test_model_file.py dpfc/test_search_privacy.py dpfc/test_summaries.py dpfc/test_tuning.py \
+  dpfc/full_models/test_classifier.py dpfc/full_models/test_private_gradients.py \
+  experiments/test_cli.py experiments/test_cli_errors.py features/test_cache.py \
+  features/test_extraction.py features/test_sklearn_transformer.py features/test_webdataset_tars.py)
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo picture test check lint typecheck slow docs clean
+.PHONY: help demo picture test test-min check lint typecheck slow docs clean
 
 help:
 	@echo "make demo    embed MNIST-5k, train private classifiers, plot accuracy versus epsilon"
 	@echo "make picture the demo, and its picture into docs/"
 	@echo "make test    the fast tests"
+	@echo "make test-min  the wheel in an environment of the lowest versions that setup.cfg allows"
 	@echo "make check   ruff, mypy and import-linter on the built wheel, slow tests, examples of the docs"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make clean   remove the virtual environment, caches and runs"
@@ -27,6 +37,21 @@ picture: demo
 
 test: $(VENV)/.stamp-test
 	$(PYTEST)
+
+# PYTHONSAFEPATH: the wheel is tested, not the folders beside it.
+test-min: $(MIN)/.stamp
+	rm -rf build/lib build/min
+	$(MIN)/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/min .
+	$(MIN_PIP) --no-deps --force-reinstall build/min/*.whl
+	OMP_NUM_THREADS=1 PYTHONSAFEPATH=1 $(MIN)/bin/pytest -q -n 2 --dist loadfile $(MIN_TESTS)
+	$(MIN)/bin/dpfc demo --out build/min/demo
+
+$(MIN)/.stamp: setup.cfg constraints-min.txt
+	$(PYTHON) -m venv --clear $(MIN)
+	$(MIN_PIP) setuptools wheel
+	$(MIN_PIP) --no-build-isolation ".[demo,sweep,full-models,webdataset]" \
+	  pytest pytest-xdist hypothesis jsonschema pandas
+	@touch $@
 
 check: lint typecheck slow
 
@@ -57,4 +82,4 @@ $(VENV):
 	$(PIP) setuptools wheel
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis runs
+	rm -rf $(VENV) $(MIN) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis runs

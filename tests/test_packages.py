@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 # Run from a clone: no part of the wheel.
@@ -36,6 +38,29 @@ def test_nothing_that_is_installed_imports_a_benchmark():
         for file in (ROOT / folder).rglob("*.py"):
             if file.parent.name != "benchmarks":
                 assert BENCHMARKS not in file.read_text(encoding="utf-8"), file
+
+
+# Extras that `make test-min` installs.
+MIN_EXTRAS = ("onnx", "efficientnet", "demo", "sweep", "full-models", "webdataset")
+
+
+def test_the_lowest_versions_are_those_that_are_tested():
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    extras = parser["options.extras_require"]
+    asked = [parser["options"]["install_requires"], *map(extras.get, MIN_EXTRAS)]
+    requirements = [
+        Requirement(line)
+        for line in "\n".join(asked).split("\n")
+        if line and not line.startswith(("#", "dpfc["))
+    ]
+    lines = (ROOT / "constraints-min.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert len(requirements) > 20
+    for requirement in requirements:
+        (bound,) = requirement.specifier
+        assert bound.operator == ">=", requirement
+        assert Version(pins[requirement.name]) == Version(bound.version), requirement
 
 
 def test_every_file_of_code_lies_in_a_package():
