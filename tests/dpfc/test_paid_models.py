@@ -214,8 +214,8 @@ def test_a_models_bytes_depend_on_the_model_alone(data):
 def test_a_failed_fit_leaves_nothing_fitted(data, monkeypatch, index, error):
     model = estimators()[index].fit(*data)
     assert fitted_names(model)
-    for module in ("linear.base", "search.search_cv", "full_models.classifier"):
-        monkeypatch.setattr(f"dpfc.{module}.finish", lambda *_: (_ for _ in ()).throw(error))
+    late = "dpfc.mechanism.private_run.PrivateRun.finish"
+    monkeypatch.setattr(late, lambda *_: (_ for _ in ()).throw(error))
     with pytest.raises(type(error)):
         model.fit(*data)
     assert fitted_names(model) == []
