@@ -90,10 +90,10 @@ class RowMap:
 
     l2_clip_norm: float = 1.0
     normalize: bool = True
-    center: torch.Tensor | NDArray[np.float64] | None = None
+    center: Any = None
     intercept_scaling: float = 0.0
     nonnegative_root: bool = False
-    linear: torch.Tensor | NDArray[np.float64] | None = None
+    linear: Any = None
     length_scaling: float = 0.0
 
     @property

@@ -72,7 +72,7 @@ def as_matrix(X: Any) -> NDArray[Any] | torch.Tensor:
     numbers = as_numbers(X)
     if numbers.ndim > 2:
         raise ValueError(f"Found array with dim {numbers.ndim}, while dim <= 2 is required.")
-    if is_tensor(numbers):
+    if not isinstance(numbers, np.ndarray):
         numbers = numbers if numbers.is_floating_point() else numbers.double()
     elif numbers.dtype not in FLOAT_DTYPES:
         numbers = numbers.astype(np.float64)
