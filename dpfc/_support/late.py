@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["is_tensor", "torch"]
 
@@ -24,10 +24,11 @@ class _Late(ModuleType):
 
 if TYPE_CHECKING:
     import torch as torch
+    from typing_extensions import TypeIs
 else:
     torch = _Late("torch")
 
 
-def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+def is_tensor(value: object) -> TypeIs[torch.Tensor]:
     """Whether a value of any kind is a tensor, which nothing is before torch is imported."""
     return sys.modules.get("torch") is not None and isinstance(value, torch.Tensor)
