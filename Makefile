@@ -8,12 +8,14 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 MIN    := .venv-min
 MIN_PIP := $(MIN)/bin/pip --disable-pip-version-check install --quiet -c constraints-min.txt
 # Estimators, searches, files, evaluation, accounting, features, and the command line.
-MIN_TESTS := $(addprefix tests/,accounting/test_accountants.py accounting/test_ledger.py \
-  accounting/test_statements.py dpfc/test_estimators.py dpfc/test_evaluation.py dpfc/test_late.py \
-  dpfc/test_model_file.py dpfc/test_search_privacy.py dpfc/test_summaries.py dpfc/test_tuning.py \
-  dpfc/full_models/test_classifier.py dpfc/full_models/test_private_gradients.py \
-  experiments/test_cli.py experiments/test_cli_errors.py features/test_cache.py \
-  features/test_extraction.py features/test_sklearn_transformer.py features/test_webdataset_tars.py)
+MIN_TESTS := $(addprefix tests/,accounting/test_accountants.py accounting/ledger/test_ledger.py \
+  accounting/statements/test_statement.py dpfc/test_estimators.py \
+  dpfc/evaluation/test_evaluate.py dpfc/_support/test_late.py dpfc/test_loading.py \
+  dpfc/search/test_privacy.py dpfc/evaluation/test_summaries.py dpfc/search/test_search_cv.py \
+  dpfc/full_models/test_classifier.py dpfc/full_models/dp_sgd/test_mechanism.py \
+  experiments/cli/test_app.py experiments/cli/test_errors.py features/cache/test_reader.py \
+  features/test_extraction.py features/test_sklearn_transformer.py \
+  features/datasets/test_webdataset.py)
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
 .PHONY: help demo picture test test-min check lint typecheck slow docs clean

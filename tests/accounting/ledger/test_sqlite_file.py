@@ -89,7 +89,7 @@ def test_nothing_that_was_written_can_be_changed_through_sql(filled, statement):
 
 
 def test_the_tables_are_the_ones_in_the_documentation(filled):
-    page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "ledger.md").read_text()
     with raw(filled) as connection:
         tables = connection.execute(
             "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"

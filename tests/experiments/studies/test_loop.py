@@ -452,7 +452,7 @@ def test_mlflow_gets_every_run_once(dpfc, study, tmp_path):
 
 # -- ready studies and the shell -----------------------------------------------------
 
-CONFIGS = Path(sweeping.__file__).parents[1] / "configs"
+CONFIGS = Path(sweeping.__file__).parents[2] / "configs"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

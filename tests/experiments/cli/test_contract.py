@@ -15,7 +15,7 @@ import typer
 
 from dpfc.experiments.cli.app import app, main
 
-PAGE = Path(__file__).parents[2] / "docs" / "command-line.md"
+PAGE = Path(__file__).parents[3] / "docs" / "command-line.md"
 SCREEN = {"lines": 50, "columns": 100}
 
 

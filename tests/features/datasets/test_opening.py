@@ -238,7 +238,7 @@ def test_a_file_that_vanished_is_named(folder):
         _ = dataset.fingerprint
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "datasets.md"
+PAGE = Path(__file__).parents[3] / "docs" / "datasets.md"
 
 
 @pytest.fixture

@@ -239,7 +239,7 @@ def test_help_says_what_a_command_does_with_an_example(dpfc, command, words):
 
 
 def test_what_the_documentation_shows_runs_in_order(dpfc, write_cache, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "ledger.md").read_text(encoding="utf-8")
     write_cache(tmp_path / "train")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```(sh|python)\n(.*?)```", page, flags=re.DOTALL)

@@ -42,7 +42,7 @@ from dpfc.accounting.statements.statement import StatementError
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
 SCHEMA = "statements/privacy-statement-1.json"
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REGENERATE = (
     f"accounting/{SCHEMA} is not what the code writes. A published schema never changes: raise "
     "schema_version and publish another. Where this one was not released yet: "

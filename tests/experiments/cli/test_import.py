@@ -99,7 +99,7 @@ def test_a_killed_import_goes_on_and_ends_the_same(tmp_path):
 
 
 def test_the_commands_of_the_page_on_importing_run(dpfc, tmp_path, monkeypatch):
-    page = (Path(__file__).parents[2] / "docs/importing-features.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs/importing-features.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     (commands,) = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
