@@ -80,6 +80,8 @@ def load_model(
             tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelFileError(f"cannot read a model from {path}: {error_words(error)}.") from error
+    except (AttributeError, TypeError) as error:  # of a type of numbers that NumPy does not have
+        raise ModelFileError(f"{path} is damaged: {_said(error)}") from error
     if network:
         return _load_network(path, header, module)
     known = header.get("format") in (LINEAR_FORMAT, _FORMAT_OF_PLAIN_ROOTS)

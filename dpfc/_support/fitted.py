@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 __all__ = ["fitted_or_nothing"]
 
 
 @contextmanager
 def fitted_or_nothing(estimator: object, names: Iterable[str] = ()) -> Iterator[None]:
     """Forget what an older fit left before the block, and what this one set if the block fails.
+
+    NumPy does not say meanwhile that numbers under- or overflow, whatever the caller's `seterr`:
+    single rows decide that, and an error would come after the spend.
 
     Parameters
     ----------
@@ -21,7 +26,8 @@ def fitted_or_nothing(estimator: object, names: Iterable[str] = ()) -> Iterator[
     """
     _forget(estimator, names)
     try:
-        yield
+        with np.errstate(all="ignore"):
+            yield
     except BaseException:  # Ctrl-C as well
         _forget(estimator, names)
         raise

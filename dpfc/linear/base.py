@@ -282,7 +282,7 @@ class PrivateLinearClassifier(LinearPredictor):
         if len(self.classes_) == 2 and len(weights) == 2:
             weights = weights[1:] - weights[:1]
         self.center_, self.linear_map_ = (
-            None if tensor is None else torch.as_tensor(tensor).cpu().numpy()
+            None if tensor is None else tensor.cpu().numpy()
             for tensor in (row_map.center, row_map.linear)
         )
         self.intercept_ = np.zeros(len(weights))

@@ -7,6 +7,7 @@ the mechanism states what is public of the query's sum over rows that its row ma
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from dpfc._support.late import torch
@@ -66,8 +67,7 @@ class GaussianMechanism:
     def n_samples(self) -> float:
         """Number of rows: as stated, or released with noise as "count"; at least 1."""
         if self._public_n_samples is None:
-            unmapped = BoundedRows(self._source, self.row_map, self.n_classes, keep=False)
-            count = self._draw("count", Count(), unmapped).value
+            count = self._draw("count", Count(), self._unkept).value
             self._public_n_samples = round(max(1.0, float(count[0])))
         return self._public_n_samples
 
@@ -115,8 +115,7 @@ class GaussianMechanism:
         self.row_map = row_map = replace(
             centred, intercept_scaling=math.sqrt(share) if counts else 0.0, length_scaling=0.0
         )
-        rows = BoundedRows(self._source, row_map, self.n_classes, keep=False)
-        release = self._draw("feature_sum", FeatureSum(), rows)
+        release = self._draw("feature_sum", FeatureSum(), self._unkept)
         total, noise = release.value, release.noise_standard_deviation
         if counts:
             again, doubt_again = float(total[-1]) / row_map.constant, noise / row_map.constant
@@ -147,22 +146,31 @@ class GaussianMechanism:
         ValueError
             If the query's bound is not finite although noise has to be scaled by it.
         """
-        if self._rows is None:
-            self._rows = BoundedRows(self._source, self.row_map, self.n_classes)
-        return self._draw(name, query, self._rows)
+        return self._draw(name, query, self._kept)
 
     def noise_standard_deviation(self, name: str, query: Query) -> float:
         """Noise that a release will carry; public, and nothing is drawn."""
         return self.run.noise_scale(name, self._sum(query))[0]
 
-    def _draw(self, name: str, query: Query, rows: BoundedRows) -> Release:
-        if rows.row_map is not self.row_map:
-            raise RuntimeError("rows were bounded by another map than the stated sensitivity's.")
+    def _unkept(self) -> BoundedRows:
+        """Rows for one sum under a map of its own."""
+        return BoundedRows(self._source, self.row_map, self.n_classes, keep=False)
+
+    def _kept(self) -> BoundedRows:
+        """Rows for further sums, too."""
+        if self._rows is None:
+            self._rows = BoundedRows(self._source, self.row_map, self.n_classes)
+        return self._rows
+
+    def _draw(self, name: str, query: Query, bounded: Callable[[], BoundedRows]) -> Release:
         probability = self.run.plan[name].sampling_probability
         if probability < 1.0:
             self._check_samplable(name, query)
 
         def total() -> torch.Tensor:
+            rows = bounded()
+            if rows.row_map is not self.row_map:
+                raise RuntimeError("rows were bounded by another map than the stated one.")
             if probability < 1.0:
                 coins = self.run.noise.bernoulli(probability, self._source.n_samples)
                 summed = rows.sum_subset(query, torch.from_numpy(coins).to(self.device))

@@ -20,6 +20,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
+from dpfc._support.callers import warn_caller
 from dpfc._support.late import is_tensor, torch
 from dpfc._support.validation import refuse_text
 from dpfc.exceptions import PrivacyWarning
@@ -78,10 +79,9 @@ def as_labels(y: ArrayLike | None, n_rows: int, owner: str) -> NDArray[Any]:
     with without_values("y must have one label a row, all numbers or all strings"):
         labels: NDArray[Any] = column_or_1d(_kept_apart(y))
     if np.asarray(y).ndim == 2:
-        warnings.warn(
+        warn_caller(
             "A column-vector y was passed when a 1d array was expected: pass y.ravel().",
             DataConversionWarning,
-            stacklevel=4,
         )
     if len(labels) != n_rows:
         raise ValueError(
@@ -154,11 +154,10 @@ def public_classes(
     if classes is None:
         classes = names
     if classes is None:
-        warnings.warn(
+        warn_caller(
             "classes were read from the private labels: a released model then reveals which "
             "classes occur, without privacy. Pass classes=… to state them.",
             PrivacyWarning,
-            stacklevel=4,
         )
         return _classes_of_labels(y)
     listed = _listed(classes)

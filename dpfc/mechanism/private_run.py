@@ -29,10 +29,11 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
 
 from dpfc._support.callers import warn_caller
 from dpfc._support.late import torch
@@ -108,7 +109,8 @@ class PrivateRun:
     Attributes
     ----------
     plan : PrivacyPlan
-        Of a search, its promise: what is drawn, parts of the run draw.
+        Of a search, its promise: what is drawn, parts of the run draw. `reallocate` alone changes
+        it.
     on_release : callable or None
         Called with the name of each release once it is drawn, for progress bars.
 
@@ -117,8 +119,6 @@ class PrivateRun:
     ValueError
         If there is a ledger without the name of a budget in it, or the reverse.
     """
-
-    plan: PrivacyPlan
 
     def __init__(
         self,
@@ -140,8 +140,7 @@ class PrivateRun:
         self._charge = charge
         self._search: SearchPlan | None = None
         self._records: dict[str, ReleaseRecord] = {}
-        if plan is not None:
-            self.plan = plan
+        self._plan = plan
 
     # -- before anything is drawn ----------------------------------------------------
 
@@ -179,8 +178,8 @@ class PrivateRun:
             If delta is large.
         """
         self._search = plan if isinstance(plan, SearchPlan) else None
-        self.plan = plan.promise if isinstance(plan, SearchPlan) else plan
-        warn_of_large_delta(self.plan)
+        self._plan = plan.promise if isinstance(plan, SearchPlan) else plan
+        warn_of_large_delta(self._plan)
         if self._ledger is None or self._dataset is None:
             return
         self._charge = Charge(
@@ -221,10 +220,30 @@ class PrivateRun:
             )
 
     def part(self, plan: PrivacyPlan) -> PrivateRun:
-        """A run of its own plan and records, which this run's spend pays for."""
+        """One of a search's fits and scores: of its own plan and records, paid for by the search.
+
+        How many there are, the search's own rule decides, which its event accounts for.
+
+        Raises
+        ------
+        RuntimeError
+            If this is no search, or the plan costs more than any part of it may.
+        """
+        if self._search is None:
+            raise RuntimeError("only a search that was opened has parts.")
+        most = max(self._search.run_mu, self._search.refit_mu) * (1.0 + 1e-12)
+        if plan.mu is None or not plan.mu <= most:
+            raise RuntimeError(f"a part's plan has mu = {plan.mu!r}, above its share {most!r}.")
         return PrivateRun(self.noise, plan, charge=self._charge)
 
     # -- releases --------------------------------------------------------------------
+
+    @property
+    def plan(self) -> PrivacyPlan:
+        """What may be drawn."""
+        if self._plan is None:
+            raise RuntimeError("a run is opened before it draws.")
+        return self._plan
 
     @property
     def exact(self) -> bool:
@@ -278,7 +297,7 @@ class PrivateRun:
         plan = self.plan.reallocated(name, share, keep=self._records)
         if plan.mu is None or self.plan.mu is None or not plan.mu <= self.plan.mu:
             raise RuntimeError(f"reallocation would raise mu from {self.plan.mu!r} to {plan.mu!r}.")
-        self.plan = plan
+        self._plan = plan
 
     def pay(self) -> None:
         """Commit the whole plan's spend; does nothing when that was done.
@@ -287,9 +306,13 @@ class PrivateRun:
         ------
         LedgerError, BudgetExceeded
             Draw nothing then.
+        RuntimeError
+            If a ledger was named and `open` was not called.
         """
         if self._charge is not None:
             self._charge.commit()
+        elif self._ledger is not None:
+            raise RuntimeError("a run with a ledger is opened before it draws.")
 
     def noise_scale(self, name: str, of: BoundedSum) -> tuple[float, float]:
         """Standard deviation z Δ' and grid step g; both 0 where nothing needs noise.
@@ -313,6 +336,7 @@ class PrivateRun:
             entries=math.prod(of.shape),
         )
 
+    @np.errstate(all="ignore")
     def release(self, name: str, of: BoundedSum, total: Callable[[], torch.Tensor]) -> Release:
         """Draw once: state the noise, record the draw, pay, then look at the rows and add noise.
 
@@ -322,14 +346,15 @@ class PrivateRun:
             Of a planned release.
         of : BoundedSum
         total : callable
-            Computes the sum, a float64 tensor; called when it is paid for.
+            Computes the sum, a float64 tensor of the stated shape; called when it is paid for.
+            NumPy's warnings of overflow and the like, which single rows decide, are off meanwhile.
 
         Raises
         ------
         KeyError
             If the plan holds no such release.
         RuntimeError
-            If all of its draws are spent.
+            If all of its draws are spent, or the sum is not of the stated shape.
         ValueError
             If the sum's bound is not finite although noise has to be scaled by it.
         LedgerError, BudgetExceeded
@@ -340,6 +365,8 @@ class PrivateRun:
         self.pay()
         self._records[name] = record
         value = total()
+        if value.dtype != torch.float64 or tuple(value.shape) != tuple(of.shape):
+            raise RuntimeError(f"the sum of {name} is not of the shape and type that it stated.")
         if scale > 0.0:
             noise = grid_noise(self.noise, value.shape, scale, grid, symmetric=of.symmetric)
             value = on_grid(value, grid).add_(noise.to(value.device))
@@ -380,6 +407,7 @@ class PrivateRun:
         """What the ledger's owner protects; a row where there is no ledger."""
         return "one row" if self._charge is None else self._charge.budget.unit_of_privacy
 
+    @np.errstate(all="ignore")
     def statement(
         self,
         estimator: str,
@@ -449,12 +477,11 @@ class PrivateRun:
         except LedgerError as error:
             assert charge is not None
             charge.check_unfiled()
-            warnings.warn(
+            warn_caller(
                 f"the result is complete and its spend is in the ledger, but its statement could "
                 f"not be filed there: {error} It is the result's privacy_; "
                 f"PrivacyLedger.attach_statement({charge.spend_id}, …) files it.",
                 UserWarning,
-                stacklevel=2,
             )
             return False
         return True

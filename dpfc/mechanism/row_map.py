@@ -141,7 +141,8 @@ class RowMap:
 
     def _mapped(self, block: Any) -> Any:
         xp = _library(block)
-        rows = block = xp.asarray(block, dtype=xp.float64)
+        # Not torch.asarray, which takes rows to PyTorch's default device.
+        rows = block = np.asarray(block, np.float64) if xp is np else block.to(torch.float64)
         if self.nonnegative_root and self.normalize:
             rows = _rooted(rows)
         rows = self._bound(rows)

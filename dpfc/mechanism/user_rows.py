@@ -6,7 +6,6 @@ most, never a value.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,10 +109,10 @@ def check_columns(estimator: Any, X: Any, *, reset: bool) -> None:
     known, name = getattr(estimator, "feature_names_in_", None), type(estimator).__name__
     if known is None and texts:
         text = f"X has feature names, but {name} was fitted without feature names"
-        warnings.warn(text, UserWarning, stacklevel=4)
+        warn_caller(text, UserWarning)
     if known is not None and not texts:
         text = f"X does not have valid feature names, but {name} was fitted with feature names"
-        warnings.warn(text, UserWarning, stacklevel=4)
+        warn_caller(text, UserWarning)
     if not texts:
         known = getattr(estimator, "_columns_in", None)
     if known is None or names is None:

@@ -177,9 +177,9 @@ def test_neighbours_on_a_tie_move_all_counts_by_the_whole_budget_at_most(relatio
     moved, sums = [], []
     original = GaussianMechanism._draw
 
-    def draw(mechanism, name, query, rows):
-        release = original(mechanism, name, query, rows)
-        sums.append(rows.sum(query) / release.noise_standard_deviation)
+    def draw(mechanism, name, query, bounded):
+        release = original(mechanism, name, query, bounded)
+        sums.append(bounded().sum(query) / release.noise_standard_deviation)
         return release
 
     monkeypatch.setattr(GaussianMechanism, "_draw", draw)

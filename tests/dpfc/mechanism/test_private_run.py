@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
@@ -18,8 +20,11 @@ from sklearn.feature_selection import RFECV
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import dpfc
-from dpfc.accounting import BudgetExceeded, LedgerError, PrivacyLedger
+from dpfc.accounting import BudgetExceeded, LedgerError, PrivacyLedger, PrivacyPlan
+from dpfc.accounting.plans import PlannedRelease
+from dpfc.accounting.search_budget import calibrate_search
 from dpfc.mechanism.noise import SystemNoise
+from dpfc.mechanism.private_run import BoundedSum, PrivateRun
 
 ESTIMATORS = [
     dpfc.DPFCClassifier,
@@ -303,3 +308,83 @@ def test_exact_accounting_of_a_sampled_plan_is_refused():
 def test_an_unknown_accountant_is_refused(digits):
     with pytest.raises(ValueError, match="accountant must be one of"):
         dpfc.DPFCClassifier(accountant="zcdp", classes=range(10)).fit(*digits)
+
+
+# -- what a run refuses to do ---------------------------------------------------------
+
+PLAN = PrivacyPlan(1.0, 1e-5, "add_or_remove_one", (PlannedRelease("sum", 2.0, 2, 1.0, 1.0),))
+SUM = BoundedSum("x", [3], 1.0, 1.0, 0.0)
+
+
+def three():
+    return torch.zeros(3, dtype=torch.float64)
+
+
+def test_a_run_with_a_ledger_draws_nothing_before_it_is_opened(ledger):
+    run = PrivateRun(SystemNoise(), PLAN, ledger=ledger.path, dataset="digits")
+    with pytest.raises(RuntimeError, match="opened before it draws"):
+        run.release("sum", SUM, lambda: pytest.fail("rows were looked at"))
+    with pytest.raises(RuntimeError, match="opened before it draws"):
+        PrivateRun(SystemNoise()).release("sum", SUM, three)
+    assert run.records == [] and ledger.history("digits") == []
+
+
+def test_a_run_pays_once_before_its_first_sum_is_computed(ledger):
+    run = PrivateRun(SystemNoise(), ledger=ledger.path, dataset="digits")
+    run.open(PLAN, "try")
+    paid = []
+
+    def total():
+        paid.append(len(ledger.history("digits")))
+        return three()
+
+    run.release("sum", SUM, total)
+    run.release("sum", SUM, total)
+    assert paid == [1, 1] and run.records[0].count == 2
+    with pytest.raises(RuntimeError, match="all are spent"):
+        run.release("sum", SUM, total)
+
+
+def test_a_plan_that_is_paid_for_is_not_exchanged():
+    run = PrivateRun(SystemNoise(), PLAN)
+    with pytest.raises(AttributeError):
+        run.plan = replace(PLAN, target_epsilon=9.0)
+
+
+def test_parts_are_a_searchs_and_keep_to_its_shares():
+    run = PrivateRun(SystemNoise())
+    run.open(PLAN, "fit")
+    with pytest.raises(RuntimeError, match="only a search"):
+        run.part(PLAN)
+    search = calibrate_search(
+        3, target_epsilon=1.0, target_delta=1e-5, neighboring_relation="add_or_remove_one"
+    )
+    run.open(search, "search")
+    dear = PlannedRelease("sum", 0.9 / max(search.run_mu, search.refit_mu), 1, 1.0, 1.0)
+    with pytest.raises(RuntimeError, match="above its share"):
+        run.part(replace(PLAN, releases=(dear,)))
+    run.part(replace(PLAN, releases=(replace(dear, noise_multiplier=1 / search.run_mu),)))
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(7).double(), torch.zeros(3)])
+def test_a_sum_of_another_shape_than_the_stated_is_not_published(wrong):
+    with pytest.raises(RuntimeError, match="not of the shape"):
+        PrivateRun(SystemNoise(), PLAN).release("sum", SUM, lambda: wrong)
+
+
+@pytest.mark.parametrize("handling", ["warn", "raise"])
+def test_no_warning_of_numpys_tells_of_a_row(digits, handling):
+    X, y = digits[0].copy(), digits[1]
+    X[7] = 1e-200
+    model = dpfc.DPLeastSquaresClassifier(normalize=False, center=False, classes=range(10))
+    with np.errstate(all=handling), warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        model.fit(X, y)
+
+
+def test_a_fit_works_whatever_pytorchs_default_device(ledger, digits):
+    """With a GPU as the default, rows on the CPU would meet centres that are not there."""
+    with torch.device("meta"):
+        model = classifier(ledger, dpfc.DPGradientClassifier, n_steps=2).fit(*digits)
+    (spend,) = ledger.history("digits")
+    assert spend.statement == model.privacy_

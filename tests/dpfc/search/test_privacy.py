@@ -62,10 +62,10 @@ class Transcript:
         self.repeat: list[Release] = []
         original = GaussianMechanism._draw
 
-        def draw(mechanism, name, query, rows):
+        def draw(mechanism, name, query, bounded):
             scale = mechanism.noise_standard_deviation(name, query)
-            self.draws.append((name, rows.sum(query), scale))
-            release = original(mechanism, name, query, rows)
+            self.draws.append((name, bounded().sum(query), scale))
+            release = original(mechanism, name, query, bounded)
             if self.repeat:
                 release = self.repeat[len(self.draws) - 1]
             self.releases.append(release)
