@@ -18,7 +18,7 @@ MIN_TESTS := $(addprefix tests/,accounting/test_accountants.py accounting/ledger
   features/datasets/test_webdataset.py)
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo picture test test-min check lint typecheck slow docs clean
+.PHONY: help demo picture test test-min check coverage lint typecheck slow docs clean
 
 help:
 	@echo "make demo    embed MNIST-5k, train private classifiers, plot accuracy versus epsilon"
@@ -56,6 +56,10 @@ $(MIN)/.stamp: setup.cfg constraints-min.txt
 	@touch $@
 
 check: lint typecheck slow
+
+# Of the fast tests alone; what runs in processes of its own does not count.
+coverage: $(VENV)/.stamp-test
+	$(PYTEST) --cov --cov-report=term
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .
