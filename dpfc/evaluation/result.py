@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,9 +82,7 @@ class PrivateEvaluation(NotebookTable):
         return report | {"privacy": self.privacy_.model_dump(mode="json")}
 
     def __str__(self) -> str:
-        from dpfc.evaluation.text import render_evaluation
-
-        return render_evaluation(self)
+        return "\n".join([*_lines(self), "", self.privacy_.to_text()])
 
 
 def evaluation_of(
@@ -193,3 +191,35 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _lines(evaluation: PrivateEvaluation) -> Iterator[str]:
+    if evaluation.accuracy is not None and evaluation.accuracy_interval is not None:
+        yield f"accuracy {_figure(evaluation.accuracy, *evaluation.accuracy_interval)}"
+    if evaluation.auc is not None and evaluation.auc_interval is not None:
+        yield f"AUC {_figure(evaluation.auc, *evaluation.auc_interval)}"
+    low, high = evaluation.n_samples_interval
+    if low == high:
+        yield f"test rows {evaluation.n_samples:,.0f}"
+    else:
+        yield f"test rows about {evaluation.n_samples:,.0f} ({low:,.0f} to {high:,.0f})"
+    if evaluation.recall is not None and evaluation.recall_intervals is not None:
+        yield ""
+        yield "recall of each class"
+        names = [str(name) for name in evaluation.classes_]
+        width = max(len(name) for name in names)
+        for name, value, (low, high) in zip(
+            names, evaluation.recall, evaluation.recall_intervals, strict=True
+        ):
+            yield f"  {name:<{width}}  {_figure(value, low, high)}"
+    yield ""
+    yield (
+        f"Intervals: {100 * evaluation.confidence:g}%, each by itself, for both the noise and the "
+        "choice of test rows."
+    )
+
+
+def _figure(value: float, low: float, high: float) -> str:
+    if math.isnan(value):
+        return "unknown: hidden by the noise"
+    return f"{value:.2%} ({low:.2%} to {high:.2%})"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import secrets
 import signal
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,11 @@ from dpfc.full_models.checkpoints import (
 )
 from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
 from dpfc.full_models.dp_sgd.rows import ModuleRows
-from dpfc.full_models.interrupts import deferred_signals
 from dpfc.full_models.optimizers.averaging import WeightAverage
 from dpfc.full_models.optimizers.step_rule import StepRule
 from dpfc.mechanism.noise import SeededNoise
 
-__all__ = ["CheckpointPlan", "TrainingRun"]
+__all__ = ["CheckpointPlan", "TrainingRun", "deferred_signals"]
 
 # What the parts of a checkpoint raise that was put together by hand.
 _MISFITS = (AttributeError, LookupError, TypeError, ValueError, OverflowError)
@@ -260,3 +261,45 @@ def _misfit(error: Exception) -> CheckpointError:
         f"the checkpoint does not fit this fit: {said}. Remove it to start afresh; that is a new "
         "fit, with a spend of its own."
     )
+
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+@contextmanager
+def deferred_signals() -> Iterator[Callable[[], signal.Signals | None]]:
+    """Hold a first Ctrl-C, SIGTERM or SIGHUP back; a second one does at once what it always does.
+
+    What is ignored, as SIGHUP under nohup, stays ignored.
+
+    Yields
+    ------
+    callable
+        Which one came, if any. Outside the main thread, where Python gives signals to nobody, it
+        never says so.
+    """
+    came: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def hold(number: int, _: object) -> None:
+        came.append(signal.Signals(number))
+        _restore(before)
+
+    if threading.current_thread() is threading.main_thread():
+        for name in _NAMES:
+            if (number := getattr(signal, name, None)) is None:
+                continue
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # None: it was not set from Python
+                before[number] = handler
+        for number in before:
+            signal.signal(number, hold)
+    try:
+        yield lambda: came[0] if came else None
+    finally:
+        _restore(before)
+
+
+def _restore(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -40,9 +40,14 @@ from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.progress import release_progress
 from dpfc.mechanism.rows import BlockSource, label_gaps
 from dpfc.search.cost import SearchCost
-from dpfc.search.grid import list_candidates, score_table
 from dpfc.search.holdout import Holdout
-from dpfc.search.setup import check_candidates, check_searchable, open_rows
+from dpfc.search.setup import (
+    check_candidates,
+    check_searchable,
+    list_candidates,
+    open_rows,
+    score_table,
+)
 from dpfc.search.strategies import Outcome, run_all, stop_at_random
 from dpfc.search.trials import Trials
 

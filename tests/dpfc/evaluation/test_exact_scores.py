@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpfc.evaluation.exact_scores import exact_scores
+from dpfc.evaluation.scored_rows import exact_scores
 
 
 def rows_and_weights(seed, n_rows, width, bound, size):
