@@ -18,7 +18,7 @@ MIN_TESTS := $(addprefix tests/,accounting/test_accountants.py accounting/ledger
   features/datasets/test_webdataset.py)
 PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: help demo picture test test-min check coverage lint typecheck slow docs clean
+.PHONY: help demo picture test test-min check lint typecheck slow docs clean
 
 help:
 	@echo "make demo    embed MNIST-5k, train private classifiers, plot accuracy versus epsilon"
@@ -37,8 +37,9 @@ picture: demo
 	cp runs/demo/accuracy.png docs/accuracy.png
 	cp runs/demo/results.csv docs/accuracy.csv
 
+# COVER=--cov: with coverage of what runs in the tests' own processes.
 test: $(VENV)/.stamp-test
-	$(PYTEST)
+	$(PYTEST) $(COVER)
 
 # PYTHONSAFEPATH: the wheel is tested, not the folders beside it.
 test-min: $(MIN)/.stamp
@@ -56,10 +57,6 @@ $(MIN)/.stamp: setup.cfg constraints-min.txt
 	@touch $@
 
 check: lint typecheck slow
-
-# Of the fast tests alone; what runs in processes of its own does not count.
-coverage: $(VENV)/.stamp-test
-	$(PYTEST) --cov --cov-report=term
 
 lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check .

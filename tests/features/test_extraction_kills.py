@@ -18,6 +18,7 @@ def killed_and_resumed(write_parquet, tmp_path, kills):
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_three_kills_leave_three_caches_that_resume_to_the_same_bytes(write_parquet, tmp_path):
     report = killed_and_resumed(write_parquet, tmp_path, 3)
     assert report["killed"] == 3

@@ -181,6 +181,7 @@ for kind in kinds:
 """
 
 
+@pytest.mark.slow
 def test_no_command_hangs_on_or_replaces_what_is_no_file(tmp_path, small_cache):
     run = subprocess.run(
         [sys.executable, "-c", _COMMANDS, str(tmp_path), str(small_cache)],

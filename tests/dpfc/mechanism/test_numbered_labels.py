@@ -68,6 +68,7 @@ def test_stated_names_and_whole_numbers_need_no_warning(labels, options, cache):
     assert not any("renumbers" in line for line in model.privacy_.rests_on)
 
 
+@pytest.mark.slow
 def test_an_extraction_says_it_too(tmp_path):
     lines = [f"text {i},{name}" for i, name in enumerate(names(40))]
     (tmp_path / "t.csv").write_text("text,label\n" + "\n".join(lines) + "\n")

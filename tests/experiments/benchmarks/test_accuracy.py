@@ -297,6 +297,7 @@ def test_bad_options_are_one_line(tmp_path, capsys, arguments, words):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_help_teaches_with_an_example():
     command = [sys.executable, "-m", "dpfc.experiments.benchmarks.accuracy", "--help"]
     environment = {**os.environ, "COLUMNS": "200"}

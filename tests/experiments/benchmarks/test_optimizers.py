@@ -34,6 +34,7 @@ def test_memory_is_measured_on_known_devices_only(capsys):
     assert "--device takes cpu and cuda" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["sgd", "sgd, refined", "mechanic(adam)", "schedule-free-sgd"])
 def test_a_job_of_the_table_learns_and_repeats(label):
     (method,) = (m for m in METHODS if m.label == label)

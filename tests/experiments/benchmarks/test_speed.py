@@ -1,6 +1,7 @@
 """Benchmarks run, small."""
 
 import numpy as np
+import pytest
 
 from dpfc.experiments.benchmarks import accountants, fit_speed, search
 
@@ -21,6 +22,7 @@ def test_timings_are_positive():
     assert timing.fit > 0 and min(timing.products.values()) > 0
 
 
+@pytest.mark.slow
 def test_searches_are_compared_with_one_fit_at_equal_budgets(cache_path, capsys, strict_json):
     arguments = ["--train", str(cache_path), "--test", str(cache_path), "--seeds", "2"]
     arguments += ["--epsilons", "4,8", "--try", "n_steps=3,6"]

@@ -72,6 +72,7 @@ def test_version_and_no_arguments_at_all(dpfc):
     assert "Usage: dpfc" in dpfc().out
 
 
+@pytest.mark.slow
 def test_fit_evaluate_and_predict_in_real_processes(cache_path, tmp_path, strict_json):
     model = tmp_path / "model.safetensors"
     fit = run_process("fit", "--features", cache_path, "--epsilon", "8", "--out", model, "--json")
@@ -220,6 +221,7 @@ def test_extract_digits(dpfc, tmp_path, strict_json):
     assert "× 1,280 features" in again.out and str(out) in again.out and again.out.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_so_and_exits_with_130(tmp_path):
     command = [*DPFC, "extract", "--data", "digits", "--out", str(tmp_path / "f")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -210,6 +210,7 @@ def run_of_its_own(line, places, folder):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", [FIT + "--epsilon 1 --classes a,b", "evaluate --model {model} --features {others}"]
 )

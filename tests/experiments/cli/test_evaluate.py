@@ -152,6 +152,7 @@ def test_caches_that_do_not_fit_are_named(dpfc, fitted, write_cache, tmp_path, c
     assert len(result.err.splitlines()) == 1 and words in result.err
 
 
+@pytest.mark.slow
 def test_a_real_process_prints_what_the_library_computes(fitted, cache_path, strict_json):
     command = [sys.executable, "-c", "from dpfc.experiments.cli.app import main; exit(main())"]
     arguments = ["evaluate", "--model", fitted, "--features", cache_path, "--epsilon", "inf"]

@@ -128,7 +128,7 @@ def test_an_unreadable_image_stops_the_run_or_is_listed(extract, folder, strict_
     [
         (["--batch-size", "-3"], "--batch-size must be 'auto' or a whole number, got '-3'"),
         (["--batch-size", "1.5"], "--batch-size must be 'auto' or a whole number, got '1.5'"),
-        (["--batch-size", "0"], "--batch-size must be an int > 0"),
+        (["--batch-size", "0"], "--batch-size must be an int in [1, inf)"),
         (["--pooling", "class_token"], "pooling 'class_token' is not possible"),
         (["--image-size", "64"], "the network takes images of 32 px only"),
         (["--compute-dtype", "bfloat16"], "dtype is what the file computes in"),

@@ -178,6 +178,7 @@ def stopped(command, checkpoint, how):
     return running.returncode, errors
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_what_it_would_have_been(dpfc, cache_path, tmp_path):
     train = ("train", "--features", cache_path, "--epsilon", 8, *LONG, "--seed", 5)
     command = (*train, "--out", tmp_path / "model", "--checkpoint", tmp_path / "kept")
@@ -191,6 +192,7 @@ def test_a_killed_run_goes_on_to_what_it_would_have_been(dpfc, cache_path, tmp_p
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_the_budget_is_spent_once(dpfc, cache_path, tmp_path):
     ledger = PrivacyLedger(tmp_path / "ledger.db")
     ledger.create_budget("rows", epsilon=9.0, delta=1e-4, filter="renyi")

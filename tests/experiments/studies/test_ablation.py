@@ -41,6 +41,7 @@ def test_an_effect_is_the_mean_of_paired_differences():
         ablation.effects(rows[:3])
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table(dpfc, capsys, tmp_path):
     changed = "{name: fc, label: 5 steps, parameters: {n_steps: 5}}"
     methods = f"methods=[{{name: fc, label: defaults}}, {changed}]"

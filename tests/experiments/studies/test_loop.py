@@ -199,6 +199,7 @@ def die_for_half(spec):
     return sweeping.failed_record("small", spec, "lived")
 
 
+@pytest.mark.slow
 def test_a_run_that_kills_its_process_is_the_only_one_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeping, "partial", lambda *_: die_for_half)
     study = config(methods=["fc"], seeds=1, epsilons=[0.5, 1, 2, 4], ceiling=False)
@@ -317,6 +318,7 @@ def study(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_the_command_runs_shows_and_exits_as_it_says(dpfc, study, tmp_path, strict_json):
     out = ("--out", tmp_path / "out")
     dry = dpfc("sweep", study, "--dry-run", *out)
@@ -342,6 +344,7 @@ def test_a_failure_is_in_the_exit_code(dpfc, study, tmp_path, monkeypatch):
     assert found.code == 1 and "13 failed; --retry-failed" in found.out
 
 
+@pytest.mark.slow
 def test_caches_are_made_once_and_used(dpfc, write_cache, tmp_path):
     write_cache(tmp_path / "train"), write_cache(tmp_path / "test")
     text = YAML.replace(
@@ -466,6 +469,7 @@ def test_a_ready_study_is_valid_and_named_in_the_help(dpfc, path):
     assert path.stem in " ".join(dpfc("sweep", "--help").out.split()).replace("- ", "-")
 
 
+@pytest.mark.slow
 def test_a_ready_study_runs_by_its_name(dpfc, tmp_path):
     command = ("digits", "methods=[fc]", "epsilons=[1]", "seeds=1", "--workers", 1)
     assert dpfc("sweep", *command, "--out", tmp_path).code == 0

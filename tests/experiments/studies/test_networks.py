@@ -63,6 +63,7 @@ def test_a_networks_run_is_what_the_classifier_gives_on_pixels_in_0_1(tmp_path):
     assert row["accuracy"] == pytest.approx(model.score(data.X_test / 16, data.y_test))
 
 
+@pytest.mark.slow
 def test_networks_run_on_caches(dpfc, write_cache, tmp_path):
     write_cache(tmp_path / "train", width=64), write_cache(tmp_path / "test", width=64)
     (tmp_path / "study.yaml").write_text(

@@ -68,6 +68,7 @@ def test_the_packaged_model_says_what_it_is(backbone, minilm):
     }
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_librarys_own_encode(backbone, minilm):
     features = embed(backbone, TEXTS)
     assert features.dtype == np.float32
@@ -76,6 +77,7 @@ def test_features_are_those_of_the_librarys_own_encode(backbone, minilm):
     assert np.abs(features[0] @ features[4]) < 0.9
 
 
+@pytest.mark.slow
 def test_features_are_the_same_again_whatever_stands_beside_a_row(backbone):
     """Exactly: else one person's text would move the features of another."""
     features = embed(backbone, TEXTS)
@@ -85,6 +87,7 @@ def test_features_are_the_same_again_whatever_stands_beside_a_row(backbone):
         assert np.array_equal(embed(again, [text]), features[i : i + 1])
 
 
+@pytest.mark.slow
 def test_another_pooling_replaces_the_models_own(backbone, minilm):
     first = load_backbone(MINILM, pooling="class_token", device="cpu")
     assert first.preprocessing["pooling"] == "class_token, then Normalize"

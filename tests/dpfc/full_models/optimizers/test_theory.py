@@ -300,6 +300,7 @@ def kinked_norm(n_steps, seed, n_entries=10, noise=2.0):
     return float(blocks.mean(1).norm(dim=1).mean())
 
 
+@pytest.mark.slow
 def test_o2nc_has_the_best_possible_rate_on_a_noisy_nonsmooth_nonconvex_problem():
     """ε ~ (N δ)^(-1/3): Corollary 9. Eight times the steps make ε half as large."""
     coarse = sum(kinked_norm(2000, seed) for seed in range(4)) / 4
