@@ -37,6 +37,7 @@ def test_fifty_steps_of_an_mlp_are_opacus_steps(clipping):
     assert moved(setup, clipping) > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clipping", CLIPPINGS)
 def test_fifty_steps_of_a_convolutional_network_are_opacus_steps(clipping):
     generator = torch.Generator().manual_seed(0)

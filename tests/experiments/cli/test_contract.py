@@ -177,6 +177,7 @@ def test_ctrl_c_ends_with_130(made, tmp_path):
     assert running.wait(timeout=120) == 130
 
 
+@pytest.mark.slow
 def test_a_report_of_a_study_is_written_with_its_pictures(dpfc, made, monkeypatch):
     monkeypatch.chdir(made)
     done = dpfc("report", "sweep", "study.yaml", "--study", "swept", "--figures", "pictures")

@@ -60,6 +60,7 @@ def check_ended(number, name, cache, folder):
         os.killpg(running.pid, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "number"), FAST)
 def test_a_signal_ends_a_command_with_its_code_and_leaves_nothing(name, number, cache, tmp_path):
     check_ended(number, name, cache, tmp_path)

@@ -234,6 +234,7 @@ def test_there_is_no_picture_without_a_finished_private_run(rows):
     assert study_charts(table(*rows)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_names_are_drawn_as_they_are_and_make_safe_file_names():
     names = ("../$a_{b$/c", "_hidden", "$x^$", "a/b", "a b")

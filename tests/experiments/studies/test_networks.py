@@ -39,6 +39,7 @@ def go(study, folder):
     return outcome, pq.read_table(store.write_table(study.name, outcome.runs)).to_pylist()
 
 
+@pytest.mark.slow
 def test_networks_are_runs_like_any(tmp_path):
     outcome, rows = go(networks(), tmp_path)
     assert (len(outcome.runs), outcome.failed) == (4, 0)
