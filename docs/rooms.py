@@ -121,4 +121,5 @@ def draw(graph: grimp.ImportGraph) -> str:
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(draw(imports()), encoding="utf-8")
+    picture = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURE
+    picture.write_text(draw(imports()), encoding="utf-8")
