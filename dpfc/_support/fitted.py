@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
+
+from dpfc._support.late import torch
 
 __all__ = ["fitted_or_nothing"]
 
@@ -15,7 +17,8 @@ def fitted_or_nothing(estimator: object, names: Iterable[str] = ()) -> Iterator[
     """Forget what an older fit left before the block, and what this one set if the block fails.
 
     NumPy does not say meanwhile that numbers under- or overflow, whatever the caller's `seterr`:
-    single rows decide that, and an error would come after the spend.
+    single rows decide that, and an error would come after the spend. For that, too, PyTorch puts
+    nothing on another device than the CPU that is not said to lie there, whatever its default.
 
     Parameters
     ----------
@@ -26,7 +29,8 @@ def fitted_or_nothing(estimator: object, names: Iterable[str] = ()) -> Iterator[
     """
     _forget(estimator, names)
     try:
-        with np.errstate(all="ignore"):
+        cpu = torch.device("cpu")
+        with np.errstate(all="ignore"), cpu if torch.get_default_device() != cpu else nullcontext():
             yield
     except BaseException:  # Ctrl-C as well
         _forget(estimator, names)
