@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc.mechanism.rounded_gaussian import rounded_gaussian
+
 __all__ = ["NoiseSource", "SeededNoise", "SystemNoise", "noise_source"]
 
+_THREAD_DRAWS = 1 << 17  # so many pay for a thread
 _CHUNK = 1 << 20  # uniforms drawn at once: bounds the memory of a large draw
 
 
@@ -27,6 +31,14 @@ class NoiseSource(Protocol):
 
     def standard_normal(self, size: int) -> NDArray[np.float64]:
         """Draw `size` independent N(0, 1) values, shape (size,)."""
+        ...
+
+    def random_bytes(self, size: int) -> bytes:
+        """Draw `size` independent uniform bytes."""
+        ...
+
+    def rounded_gaussian(self, sigma: float, size: int) -> NDArray[np.int64]:
+        """Draw `size` independent integers round(N), N ~ N(0, sigma²), shape (size,)."""
         ...
 
     def uniform(self, size: int) -> NDArray[np.float64]:
@@ -41,10 +53,11 @@ class NoiseSource(Protocol):
 class SystemNoise:
     """Randomness from the operating system's cryptographically secure generator.
 
-    Normal values come from the Box-Muller transform of uniforms with 107 random bits,
-    so they reach 12.2 standard deviations, and neither their tails nor values near
-    zero are spaced wider than the public grid that they are rounded to before they
-    are added (see `dpfc.mechanism.private_run`). The low-order bits of a sum then carry nothing.
+    Integers of `rounded_gaussian` have exactly the stated law. Values of `standard_normal` are
+    floating-point numbers: the Box-Muller transform of uniforms with 107 random bits, so they
+    reach 12.2 standard deviations, and neither their tails nor values near zero are spaced wider
+    than the public grid that they are rounded to before they are added (see
+    `dpfc.mechanism.private_run`). The low-order bits of a sum then carry nothing.
 
     References
     ----------
@@ -65,6 +78,23 @@ class SystemNoise:
             np.multiply(radius, np.cos(angle), out=chunk[:pairs])
             np.multiply(radius, np.sin(angle), out=chunk[pairs:])
         return out[:size]
+
+    def random_bytes(self, size: int) -> bytes:
+        """Draw `size` independent uniform bytes."""
+        return os.urandom(size)
+
+    def rounded_gaussian(self, sigma: float, size: int) -> NDArray[np.int64]:
+        """Draw `size` independent integers round(N), N ~ N(0, sigma²), shape (size,).
+
+        See `dpfc.mechanism.rounded_gaussian`. Many are drawn in several threads.
+        """
+        threads = max(1, min(os.cpu_count() or 1, size // _THREAD_DRAWS))
+        if threads == 1:
+            return rounded_gaussian(sigma, size, self.random_bytes)
+        sizes = [(size + n) // threads for n in range(threads)]
+        with ThreadPoolExecutor(threads) as pool:
+            parts = pool.map(lambda part: rounded_gaussian(sigma, part, self.random_bytes), sizes)
+            return np.concatenate(list(parts))
 
     def uniform(self, size: int) -> NDArray[np.float64]:
         """Draw `size` independent multiples of 2^-53, uniform on [0, 1), shape (size,)."""
@@ -104,6 +134,14 @@ class SeededNoise:
     def standard_normal(self, size: int) -> NDArray[np.float64]:
         """Draw `size` independent N(0, 1) values, shape (size,)."""
         return self._generator.standard_normal(size)
+
+    def random_bytes(self, size: int) -> bytes:
+        """Draw `size` independent uniform bytes."""
+        return self._generator.bytes(size)
+
+    def rounded_gaussian(self, sigma: float, size: int) -> NDArray[np.int64]:
+        """Draw `size` independent integers round(N), N ~ N(0, sigma²), shape (size,)."""
+        return rounded_gaussian(sigma, size, self.random_bytes)
 
     def uniform(self, size: int) -> NDArray[np.float64]:
         """Draw `size` independent multiples of 2^-53, uniform on [0, 1), shape (size,)."""

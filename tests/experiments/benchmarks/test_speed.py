@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpfc.experiments.benchmarks import accountants, fit_speed, search
+from dpfc.experiments.benchmarks import accountants, fit_speed, noise_speed, search
 
 
 def test_fit_speed_prints_both_ratios(capsys):
@@ -20,6 +20,12 @@ def test_fit_speed_reads_a_cache(cache_path, capsys):
 def test_timings_are_positive():
     timing = fit_speed.measure(np.ones((40, 3), np.float32), np.arange(40) % 2, 2, repeats=1)
     assert timing.fit > 0 and min(timing.products.values()) > 0
+
+
+def test_noise_speed_prints_exact_and_inexact_noise(capsys):
+    assert noise_speed.main(["--size", "2000", "--repeats", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "2,000 draws" in out and "rounded Gaussian, os.urandom" in out and "NumPy's" in out
 
 
 @pytest.mark.slow
