@@ -134,7 +134,9 @@ MADE: dict[str, Callable[[], Data]] = {
 }
 
 
-def _load(names: Sequence[str], caches: Sequence[str]) -> list[NamedData]:
+def _load(data: str | None, caches: Sequence[str]) -> list[NamedData]:
+    everything = () if caches else (*MADE, *DATA_SETS)
+    names = everything if data is None else tuple(data.split(","))
     made = [name_data(name, MADE[name]()) for name in names if name in MADE]
     others = load_named([name for name in names if name not in MADE])
     return [*made, *load_caches(caches), *others]
@@ -296,8 +298,13 @@ def run(
     engine: Annotated[str, typer.Argument(help="What the engine is called, in every run.")],
     out: _Runs,
     data: Annotated[
-        str, typer.Option(metavar="D,D,…", help="Data sets, made up or the benchmark's.")
-    ] = ",".join((*MADE, *DATA_SETS)),
+        str | None,
+        typer.Option(
+            metavar="D,D,…",
+            help=f"Of {', '.join((*MADE, *DATA_SETS))}. By default all of them; none where --cache "
+            "is given.",
+        ),
+    ] = None,
     caches: Annotated[
         list[str] | None,
         typer.Option(
@@ -323,7 +330,7 @@ def run(
     unknown = [solver for solver in job.solvers if solver not in ESTIMATORS]
     if unknown:
         raise ValueError(f"--solvers takes {', '.join(ESTIMATORS)}, got {unknown[0]!r}.")
-    for made in run_missing(_load(data.split(","), caches or ()), job, out):
+    for made in run_missing(_load(data, caches or ()), job, out):
         words = f"{made['data']}, {LABELS[made['solver']]}, ε = {made['epsilon']:g}"
         print(f"{words}, seed {made['seed']}: {100 * made['accuracy']:.2f}", file=sys.stderr)
 
