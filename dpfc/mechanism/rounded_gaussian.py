@@ -162,17 +162,16 @@ def _boxes() -> _Boxes:
 def _propose(sigma: float, out: NDArray[np.int64], random_bytes: RandomBytes) -> NDArray[np.intp]:
     """Propose a draw for every place of `out`; return the places where it was rejected.
 
-    Let ε = 2^-52, a bound of an operation's relative rounding in every rounding mode. The middle
-    of x's interval, in units of 2^-53, is rounded once as a sum, and once in the product t with σ
-    (whose own scaling underflows by less than 2^-900). So |t − σ x| < σ (2.01 · 4.75 ε + 2^-54)
-    < 10 ε σ, whatever x's further digits are. The bound is 16 ε σ: what is left of it is more than
+    Let ε = 2^-52, a bound of an operation's relative rounding in every rounding mode. One end of
+    x's interval, in units of 2^-53, is rounded once as a sum, and once in the product t with σ
+    (whose own scaling underflows by less than 2^-900). So |t − σ x| < σ (2.01 · 4.75 ε + 2^-53)
+    < 11 ε σ, whatever x's further digits are. The bound is 16 ε σ: what is left of it is more than
     what its difference from ½ is rounded by if σ > 0.1; and else t < 0.48.
     """
     boxes = _boxes()
     words = _words(out.size, random_bytes)
     choice = words & 0xFFFF
-    t = (words >> 16).astype(np.float64)  # a sign and 47 bits U: t + ½ is ±(U + ½)
-    t += 0.5
+    t = (words >> 16).astype(np.float64)  # U, or −(U + 1): both are ends of ±[U, U + 1)
     start = boxes.start.take(choice, mode="clip")
     t += np.copysign(start, t, out=start)
     t *= sigma * 2.0**-_PLACES

@@ -189,11 +189,13 @@ def test_float64_knows_the_curve_within_its_bound():
     inside = rng.integers(INSIDE, size=strips.size)
     inside[: 3 * STRIPS] = np.tile([0, INSIDE // 2, INSIDE - 1], STRIPS)
     values = module._curve(strips.astype(float), inside * 2.0**-53)
-    errors = [
-        abs(below(Fraction(int(i) * INSIDE + int(u), 2**53)) - Fraction(v))
-        for i, u, v in zip(strips, inside, values, strict=True)
+    exact = [
+        below(Fraction(int(i) * INSIDE + int(u), 2**53))
+        for i, u in zip(strips, inside, strict=True)
     ]
-    assert 0 < max(errors) < 6 * 2.0**-42 < module._CURVE_BOUND / 2
+    errors = [abs(float(Fraction(v) / f - 1)) for f, v in zip(exact, values, strict=True)]
+    assert 0 < max(errors) < 6 * 2.0**-52
+    assert 6 * 2.0**-52 * HEIGHT < module._CURVE_BOUND / 2
 
 
 @pytest.mark.parametrize("x", [0, Fraction(1, 64), 1, Fraction(22, 7), Fraction(19, 4), 20, 60])
