@@ -19,6 +19,7 @@ from dpfc._support.files import check_regular, error_words
 from dpfc._support.model_files import (
     LINEAR_FORMAT,
     NETWORK_FORMAT,
+    OLDER_LINEAR_FORMATS,
     parameters_of,
     set_columns,
 )
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["load_model"]
 
 # Its square roots kept their mean; a model that was fitted on them cannot be used any more.
-_FORMAT_OF_PLAIN_ROOTS = "dpfc-model-1"
+_FORMAT_OF_PLAIN_ROOTS = OLDER_LINEAR_FORMATS[0]
 # The only classes that a file can name; anything else is refused.
 _MODULES = {
     "DPFCClassifier": "dpfc.linear.feature_covariance",
@@ -84,7 +85,7 @@ def load_model(
         raise ModelFileError(f"{path} is damaged: {_said(error)}") from error
     if network:
         return _load_network(path, header, module)
-    known = header.get("format") in (LINEAR_FORMAT, _FORMAT_OF_PLAIN_ROOTS)
+    known = header.get("format") in (LINEAR_FORMAT, *OLDER_LINEAR_FORMATS)
     if not known or header.get("estimator") not in _MODULES:
         raise ModelFileError(f"{path} is not a model file of dpfc (format {LINEAR_FORMAT!r}).")
     try:

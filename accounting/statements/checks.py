@@ -53,6 +53,8 @@ def check_statement(statement: PrivacyStatement) -> None:
         raise ValueError("private must be false when target_epsilon is infinite.")
     if (statement.kind == "ledger") != (statement.budget is not None):
         raise ValueError('budget must be given for kind "ledger", and for no other.')
+    if statement.schema_version == "1" and any(r.sum_unit is not None for r in statement.releases):
+        raise ValueError("releases must have no sum_unit, which came with schema_version 2.")
     try:
         _check_noise(statement)
         _check_figures(statement)

@@ -14,7 +14,9 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 
@@ -96,6 +98,11 @@ def _without_sections(schema: dict[str, Any]) -> None:
     schema["description"] = re.split(r"\n\n[^\n]+\n-{3,}\n", text)[0]
 
 
+def _with_a_unit_or_without(schema: dict[str, Any]) -> None:
+    _without_sections(schema)
+    schema["required"].remove("sum_unit")
+
+
 def _fields(kind: type) -> list[str]:
     return list(kind.model_fields) if issubclass(kind, BaseModel) else []
 
@@ -154,6 +161,8 @@ class ReleaseRecord(Record):
         `numerical_slack`). It is a ValueError.
     """
 
+    model_config = ConfigDict(json_schema_extra=_with_a_unit_or_without)
+
     name: str = Field(min_length=1)
     description: str = Field(description="What is summed, in words or as a formula.")
     shape: list[Annotated[int, Field(ge=0, le=_MAX_COUNT)]]
@@ -161,12 +170,18 @@ class ReleaseRecord(Record):
         description="For the statement's neighboring relation, in exact arithmetic."
     )
     numerical_slack: NonNegative = Field(
-        description="Added to the sensitivity for rounding errors, in the same unit."
+        description="Added to the sensitivity for rounding errors, in the same unit; 0 where "
+        "every sum is of integers from the start."
     )
     noise_multiplier: NonNegative = Field(
         description="Standard deviation of the noise / (l2_sensitivity + numerical_slack)."
     )
     noise_standard_deviation: NonNegative
+    sum_unit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="The sum, and the noise on it, are whole multiples of this. Left out where "
+        "they are not: in statements of version 1, and where epsilon is infinite.",
+    )
     count: _Count = Field(description="How often the mechanism was invoked.")
     sampling_probability: float = Field(gt=0, le=1, description="1 is full batch.")
     share_of_budget: Annotated[float, Field(gt=0, le=1)] | None = Field(
@@ -184,6 +199,13 @@ class ReleaseRecord(Record):
                 f"numerical_slack) = {needed!r}, got {self.noise_standard_deviation!r}."
             )
         return self
+
+    @model_serializer(mode="wrap")  # a return type would take the place of the record's schema
+    def _as_its_version_has_it(self, handler: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        written = handler(self)
+        if self.sum_unit is None:  # version 1 has no such field
+            del written["sum_unit"]
+        return written
 
     @property
     def event(self) -> dp_accounting.DpEvent:

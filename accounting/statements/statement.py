@@ -56,8 +56,8 @@ __all__ = [
 NOT_COVERED: Final = "NOT COVERED"
 # Says which statements can be read; a published schema never changes.
 _SCHEMA: Final = "https://json-schema.org/draft/2020-12/schema"
-_SCHEMA_VERSION: Final = "1"
-_SCHEMA_ID: Final = f"urn:dpfc:privacy-statement:{_SCHEMA_VERSION}"
+_VERSIONS: Final = ("1", "2")  # the last one is written; in a ledger's, spends may hold others
+_SCHEMA_ID: Final = f"urn:dpfc:privacy-statement:{_VERSIONS[-1]}"
 
 Kind = Literal["fit", "search", "evaluation", "summary", "ledger"]
 Accountant = Literal["exact", "pld", "rdp"]
@@ -99,7 +99,7 @@ class PrivacyStatement(Record):
     be made or read.
     """
 
-    schema_version: Literal["1"] = "1"
+    schema_version: Literal["1", "2"] = "2"
     kind: Kind = Field(description="What was run; ledger: all spends from one budget.")
     estimator: str
     dataset: str | None = Field(description="Name of the budget in a ledger; null without one.")
@@ -138,10 +138,10 @@ class PrivacyStatement(Record):
         if "schema_version" not in data:
             raise ValueError("there is no schema_version, which every privacy statement has.")
         version = data["schema_version"]
-        if version != _SCHEMA_VERSION:
+        if version not in _VERSIONS:
             raise ValueError(
-                f"schema_version must be {_SCHEMA_VERSION!r}, got {version!r}: read it with the "
-                "release of dpfc that wrote it."
+                f"schema_version must be {' or '.join(map(repr, _VERSIONS))}, got {version!r}: "
+                "read it with the release of dpfc that wrote it."
             )
         return data
 

@@ -311,10 +311,13 @@ def _release_row(release: ReleaseRecord) -> tuple[str, ...]:
 
 
 def _release_item(release: ReleaseRecord) -> str:
+    unit, slack = release.sum_unit, release.numerical_slack
+    rounding = f" + {upper(slack)} for rounding" if slack > 0 or unit is None else ""
+    whole = "" if unit is None else f"; sum and noise are whole multiples of {unit:.6g}"
     return (
         f"{clean(release.name)}: {clean(release.description)}; noise of standard deviation "
         f"{lower(release.noise_standard_deviation)} for a sensitivity of "
-        f"{upper(release.l2_sensitivity)} + {upper(release.numerical_slack)} for rounding"
+        f"{upper(release.l2_sensitivity)}{rounding}{whole}"
     )
 
 

@@ -15,6 +15,7 @@ from dpfc.exceptions import ModelFileError
 __all__ = [
     "LINEAR_FORMAT",
     "NETWORK_FORMAT",
+    "OLDER_LINEAR_FORMATS",
     "header_of",
     "in_order",
     "parameters_of",
@@ -23,7 +24,8 @@ __all__ = [
     "write_model",
 ]
 
-LINEAR_FORMAT = "dpfc-model-2"
+LINEAR_FORMAT = "dpfc-model-3"
+OLDER_LINEAR_FORMATS = ("dpfc-model-1", "dpfc-model-2")
 NETWORK_FORMAT = "dpfc-network-1"
 
 _FORMATS = "dpfc-"  # what the names of all formats of ours begin with

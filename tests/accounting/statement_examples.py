@@ -53,6 +53,7 @@ def record(name: str, z: float, count: int, q: float = 1.0, /, **changes) -> Rel
             "numerical_slack": 1e-6,
             "noise_multiplier": z,
             "noise_standard_deviation": z * (0.5 + 1e-6),
+            "sum_unit": 0.25,
             "count": count,
             "sampling_probability": q,
             "share_of_budget": 0.5,

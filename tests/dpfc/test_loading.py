@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,6 +292,46 @@ def test_damaged_weights_are_refused_or_do_no_harm(model, path, name, change, th
     # A file of another float type may be accepted, if it then predicts.
     assert tensors[name].dtype != np.float64
     assert np.isfinite(loaded.predict_proba(three_classes[0])).all()
+
+
+# -- files of before -----------------------------------------------------------------
+
+FILES = Path(__file__).parent / "files"
+NEW_ROWS = [
+    [1.0, -2.0, 0.5, 3.0],
+    [0.0, 0.0, 0.0, 0.0],
+    [1e3, 1e-3, -7.0, 0.25],
+    [-1.0, 2.0, 2.0, -0.125],
+]
+# What the version that wrote a file made of these rows.
+SCORES_BEFORE = {
+    "model-2": [
+        [0.6653519622390504, -0.8940470123046746, 0.22869505006562446],
+        [1.0314210728318907, -0.24297418399066006, -0.7884468888412303],
+        [2.192650160718889, -0.8173581580724749, -1.3752920026464142],
+        [-3.3268385298189074, 0.953161666119379, 2.373676863699528],
+    ],
+    "network-1": [
+        [6.513622283935547, -5.035853385925293, 1.7030924558639526],
+        [-0.060500189661979675, -1.3962645530700684, 0.33675968647003174],
+        [1587.9237060546875, -1075.746337890625, -1823.943115234375],
+        [-9.67162799835205, -0.21492362022399902, 0.8121839761734009],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SCORES_BEFORE)
+def test_a_model_of_before_is_read_with_its_statement_and_predicts_the_same(name, tmp_path):
+    model = load_model(FILES / f"{name}.safetensors")
+    rows = np.array(NEW_ROWS, dtype=np.float32 if name == "network-1" else np.float64)
+    scores = model.decision_function(rows)
+    np.testing.assert_allclose(scores, SCORES_BEFORE[name], rtol=1e-5, atol=1e-5)
+    assert model.privacy_.schema_version == "1"
+    model.privacy_.verify()
+    model.save(tmp_path / "again.safetensors")
+    again = load_model(tmp_path / "again.safetensors")
+    np.testing.assert_array_equal(again.decision_function(rows), scores)
+    assert again.privacy_.to_json() == model.privacy_.to_json()
 
 
 # -- writing -------------------------------------------------------------------------

@@ -36,12 +36,15 @@ from dpfc.accounting import (
     ReleaseRecord,
     compute_epsilon,
     gaussian_epsilon,
+    make_ledger_statement,
     privacy_profile,
 )
 from dpfc.accounting.statements.statement import StatementError
 
 RELATIONS = ["add_or_remove_one", "replace_one"]
-SCHEMA = "statements/privacy-statement-1.json"
+SCHEMA = "statements/privacy-statement-2.json"
+EARLIER_SCHEMA = "statements/privacy-statement-1.json"
+VERSION_1 = Path(__file__).parents[1] / "files" / "statement-1.json"
 ROOT = Path(__file__).parents[3]
 REGENERATE = (
     f"accounting/{SCHEMA} is not what the code writes. A published schema never changes: raise "
@@ -115,7 +118,7 @@ def test_the_published_schema_is_the_one_of_this_version():
     schema = PrivacyStatement.json_schema()
     assert published == json.dumps(schema, indent=2, ensure_ascii=False) + "\n", REGENERATE
     Draft202012Validator.check_schema(schema)
-    version = schema["$defs"]["PrivacyStatement"]["properties"]["schema_version"]["const"]
+    version = schema["$defs"]["PrivacyStatement"]["properties"]["schema_version"]["default"]
     assert schema["$id"] == f"urn:dpfc:privacy-statement:{version}"
     assert Path(SCHEMA).stem == f"privacy-statement-{version}"
     assert "---" not in published, "numpydoc's headings are no descriptions"
@@ -128,14 +131,14 @@ def test_the_wheel_holds_the_schema_and_the_page(tmp_path):
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in (SCHEMA, "statements/privacy-statement.html"):
+    for name in (SCHEMA, EARLIER_SCHEMA, "statements/privacy-statement.html"):
         assert f"dpfc/accounting/{name}" in names
 
 
-@pytest.mark.parametrize("version", ["0", "2", 1, None])
+@pytest.mark.parametrize("version", ["0", "3", 1, None])
 def test_another_schema_version_is_refused_by_that_alone(version):
     value = {"schema_version": version, "whatever": "it had"}
-    with pytest.raises(StatementError, match=r"schema_version must be '1', got") as caught:
+    with pytest.raises(StatementError, match=r"schema_version must be '1' or '2', got") as caught:
         PrivacyStatement.from_json(json.dumps(value))
     assert "more problems" not in str(caught.value)
 
@@ -167,6 +170,52 @@ def test_statements_and_records_are_frozen(example):
         statement.private = False
     with pytest.raises(ValidationError):
         statement.releases[0].count = 1
+
+
+# -- version 1, whose sums were in floating point ------------------------------------
+
+
+def test_a_statement_of_version_1_is_read_checked_and_written_as_it_was():
+    text = VERSION_1.read_text(encoding="utf-8")
+    statement = PrivacyStatement.from_json(text)
+    assert statement.schema_version == "1"
+    assert {release.sum_unit for release in statement.releases} == {None}
+    statement.verify()
+    assert statement.to_json() + "\n" == text
+    for schema in (SCHEMA, EARLIER_SCHEMA):
+        published = json.loads(files("dpfc.accounting").joinpath(schema).read_text("utf-8"))
+        Draft202012Validator(published).validate(json.loads(statement.to_json()))
+
+
+def test_a_statement_of_version_1_says_what_it_said():
+    said = " ".join(PrivacyStatement.from_json(VERSION_1.read_bytes()).to_text().split())
+    assert "for a sensitivity of 1 + 4.57913e-05 for rounding - feature_sum" in said
+    assert "float64 sums; rounding is covered by numerical_slack, noise is on a public grid" in said
+    assert "Statement schema: 1" in said and "whole multiples" not in said
+
+
+def test_a_ledger_states_spends_of_both_versions(from_before, spend, statement_of):
+    paid = spend(from_before)
+    from_before.attach_statement(paid.id, statement_of(paid.event))
+    statement = make_ledger_statement(from_before, "ward")
+    value = strict_loads(statement.to_json())
+    versions = [each["statement"]["schema_version"] for each in value["budget"]["spends"]]
+    assert (value["schema_version"], versions) == ("2", ["1", "1", "2"])
+    Draft202012Validator(PrivacyStatement.json_schema()).validate(value)
+    assert PrivacyStatement.from_json(statement.to_json()) == statement
+
+
+def test_the_unit_of_sums_came_with_version_2(example):
+    value = {**strict_loads(example("full batch").to_json()), "schema_version": "1"}
+    assert value["releases"][0]["sum_unit"] == 0.25
+    with pytest.raises(StatementError, match="no sum_unit"):
+        PrivacyStatement.from_json(json.dumps(value))
+
+
+@pytest.mark.parametrize("unit", [0.0, -1.0, math.inf, math.nan])
+def test_sums_are_in_units_above_zero(unit):
+    with pytest.raises(ValidationError, match="sum_unit"):
+        record("gram", 4.0, 1, sum_unit=unit)
 
 
 # -- what ran ------------------------------------------------------------------------

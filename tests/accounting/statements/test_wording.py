@@ -13,7 +13,16 @@ from dp_accounting.dp_event import RepeatAndSelectDpEvent
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from statement_examples import GAP, HOSTILE, STATEMENTS, hostile_statement, ledger_statement
+from statement_examples import (
+    GAP,
+    HOSTILE,
+    STATEMENTS,
+    hostile_statement,
+    ledger_statement,
+    planned,
+    record,
+    state,
+)
 
 from dpfc.accounting import PrivacyLedger, make_ledger_statement
 from dpfc.accounting.statements.markdown import escape, escape_line
@@ -233,7 +242,11 @@ def test_releases_are_listed_with_sensitivity_noise_and_share(statements):
     z = [release.noise_multiplier for release in statements["sampled"].releases]
     assert gram == ("gram", "10×3", "0.5", lower(z[0]), "1", "full batch", "50%")
     assert gradient == ("gradient", "10×3", "0.5", lower(z[1]), "20", "Poisson 0.1", "50%")
-    assert "for a sensitivity of 0.5 + 1e-06 for rounding" in found.items[0]
+    whole = "; sum and noise are whole multiples of 0.25"
+    assert found.items[0].endswith("for a sensitivity of 0.5 + 1e-06 for rounding" + whole)
+    unrounded = record("gram", 100.0, 1, numerical_slack=0.0, noise_standard_deviation=50.0)
+    found_unrounded = section(state(planned(), [unrounded]), "Releases")
+    assert found_unrounded.items[0].endswith("deviation 50 for a sensitivity of 0.5" + whole)
     unshared = section(statements["no record of a share"], "Releases")
     assert unshared.tables[0].rows[0][-1] == "-"
     assert "none has a share of its own" in unshared.tables[0].caption
@@ -252,7 +265,7 @@ def test_a_search_says_that_what_lost_is_charged_as_well(statements):
 def test_the_origin_of_randomness_and_versions_are_named(statements, name):
     text = statements[name].to_text()
     assert "Random source: operating system" in text
-    assert "dp-accounting 0." in text and "Statement schema: 1" in text
+    assert "dp-accounting 0." in text and "Statement schema: 2" in text
 
 
 def test_a_ledger_is_its_budget_and_says_what_each_spend_was(statements):
