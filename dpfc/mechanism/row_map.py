@@ -15,10 +15,20 @@ from numpy.typing import NDArray
 
 from dpfc._support.late import torch
 
-__all__ = ["RowMap", "exact_linear_map", "is_exact_linear_map"]
+__all__ = [
+    "RowMap",
+    "as_type",
+    "exact_linear_map",
+    "is_exact_linear_map",
+    "library",
+    "ordered_sum",
+    "roots",
+]
 
-_SQUARE_SAFE = 1e150  # norms between one over this and this are computed accurately
-_TINY = float(np.finfo(np.float64).tiny)  # the smallest normal number
+# Norms below are zero: of a row that is its centre but for rounding, or whose squares underflow.
+_NO_LENGTH = {"float64": 2.0**-500, "float32": 2.0**-20}
+_TURNED_ROWS = 32  # rows that are written at once as columns: more of them miss the cache
+_PEAK = 2  # rows are scaled to a largest entry between 2 and 4, by a power of two
 _LEVEL = 0.75  # of the mean of a row's roots: what is taken off them
 _LENGTH_PERIOD = 4.0  # powers of two
 _GRID = 2.0**-26  # of unit rows and linear maps: sums of their products are exact in float64
@@ -68,7 +78,9 @@ class RowMap:
     The image is a bit-exact function of the row: it is made of elementwise IEEE
     operations (sums, products, quotients and square roots, all correctly rounded) in an
     order that the row's width alone decides, so a row has the same image at any place of
-    any block, in PyTorch and in NumPy. Rounding here adds nothing to a sensitivity.
+    any block, in PyTorch and in NumPy. It is worked out in the precision of the array that it
+    is written to: float64 to predict with, float32 for private sums, which round it to integers
+    and check their length (`dpfc.mechanism.integer_rows`).
 
     The product with `linear` is exact in any order of summation: unit rows are rounded
     to multiples of 2⁻²⁶ and the matrix holds such multiples with columns of norm at most
@@ -83,8 +95,8 @@ class RowMap:
     |---|---|
     | zero | zero, then centred and scaled like any other |
     | equal to the centre | zero (plus the constant column) |
-    | all entries below the smallest normal float64 | zero (left as it is without `normalize`) |
-    | norm below 1e-150 or above 1e150 | scaled without under- or overflow |
+    | all entries below the smallest normal number of their type | zero |
+    | of any other size | scaled by a power of two first, so that nothing under- or overflows |
     | NaN, ±Inf | refused before any row is mapped (`dpfc.mechanism.rows`) |
     """
 
@@ -114,6 +126,11 @@ class RowMap:
         return 2 if self.normalize and self.length_scaling > 0 else 0
 
     @property
+    def _unit(self) -> float:
+        """What the map works in units of: C, where it is finite."""
+        return self.l2_clip_norm if math.isfinite(self.l2_clip_norm) else 1.0
+
+    @property
     def feature_share(self) -> float:
         """Squared length that is left for features, in units of `l2_clip_norm`²."""
         if not self.normalize:
@@ -135,64 +152,125 @@ class RowMap:
         -------
         torch.Tensor or ndarray of shape (n_rows, n_columns), float64
         """
-        with np.errstate(all="ignore"):  # PyTorch does not warn either
-            mapped: _Rows = self._mapped(block)
+        rows: Any = block
+        if not isinstance(rows, np.ndarray) and rows.device.type == "cpu":
+            on_cpu: Any = torch.from_numpy(self(rows.numpy()))
+            return on_cpu  # type: ignore[no-any-return]
+        xp, shape = library(rows), (len(rows), self.n_columns(rows.shape[1]))
+        kind = {} if xp is np else {"device": rows.device}
+        out, spare = (xp.empty(shape, dtype=xp.float64, **kind) for _ in range(2))
+        self.into(rows, out, spare, 1.0)
+        mapped: _Rows = out
         return mapped
 
-    def _mapped(self, block: Any) -> Any:
-        xp = _library(block)
-        # Not torch.asarray, which takes rows to PyTorch's default device.
-        rows = block = np.asarray(block, np.float64) if xp is np else block.to(torch.float64)
-        if self.nonnegative_root and self.normalize:
-            rows = _rooted(rows)
-        rows = self._bound(rows)
-        if self.center is not None:
-            rows = self._bound(rows - self.center)
-        if self.linear is not None:
-            unit = xp.round(rows / (self.l2_clip_norm * _GRID)) * _GRID
-            rows = self._bound(unit @ self.linear)
-        if self.feature_share < 1.0:
-            rows = rows * math.sqrt(self.feature_share)
-        if self.n_length_columns:
-            size = self.length_scaling * self.l2_clip_norm * (1.0 - 2.0**-40)
-            rows = xp.concatenate([rows, size * _length_waves(block)], axis=1)
-        if self.intercept_scaling > 0:
-            rows = xp.concatenate([rows, xp.full_like(rows[:, :1], self.constant)], axis=1)
-        return rows
+    def into(self, block: Any, out: Any, spare: Any, scale: float) -> None:
+        """Map a block of rows times a public number into an array, and work in another.
 
-    def _bound(self, rows: Any) -> Any:
-        """Step 1: scale each row to, or down to, length C."""
-        if math.isinf(self.l2_clip_norm):
-            return rows
+        Parameters
+        ----------
+        block : torch.Tensor or ndarray of shape (n_rows, n_features), any real dtype
+        out, spare : torch.Tensor or ndarray of shape (n_rows, n_columns), float32 or float64
+            All of one kind. No other memory is taken than a few numbers a row.
+        scale : float
+        """
+        with np.errstate(all="ignore"):  # PyTorch does not warn either
+            width = block.shape[1]
+            rows, other = out[:, :width], spare[:, :width]
+            size = scale * self._unit * math.sqrt(self.feature_share)  # once all is done
+            exponents, nonnegative = _scaled(block, rows)
+            norms = lengths = _norms(rows, other)
+            if self.nonnegative_root and self.normalize and bool(nonnegative.any()):
+                _take_roots(rows, other, nonnegative)
+                norms = _norms(rows, other)
+            plain = self.center is None and self.linear is None
+            self._bound(rows, norms, size if plain else 1.0, exponents)
+            if self.center is not None:
+                rows -= self._public(self.center, rows) / self._unit
+                self._bound(rows, _norms(rows, other), size if self.linear is None else 1.0)
+            if self.linear is not None:
+                unit = library(rows).round(_double(rows) / _GRID) * _GRID
+                rows[:] = unit @ self._public(self.linear, unit)
+                self._bound(rows, _norms(rows, other), size)
+            if self.n_length_columns:
+                size = scale * self.length_scaling * self._unit * (1.0 - 2.0**-40)
+                out[:, width : width + 2] = size * _length_waves(lengths, exponents)
+            if self.intercept_scaling > 0:
+                out[:, -1] = scale * self.constant
+
+    def _bound(self, rows: Any, norms: Any, size: float, exponents: Any = None) -> None:
+        """Step 1: scale each row to, or down to, length 1, times a size; the unit is C then."""
+        xp = library(rows)
         # A factor below what rounding can add, so that the bound holds after rounding too.
-        length = self.l2_clip_norm * (1.0 - 2.0**-40)
-        norms = _norms(rows)
-        peaks = _peaks(rows, norms)
-        if bool((peaks != 1.0).any()):
-            rows = rows / peaks
-            norms = _norms(rows)
-        scale = length * (1.0 / norms.clip(min=_TINY))  # as PyTorch divides a number
+        length = (1.0 - 2.0**-40) if math.isfinite(self.l2_clip_norm) else math.inf
+        scales = length * (1.0 / norms)  # as PyTorch divides a number
         if self.normalize:
-            scale = _library(rows).where(norms < _TINY, 0.0, scale)
+            scales[norms < _NO_LENGTH[str(rows.dtype).rpartition(".")[2]]] = 0.0
         else:
-            scale = _library(rows).minimum(scale, peaks)
-        return rows * scale
+            longest = xp.ones_like(norms)
+            if exponents is not None:
+                longest = xp.ldexp(longest, exponents) / self._unit
+            scales = xp.minimum(scales, longest)
+        rows *= as_type(size * scales, rows)
+
+    def _public(self, values: Any, rows: Any) -> Any:
+        """A public array in the kind and precision of rows."""
+        if isinstance(rows, np.ndarray):
+            return np.asarray(values, dtype=rows.dtype)
+        return torch.as_tensor(values).to(rows)
 
 
-def _library(rows: Any) -> Any:
+def library(rows: Any) -> Any:
     """NumPy or PyTorch, of which only what both have under one name is used."""
     return np if isinstance(rows, np.ndarray) else torch
 
 
-def _rooted(rows: Any) -> Any:
-    """Step 0."""
-    xp = _library(rows)
-    nonnegative = xp.amin(rows, axis=1, keepdims=True) >= 0.0
-    if not bool(nonnegative.any()):
-        return rows
-    roots = _roots(abs(rows))
-    roots -= _sums(roots) * (_LEVEL / roots.shape[1])
-    return roots if bool(nonnegative.all()) else xp.where(nonnegative, roots, rows)
+def as_type(values: Any, like: Any) -> Any:
+    """Values in another array's precision."""
+    return values.astype(like.dtype) if isinstance(values, np.ndarray) else values.to(like.dtype)
+
+
+def _double(values: Any) -> Any:
+    return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
+
+
+def _scaled(block: Any, rows: Any) -> tuple[Any, Any]:
+    """Write rows over powers of two, so that largest entries are below 4.
+
+    Rows of numbers that are not normal become zero. Gives the exponents (n_rows, 1), and which
+    rows have no negative entry (n_rows,).
+    """
+    xp = library(block)
+    if block.dtype not in (xp.float32, xp.float64):
+        block = _double(block)
+    high, low = xp.amax(block, axis=1, keepdims=True), xp.amin(block, axis=1, keepdims=True)
+    peaks = xp.maximum(high, -low)
+    exponents = xp.frexp(peaks)[1] - _PEAK
+    scales = xp.ldexp(xp.ones_like(_double(peaks)), -exponents)
+    lost = peaks < xp.finfo(block.dtype).tiny
+    scales[lost] = 0.0
+    exponents[lost] = 0
+    scales = as_type(scales, block)
+    size = _TURNED_ROWS if xp is np else max(1, len(block))
+    for start in range(0, len(block), size):
+        part = slice(start, start + size)
+        rows[part] = block[part] * scales[part]
+    return exponents, low[:, 0] >= 0.0
+
+
+def _take_roots(rows: Any, other: Any, nonnegative: Any) -> None:
+    """Step 0, in place."""
+    if bool(nonnegative.all()):
+        _root(rows, other)
+        return
+    picked = rows[nonnegative]
+    _root(picked, library(rows).empty_like(picked))
+    rows[nonnegative] = picked
+
+
+def _root(rows: Any, other: Any) -> None:
+    roots(rows)
+    other[:] = rows
+    rows -= ordered_sum(other) * (_LEVEL / rows.shape[1])
 
 
 def exact_linear_map(matrix: torch.Tensor) -> torch.Tensor:
@@ -222,71 +300,60 @@ def is_exact_linear_map(linear: NDArray[Any]) -> bool:
         )
 
 
-def _peaks(rows: Any, norms: Any) -> Any:
-    """Largest entry of rows whose squares over- or underflow, and 1 for all others."""
-    safe = (norms < _SQUARE_SAFE) & (norms > 1.0 / _SQUARE_SAFE)
-    xp = _library(rows)
-    if bool(safe.all()):
-        return xp.ones_like(norms)
-    largest = xp.amax(abs(rows), axis=1, keepdims=True)
-    return xp.where(safe | (largest < _TINY), 1.0, largest)
-
-
-def _length_waves(rows: Any) -> Any:
+def _length_waves(norms: Any, exponents: Any) -> Any:
     """Where in a period of `_LENGTH_PERIOD` each row's log2 length lies, shape (n_rows, 2).
 
     Two triangle waves in [-1, 1] whose absolute values add up to 1, so their norm is at most 1.
     The logarithm is linear between powers of two: exponent and mantissa are exact, which
     a library's logarithm is not.
     """
-    xp = _library(rows)
-    norms = _norms(rows)
-    peaks = _peaks(rows, norms)
-    if bool((peaks != 1.0).any()):
-        norms = _norms(rows / peaks)
-    phases = (_log2(norms) + _log2(peaks)) / _LENGTH_PERIOD
+    xp = library(norms)
+    phases = (_log2(norms) + exponents) / _LENGTH_PERIOD
     waves = xp.concatenate([_triangle(phases), _triangle(phases + 0.25)], axis=1)
-    return xp.where(norms < _TINY, 0.0, waves)
+    return xp.where(norms > 0.0, waves, 0.0)
 
 
 def _log2(positive: Any) -> Any:
-    mantissas, exponents = _library(positive).frexp(positive)
+    mantissas, exponents = library(positive).frexp(positive)
     return exponents + (2.0 * mantissas - 2.0)
 
 
 def _triangle(phases: Any) -> Any:
-    return 4.0 * abs(phases - _library(phases).floor(phases) - 0.5) - 1.0
+    return 4.0 * abs(phases - library(phases).floor(phases) - 0.5) - 1.0
 
 
-def _norms(rows: Any) -> Any:
-    """Row norms, shape (n_rows, 1)."""
-    return _roots(_sums(rows * rows))
+def _norms(rows: Any, other: Any) -> Any:
+    """Row norms, shape (n_rows, 1), as float64; the other array is lost."""
+    library(rows).multiply(rows, rows, out=other)
+    return 1.0 * _double(roots(ordered_sum(other)))
 
 
-def _roots(values: Any) -> Any:
-    """Correctly rounded square roots of float64 numbers.
+def roots(values: Any) -> Any:
+    """Correctly rounded square roots, in place.
 
     PyTorch's own on the CPU come from a vector library that is one unit in the last place off in
     1.4% of values; which library takes a value, and so its last bit, may depend on the shape of
     the block. NumPy's are IEEE's on any processor, as PyTorch's are on a GPU.
     """
-    if isinstance(values, np.ndarray):
-        return np.sqrt(values)
-    if values.device.type != "cpu":
-        return values.sqrt()
-    return torch.from_numpy(np.sqrt(values.numpy()))
+    if not isinstance(values, np.ndarray) and values.device.type != "cpu":
+        return values.sqrt_()
+    array = values if isinstance(values, np.ndarray) else values.numpy()
+    np.sqrt(array, out=array)
+    return values
 
 
-def _sums(rows: Any) -> Any:
-    """Row sums, shape (n_rows, 1), pairwise in a fixed order.
+def ordered_sum(values: Any, axis: int = 1) -> Any:
+    """Sums over an axis of a matrix, pairwise in a fixed order, of length 1 there; in place.
 
     A library's reduction may split a sum differently for another block shape, and
     then a row's last bits would depend on its neighbours.
     """
-    while (width := rows.shape[1]) > 1:
-        half = width // 2
-        folded = rows[:, :half] + rows[:, half : 2 * half]
-        if width % 2:
-            folded[:, :1] += rows[:, -1:]
-        rows = folded
-    return rows
+    along = values if axis == 0 else values.T
+    while (length := len(along)) > 1:
+        half = length // 2
+        folded = along[:half]
+        folded += along[half : 2 * half]
+        if length % 2:
+            folded[:1] += along[length - 1 :]
+        along = folded
+    return along if axis == 0 else along.T
