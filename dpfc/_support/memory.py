@@ -17,7 +17,7 @@ def available_memory(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def check_memory(needed: int, what: str, advice: str, device: torch.device) -> None:
+def check_memory(needed: int, what: str, advice: str, device: torch.device | None = None) -> None:
     """Refuse an allocation that does not fit.
 
     Parameters
@@ -26,12 +26,14 @@ def check_memory(needed: int, what: str, advice: str, device: torch.device) -> N
         Bytes.
     what, advice : str
         What takes them, and what to do instead.
+    device : torch.device, optional
+        The CPU's memory where it is left out.
 
     Raises
     ------
     InsufficientMemoryError
     """
-    free = available_memory(device)
+    free = available_memory(device or torch.device("cpu"))
     if needed > free:
         raise InsufficientMemoryError(
             f"{what} take {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. {advice}"

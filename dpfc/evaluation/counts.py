@@ -11,8 +11,7 @@ probabilities of the classes. Codes are the true labels.
 | ScoreHistogram(k) | one-hot: of class k or not x bin of the probability of k | (2, N_BINS) |
 
 v is one-hot whatever the row holds: ||v|| = 1 and <v, v'> >= 0, so one added or removed
-row moves a sum by 1 and one replaced row by at most √2. A sum counts rows, and float64
-counts exactly, so nothing is added for rounding.
+row moves a sum by 1 and one replaced row by at most √2.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from dpfc._support.late import torch
-from dpfc.mechanism.queries import Query
+from dpfc.mechanism.integer_rows import RowGrid
+from dpfc.mechanism.queries import Query, Summand
 
 __all__ = ["N_BINS", "ConfusionCounts", "HitCounts", "ScoreHistogram"]
 
@@ -43,21 +42,20 @@ class _Cells(Query):
 
     replace_factor = math.sqrt(2.0)
 
-    def row_norm(self, l2_bound: float) -> float:
+    reads = "rows"
+
+    def row_norm(self, grid: RowGrid) -> float:
         """A one-hot vector has length 1."""
         return 1.0
 
-    def rounding_bound(self, l2_bound: float, n_columns: int) -> float:
-        """Counts are whole numbers far below 2⁵³: their sum is exact."""
-        return 0.0
-
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Count the rows of a block by cell."""
-        shape = self.shape(rows.shape[1], n_classes)
-        cells = self.cell(rows, codes, n_classes)
-        return torch.bincount(cells, minlength=math.prod(shape)).to(torch.float64).reshape(shape)
+        size = math.prod(self.shape(grid.n_features, n_classes))
+        return lambda rows, codes: np.bincount(self.cell(rows, codes, n_classes), minlength=size)
 
-    def cell(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def cell(
+        self, rows: NDArray[np.float64], codes: NDArray[np.int64], n_classes: int
+    ) -> NDArray[np.int64]:
         """Position of each row's cell in the flattened sum, shape (n_rows,), int64."""
         raise NotImplementedError
 
@@ -73,9 +71,11 @@ class HitCounts(_Cells):
         """Right, wrong."""
         return (2,)
 
-    def cell(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def cell(
+        self, rows: NDArray[np.float64], codes: NDArray[np.int64], n_classes: int
+    ) -> NDArray[np.int64]:
         """0 where the predicted class is the true one, else 1."""
-        return (rows[:, 0] != codes).to(torch.int64)
+        return np.asarray(rows[:, 0] != codes, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,12 @@ class ConfusionCounts(_Cells):
         """True classes down, predicted classes across."""
         return (n_classes, n_classes)
 
-    def cell(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def cell(
+        self, rows: NDArray[np.float64], codes: NDArray[np.int64], n_classes: int
+    ) -> NDArray[np.int64]:
         """Row of the true class, column of the predicted one."""
-        predicted = rows[:, 0].to(torch.int64).clamp(0, n_classes - 1)
-        return codes * n_classes + predicted
+        predicted = rows[:, 0].astype(np.int64).clip(0, n_classes - 1)
+        return np.asarray(codes * n_classes + predicted)
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,9 @@ class ScoreHistogram(_Cells):
         """Other classes, class k; bins from low to high."""
         return (2, N_BINS)
 
-    def cell(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def cell(
+        self, rows: NDArray[np.float64], codes: NDArray[np.int64], n_classes: int
+    ) -> NDArray[np.int64]:
         """Bins split at fixed public probabilities."""
-        edges = torch.from_numpy(self.edges).to(rows.device)
-        bins = torch.bucketize(rows[:, 1 + self.k].contiguous(), edges)
-        return (codes == self.k).to(torch.int64) * N_BINS + bins
+        bins = np.searchsorted(self.edges, rows[:, 1 + self.k])
+        return np.asarray((codes == self.k) * N_BINS + bins, dtype=np.int64)

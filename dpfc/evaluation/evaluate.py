@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from dpfc._support.fitted import undisturbed
 from dpfc._support.late import torch
 from dpfc._support.memory import check_memory
 from dpfc._support.validation import Interval, check_parameters, check_words
@@ -27,7 +28,8 @@ from dpfc.mechanism.assumptions import evaluation_assumptions
 from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.noise import noise_source
-from dpfc.mechanism.private_run import PrivateRun, Release
+from dpfc.mechanism.noisy_sum import Release
+from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.rows import label_gaps, warn_of_numbered_labels
 
 if TYPE_CHECKING:
@@ -145,18 +147,19 @@ def evaluate_privately(
         "Evaluate a model of fewer classes.",
         rows.device,
     )
-    mechanism = GaussianMechanism(rows, IDENTITY, len(model.classes_), run, n_samples)
-    releases = {name: _draw(mechanism, name, rows) for name in asked}
-    public = n_samples is not None or neighboring_relation == "replace_one"
-    n_rows = mechanism.known_n_samples if public else _noisy_size(releases)
-    privacy = _state(run, model, parameters, n_rows, label_gaps(X))
-    return evaluation_of(
-        releases,
-        classes=model.classes_,
-        n_public=round(mechanism.n_samples()) if public else None,
-        confidence=confidence,
-        privacy=privacy,
-    )
+    with undisturbed():
+        mechanism = GaussianMechanism(rows, IDENTITY, len(model.classes_), run, n_samples)
+        releases = {name: _draw(mechanism, name, rows) for name in asked}
+        public = n_samples is not None or neighboring_relation == "replace_one"
+        n_rows = mechanism.known_n_samples if public else _noisy_size(releases)
+        privacy = _state(run, model, parameters, n_rows, label_gaps(X))
+        return evaluation_of(
+            releases,
+            classes=model.classes_,
+            n_public=round(mechanism.n_samples()) if public else None,
+            confidence=confidence,
+            privacy=privacy,
+        )
 
 
 def _check_model(model: PrivateLinearClassifier | DPSGDClassifier) -> None:

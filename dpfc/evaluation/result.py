@@ -20,7 +20,7 @@ from dpfc.evaluation.intervals import (
     number_of_rows,
     proportion,
 )
-from dpfc.mechanism.private_run import Release
+from dpfc.mechanism.noisy_sum import Release
 
 __all__ = ["PrivateEvaluation", "evaluation_of"]
 

@@ -57,7 +57,7 @@ class ScoredRows:
         self._coef = torch.from_numpy(model._row_coef())
         self.n_samples = source.n_samples
         self.n_features = 1 + len(model.classes_)
-        self.codes = source.codes.cpu()
+        self.codes = source.codes
 
     @property
     def central_logits(self) -> NDArray[np.float64]:
@@ -65,20 +65,20 @@ class ScoredRows:
         p = self._model._probabilities(self._model.intercept_[np.newaxis])[0]
         return np.asarray(logit(p.clip(_SMALLEST, 1.0 - _SMALLEST)))
 
-    def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def blocks(self, block_rows: int) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
         """Yield (scored rows (n, 1 + n_classes) float64, codes (n,))."""
         for rows, codes in self._source.blocks(block_rows):
-            mapped = torch.from_numpy(self._row_map(rows.cpu().numpy()))
-            yield self._scored(mapped), codes.cpu()
+            mapped = self._row_map(rows if isinstance(rows, np.ndarray) else rows.cpu().numpy())
+            yield self._scored(torch.from_numpy(mapped)), codes
 
-    def _scored(self, rows: torch.Tensor) -> torch.Tensor:
+    def _scored(self, rows: torch.Tensor) -> NDArray[np.float64]:
         """Predicted class and probabilities of mapped rows, (n_rows, 1 + n_classes)."""
         with np.errstate(all="ignore"):  # that a row's score overflows is private
             scores = self._scores(rows).numpy() + self._model.intercept_
             single = scores.shape[1] == 1
             predicted = scores[:, 0] > 0 if single else scores.argmax(axis=1)
             scored = np.column_stack([predicted, self._model._probabilities(scores)])
-        return torch.from_numpy(scored.astype(np.float64))
+        return np.asarray(scored, dtype=np.float64)
 
     def _scores(self, rows: torch.Tensor) -> torch.Tensor:
         """Linear scores (n_rows, n_outputs); rows without a bound are scaled by their own size."""

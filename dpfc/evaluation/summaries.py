@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dpfc._support.fitted import undisturbed
 from dpfc._support.memory import check_memory
 from dpfc._support.notebook_tables import NotebookTable
 from dpfc._support.validation import Interval, check_parameters, check_words
@@ -167,14 +168,15 @@ def summarize_privately(
     n_classes = 1 if known is None else len(known)
     check_memory(8 * 8 * (rows.n_features + n_classes), "a sum of rows", "Reduce it.", rows.device)
     row_map = RowMap(math.inf if l2_clip_norm is None else l2_clip_norm, normalize=False)
-    mechanism = GaussianMechanism(rows, row_map, n_classes, run)
-    values, deviations = _draw(mechanism, asked)
-    return PrivateSummary(
-        **values,
-        noise_standard_deviation=deviations,
-        classes_=known,
-        privacy_=_state(run, _size(values, mechanism), gaps),
-    )
+    with undisturbed():
+        mechanism = GaussianMechanism(rows, row_map, n_classes, run)
+        values, deviations = _draw(mechanism, asked)
+        return PrivateSummary(
+            **values,
+            noise_standard_deviation=deviations,
+            classes_=known,
+            privacy_=_state(run, _size(values, mechanism), gaps),
+        )
 
 
 def _check_statistics(statistics: Sequence[str], l2_clip_norm: float | None) -> tuple[str, ...]:

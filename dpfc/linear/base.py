@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -122,20 +122,18 @@ class PrivateLinearClassifier(LinearPredictor):
     def _prepare(self, mechanism: GaussianMechanism) -> None:
         """Change how rows are mapped, by what is public, before the solver's first release."""
 
-    def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
+    def _check_size(self, n_columns: int, n_classes: int) -> None:
         """Refuse, before any spend, what does not fit into memory: weights, and one matrix."""
         check_memory(
             # Measured: 8.8 doubles a weight (copies, noise, sums), 3.2 a logit of a block.
             8 * n_classes * (10 * n_columns + 7 * _LOGIT_ROWS // 2),
             f"weights, noise and logits of {n_classes} classes and {n_columns} columns",
             "State fewer classes, or reduce the features.",
-            device,
         )
         check_memory(
             10 * 8 * n_columns**2,  # measured: 9.4 doubles an entry at the peak
             f"one matrix of {n_columns} x {n_columns} and its factors",
             "Reduce the features.",
-            device,
         )
 
     # -- fitting ---------------------------------------------------------------------
@@ -209,7 +207,7 @@ class PrivateLinearClassifier(LinearPredictor):
             run.open(plan, f"fit {type(self).__name__}")
             rows = self._open_rows(X, y)
             row_map = self._row_map()
-            self._check_size(row_map.n_columns(rows.n_features), len(self.classes_), rows.device)
+            self._check_size(row_map.n_columns(rows.n_features), len(self.classes_))
             run.warn_if_seeded()
             mapped = getattr(self, "public_features", None) is not None
             reserve_room(linear_room(rows.n_features, len(self.classes_), mapped=mapped))
@@ -225,17 +223,19 @@ class PrivateLinearClassifier(LinearPredictor):
         mechanism = GaussianMechanism(
             rows, self._row_map(), len(self.classes_), run, self.n_samples
         )
-        if self.center:
-            self._center(mechanism, rows.n_features)
-        self._prepare(mechanism)
-        self._set_model(self._solve(mechanism), mechanism)
+        mechanism.reserve()
+        with _one_thread():
+            if self.center:
+                self._center(mechanism, rows.n_features)
+            self._prepare(mechanism)
+            self._set_model(self._solve(mechanism), mechanism)
         return mechanism
 
     def _center(self, mechanism: GaussianMechanism, n_features: int) -> None:
         """Centre the rows where their mean can be told from noise, for what that is worth."""
         plan, guess = mechanism.run.plan, self._mean_guess(n_features)
         if plan.mu is not None and not mechanism.run.exact:
-            factor = FeatureSum().l2_sensitivity(1.0, plan.neighboring_relation)
+            factor = FeatureSum.relation_factor(plan.neighboring_relation)
             n_samples = max(mechanism.n_samples(), mechanism.n_samples_noise())
             share = mean_share(plan.mu * n_samples / factor, n_features)
             mechanism.run.reallocate("feature_sum", share)
@@ -339,3 +339,14 @@ class PrivateLinearClassifier(LinearPredictor):
         tags.classifier_tags.poor_score = not math.isinf(self.epsilon)
         tags.non_deterministic = self.random_state is None and not math.isinf(self.epsilon)
         return tags
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Algebra on one thread, as its last bits depend on how many share it; sums take them all."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)

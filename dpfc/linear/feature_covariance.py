@@ -159,8 +159,8 @@ class DPFCClassifier(PrivateLinearClassifier):
     def _needs_n_samples(self) -> bool:
         return self.public_features is not None
 
-    def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
-        super()._check_size(n_columns, n_classes, device)
+    def _check_size(self, n_columns: int, n_classes: int) -> None:
+        super()._check_size(n_columns, n_classes)
         self._public(n_columns - self._row_map().n_columns(0))  # refused now, or never
 
     def _public(self, n_features: int) -> PublicFeatures | None:
@@ -183,7 +183,7 @@ class DPFCClassifier(PrivateLinearClassifier):
 
     def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
         loss, step_size = LOSSES[self.loss], self._step_size(mechanism)
-        coef = torch.zeros(self._shape(mechanism), dtype=torch.float64, device=mechanism.device)
+        coef = torch.zeros(self._shape(mechanism), dtype=torch.float64)
         inverse = self._preconditioner(mechanism)
         # The noise of one step in the constant column's weights, all outputs together.
         doubt = step_size * self._gradient_noise(mechanism) * float(inverse[:, -1].norm())
@@ -226,7 +226,7 @@ class DPFCClassifier(PrivateLinearClassifier):
         # Where nothing is noisy, this keeps directions without rows from blowing up.
         floor = _DAMPING_FLOOR * max(float(gram.value.trace()), 0.0) / n_columns
         walk = self._walk(mechanism) / self.logit_noise
-        damping = torch.full((n_columns,), floor, dtype=torch.float64, device=mechanism.device)
+        damping = torch.full((n_columns,), floor, dtype=torch.float64)
         if walk > 0.0:
             damping = damping.clamp(min=walk * row_map.l2_bound)
             if row_map.constant > 0.0:
@@ -245,7 +245,7 @@ class DPFCClassifier(PrivateLinearClassifier):
         size = len(moments)
         moments = torch.nn.functional.pad(moments, (0, len(others), 0, len(others)))
         moments[size:, size:] = torch.diag(moments.new_tensor(others))
-        return mechanism.n_samples() * moments.to(mechanism.device)
+        return mechanism.n_samples() * moments
 
     def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         return logistic_probabilities(scores, self.loss)

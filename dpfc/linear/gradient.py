@@ -140,7 +140,7 @@ class DPGradientClassifier(PrivateLinearClassifier):
     def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
         loss = LOSSES[self.loss]
         shape = (loss.n_outputs(mechanism.n_classes), mechanism.n_columns)
-        coef = torch.zeros(shape, dtype=torch.float64, device=mechanism.device)
+        coef = torch.zeros(shape, dtype=torch.float64)
         n_samples = mechanism.n_samples()
         optimizer = self._make_optimizer(coef, mechanism, n_samples)
         for _ in range(self.n_steps):

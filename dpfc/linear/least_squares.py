@@ -17,7 +17,7 @@ from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.probabilities import squared_probabilities
 from dpfc.linear.spectra import noise_spectral_radius, shrunk_inverse
 from dpfc.mechanism.gaussian import GaussianMechanism
-from dpfc.mechanism.private_run import Release
+from dpfc.mechanism.noisy_sum import Release
 from dpfc.mechanism.queries import ClassGrams, ClassSums, Gram
 
 __all__ = ["DPLeastSquaresClassifier"]
@@ -136,14 +136,13 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
             return [sums, ReleaseRequest("gram", rest)]
         return [sums, ReleaseRequest("gram", rest / 2), ReleaseRequest("class_grams", rest / 2)]
 
-    def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
-        super()._check_size(n_columns, n_classes, device)
+    def _check_size(self, n_columns: int, n_classes: int) -> None:
+        super()._check_size(n_columns, n_classes)
         if self.alpha is not None:
             check_memory(
                 8 * 8 * n_classes * n_columns**2,  # measured: 6.8 doubles an entry at the peak
                 f"{n_classes} Gram matrices of {n_columns} x {n_columns}",
                 "Leave alpha out for one pooled matrix, or reduce the features.",
-                device,
             )
 
     def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:

@@ -124,20 +124,19 @@ class DPNewtonClassifier(PrivateLinearClassifier):
             ReleaseRequest("gradient", 1.0 - self.hessian_share, self.n_steps),
         ]
 
-    def _check_size(self, n_columns: int, n_classes: int, device: torch.device) -> None:
-        super()._check_size(n_columns, n_classes, device)
+    def _check_size(self, n_columns: int, n_classes: int) -> None:
+        super()._check_size(n_columns, n_classes)
         n_outputs = SigmoidLoss().n_outputs(n_classes)
         check_memory(
             8 * 8 * n_outputs * n_columns**2,  # measured: 7.2 doubles an entry at the peak
             f"{n_outputs} Hessians of {n_columns} x {n_columns}",
             "Use DPFCClassifier, which needs one matrix, or reduce the features.",
-            device,
         )
 
     def _solve(self, mechanism: GaussianMechanism) -> NDArray[np.float64]:
         loss, n_columns = SigmoidLoss(), mechanism.n_columns
         shape = (loss.n_outputs(mechanism.n_classes), n_columns)
-        coef = torch.zeros(shape, dtype=torch.float64, device=mechanism.device)
+        coef = torch.zeros(shape, dtype=torch.float64)
         for _ in range(self.n_steps):
             hessians = mechanism.release("hessian", HessianSum(coef))
             query = GradientSum(coef, loss, float(self.residual_clip_norm))

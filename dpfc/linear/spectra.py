@@ -15,6 +15,8 @@ _SINGULAR = 1e-12
 _LOST = sys.float_info.epsilon / 2.0
 # Of the radius: wide enough to hold many eigenvalues, narrow beside the spectrum.
 _SMOOTHING = 0.2
+# Of a matrix's norm: float32 loses about 10⁻⁶ of it, a thousandth of such noise.
+_FLOAT32_NOISE = 1e-3
 
 
 def noise_spectral_radius(noise_standard_deviation: float, n_columns: int) -> float:
@@ -93,11 +95,20 @@ def _estimate(
     noisy: torch.Tensor, radius: float, guess: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues and eigenvectors of Â, the former non-negative."""
-    values, vectors = torch.linalg.eigh(noisy if guess is None else noisy - guess)
+    values, vectors = _eigh(noisy if guess is None else noisy - guess, radius)
     values = values - radius**2 / 2.0 * _resolvent(values, radius)
     if guess is not None:
         values, vectors = torch.linalg.eigh(guess + (vectors * values) @ vectors.T)
     return values.clamp(min=0.0), vectors
+
+
+def _eigh(noisy: torch.Tensor, radius: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues and eigenvectors; in float32, twice as fast, where noise hides its rounding."""
+    if radius < _FLOAT32_NOISE * float(torch.linalg.matrix_norm(noisy)):
+        values, vectors = torch.linalg.eigh(noisy)
+    else:
+        values, vectors = torch.linalg.eigh(noisy.float())
+    return values.double(), vectors.double()
 
 
 def _resolvent(values: torch.Tensor, radius: float) -> torch.Tensor:

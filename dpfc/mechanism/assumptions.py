@@ -9,6 +9,9 @@ __all__ = [
     "training_assumptions",
 ]
 
+_NOISE = "the noise is a Gaussian that is rounded exactly"
+_INTEGERS = f"where noise is added, sums are exact integers (times sum_unit), and {_NOISE}"
+
 
 def fit_assumptions(
     *,
@@ -58,8 +61,7 @@ def fit_assumptions(
         if searched
         else "hyperparameters were chosen without looking at these rows",
         f"finite rows and labels inside classes; rows bounded to l2 norm {l2_bound:g}",
-        "float64 sums; rounding is covered by numerical_slack, noise is on a public grid; "
-        "timing and memory use are not protected",
+        f"{_INTEGERS}; timing and memory use are not protected",
     ]
 
 
@@ -127,8 +129,9 @@ def training_assumptions(
         alone,
         *([unseen] if own_module and not one_at_a_time else []),
         *([once] if checkpointed else []),
-        "clipped gradients are summed in float64, whose rounding is covered by numerical_slack; "
-        "noise is on a public grid; timing and memory use are not protected",
+        "clipped gradients are computed and summed in floating point, whose rounding is inside "
+        "numerical_slack; where noise is added, their sum is rounded to integers (times sum_unit) "
+        f"before, and {_NOISE}; timing and memory use are not protected",
     ]
 
 
@@ -177,8 +180,7 @@ def evaluation_assumptions(
         "the features come from a backbone that was not trained on these rows",
         count,
         "finite rows and labels inside the model's classes",
-        f"{scored}; rows are counted without rounding, noise is on a public grid; timing and "
-        "memory use are not protected",
+        f"{scored}; {_INTEGERS}; timing and memory use are not protected",
     ]
 
 
@@ -195,8 +197,7 @@ def summary_assumptions(*, unit_of_privacy: str, neighboring_relation: str) -> l
         "without looking at these rows",
         count,
         "finite rows and labels inside classes",
-        "float64 sums; rounding is covered by numerical_slack, noise is on a public grid; "
-        "timing and memory use are not protected",
+        f"{_INTEGERS}; timing and memory use are not protected",
     ]
 
 

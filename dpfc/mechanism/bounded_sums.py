@@ -1,21 +1,37 @@
-"""Streaming sums of bounded rows: `bound rows` and `accumulate`, no noise.
+"""Streaming sums of integer rows: `bound rows` and `accumulate`, no noise.
 
 What is computed here is private. `dpfc.mechanism.gaussian` is the only module that calls it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+import math
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dpfc._support.late import torch
 from dpfc._support.memory import available_memory
+from dpfc.exceptions import InsufficientMemoryError
+from dpfc.mechanism.integer_products import MOST_TERMS, kernel_name
+from dpfc.mechanism.integer_rows import RowGrid
 from dpfc.mechanism.queries import Query
 from dpfc.mechanism.row_map import RowMap
 
-__all__ = ["BoundedRows", "LabeledRows"]
+__all__ = ["BoundedRows", "LabeledRows", "reserve"]
 
-_MAP_ROWS = 512  # rows mapped at once: a block stays in a core's cache while it is worked on
+_MAP_ROWS = 4096  # in a piece of rows as they came
+_MOST_ROWS = 2**16  # in any piece: sums of products of digits stay below 2³¹
+_LEAST_ROWS = 4096
+_PIECES = 2  # a thread
+_Piece = TypeVar("_Piece")
+_Result = TypeVar("_Result")
 
 
 class LabeledRows(Protocol):
@@ -24,89 +40,198 @@ class LabeledRows(Protocol):
     n_samples: int
     n_features: int
     device: torch.device
-    codes: torch.Tensor
+    codes: NDArray[np.int64]
 
-    def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (rows (n, n_features), codes (n,)), the same at every call."""
+    def blocks(self, block_rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+        """Yield (rows (n, n_features), codes (n,)), the same at every call.
+
+        Rows are arrays, or tensors where they lie on a GPU.
+        """
         ...
 
 
 class BoundedRows:
-    """Rows mapped by a `RowMap`, kept in memory as float64 where they fit.
+    """Rows on a grid of integers, kept where further sums read them.
+
+    They take a byte for each digit of an entry: in memory, where half of what is free holds them,
+    else in a temporary file that has no name and nobody else can read.
 
     Parameters
     ----------
     source : LabeledRows
     row_map : RowMap
     n_classes : int
-    keep : bool
-        Keep the mapped rows for further sums, if half of the free memory holds them.
+    n_threads : int, default=1
+        That take blocks of rows; sums are the same for any number. A GPU has its own.
+    store : array or tensor, optional
+        From `reserve`: where rows are kept. Rows that were kept there before are lost.
     """
 
-    def __init__(self, source: LabeledRows, row_map: RowMap, n_classes: int, keep: bool = True):
+    def __init__(
+        self,
+        source: LabeledRows,
+        row_map: RowMap,
+        n_classes: int,
+        *,
+        n_threads: int = 1,
+        store: Any = None,
+    ):
         self.source = source
         self.row_map = row_map
         self.n_classes = n_classes
-        self.n_columns = row_map.n_columns(source.n_features)
-        fits = source.n_samples * (self.n_columns + 1) * 8 <= 0.5 * available_memory(source.device)
-        self._kept = self._map_all() if keep and fits else None
+        self.grid = RowGrid.of(row_map, source.n_features)
+        self._store = store
+        self._filled = False
+        self._n_threads = n_threads if source.device.type == "cpu" else 1
 
-    def sum(self, query: Query) -> torch.Tensor:
-        """Sum the query over all rows, in float64."""
-        if not query.reads_rows:
-            codes = self.source.codes
-            return query.block_sum(codes.unsqueeze(1), codes, self.n_classes)
-        return self._accumulate(query, self._blocks(query.block_rows))
+    def sum(self, query: Query, selected: NDArray[np.bool_] | None = None) -> torch.Tensor:
+        """Sum the query over all rows, or those that a mask (n_samples,) selects; int64."""
+        grid = query.grid(self.row_map, self.source.n_features)
+        summand = query.summand(grid, self.n_classes)
+        total = torch.zeros(
+            query.shape(self.grid.n_columns, self.n_classes), dtype=torch.int64, device="cpu"
+        )
 
-    def sum_subset(self, query: Query, selected: torch.Tensor) -> torch.Tensor:
-        """Sum the query over the rows that a mask (n_samples,) selects."""
-        return self._accumulate(query, self._selected_blocks(query.block_rows, selected))
+        def summed(piece: tuple[Any, Any]) -> torch.Tensor:
+            part = summand(*piece)
+            return torch.from_numpy(part) if isinstance(part, np.ndarray) else part.cpu()
 
-    def _accumulate(
-        self, query: Query, blocks: Iterator[tuple[torch.Tensor, torch.Tensor]]
-    ) -> torch.Tensor:
-        shape = query.shape(self.n_columns, self.n_classes)
-        total = torch.zeros(shape, dtype=torch.float64, device=self.source.device)
-        for rows, codes in blocks:
-            total += query.block_sum(rows, codes, self.n_classes)
+        for part in _worked(summed, self._pieces(query, selected), self._n_threads):
+            total += part.reshape(total.shape)
         return total
 
-    def _map_all(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Map every row once, into one array."""
-        n_samples, device = self.source.n_samples, self.source.device
-        rows = torch.empty((n_samples, self.n_columns), dtype=torch.float64, device=device)
-        codes = torch.empty(n_samples, dtype=torch.int64, device=device)
+    def _pieces(
+        self, query: Query, selected: NDArray[np.bool_] | None
+    ) -> Iterator[tuple[Any, Any]]:
+        """Rows as a query reads them, with their codes."""
+        if query.reads == "digits":
+            return self._kept_pieces(selected)
+        if query.reads == "codes":
+            codes = self.source.codes
+            return iter([(None, codes if selected is None else codes[selected])])
+        return self._pieces_as_they_came(selected)
+
+    def _kept_pieces(self, selected: NDArray[np.bool_] | None) -> Iterator[tuple[Any, Any]]:
+        store, codes, n_samples = self._filled_store(), self.source.codes, self.source.n_samples
+        size = -(-n_samples // (_PIECES * self._n_threads))
+        size = max(_LEAST_ROWS, min(_MOST_ROWS, size))
+        for start in range(0, n_samples, size):
+            place: Any = slice(start, start + size)
+            if selected is not None:
+                place = start + np.flatnonzero(selected[place])
+            yield [digit[:, place] for digit in store], self._on_device(codes[place])
+
+    def _pieces_as_they_came(self, selected: NDArray[np.bool_] | None) -> Iterator[tuple[Any, Any]]:
         start = 0
-        for block, block_codes in self.source.blocks(_MAP_ROWS):
-            stop = start + len(block)
-            rows[start:stop] = self.row_map(block)
-            codes[start:stop] = block_codes
-            start = stop
-        if start != n_samples:
-            raise RuntimeError("the source does not yield the number of rows that it states.")
-        return rows, codes
-
-    def _blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        if self._kept is not None:
-            rows, codes = self._kept
-            for start in range(0, len(rows), block_rows):
-                yield rows[start : start + block_rows], codes[start : start + block_rows]
-        else:
-            for block, block_codes in self.source.blocks(block_rows):
-                yield self.row_map(block), block_codes
-
-    def _selected_blocks(
-        self, block_rows: int, selected: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        if self._kept is not None:
-            rows, codes = self._kept
-            picked = torch.nonzero(selected).flatten()
-            for start in range(0, len(picked), block_rows):
-                index = picked[start : start + block_rows]
-                yield rows[index], codes[index]
-        else:
-            start = 0
-            for block, block_codes in self.source.blocks(block_rows):
+        for block, codes in self.source.blocks(_MAP_ROWS):
+            if selected is not None:
                 keep = selected[start : start + len(block)]
                 start += len(block)
-                yield self.row_map(block[keep]), block_codes[keep]
+                block, codes = block[self._on_device(keep)], codes[keep]
+            yield block, self._on_device(codes)
+
+    def _filled_store(self) -> Any:
+        """Every row's digits, (n_digits, n_columns, n_samples) int8; mapped once."""
+        if self._store is None:
+            self._store = reserve(self.source, self.row_map)
+        grid, store, n_samples = self.grid, self._store, self.source.n_samples
+        if self._filled:
+            return store
+
+        def placed() -> Iterator[tuple[int, Any]]:
+            start = 0
+            for block, _ in self.source.blocks(_MAP_ROWS):
+                yield start, block
+                start += len(block)
+            if start != n_samples:
+                raise RuntimeError("the source does not yield the number of rows that it states.")
+
+        def put(piece: tuple[int, Any]) -> None:
+            start, block = piece
+            for target, digit in zip(store, grid.rows(block), strict=True):
+                target[:, start : start + len(block)] = digit
+
+        for _ in _worked(put, placed(), self._n_threads):
+            pass
+        self._filled = True
+        return store
+
+    def _on_device(self, values: NDArray[Any]) -> Any:
+        if self.source.device.type == "cpu":
+            return values
+        return torch.from_numpy(values).to(self.source.device)
+
+
+def reserve(source: LabeledRows, row_map: RowMap) -> Any:
+    """Room for the digits of rows, and a kernel to multiply them with: before anything is spent.
+
+    Parameters
+    ----------
+    source : LabeledRows
+    row_map : RowMap
+        What it centres by or multiplies with may come later.
+
+    Returns
+    -------
+    array or tensor of shape (n_digits, n_columns, n_samples), int8
+
+    Raises
+    ------
+    InsufficientMemoryError, OSError
+        If there is no room.
+    ValueError
+        If the environment names no kernel that is exact here, or rows have too many columns.
+    """
+    kernel_name(source.device.type)
+    grid = RowGrid.of(row_map, source.n_features)
+    if grid.n_columns > MOST_TERMS:
+        raise ValueError(f"rows must have at most {MOST_TERMS - 3} features.")
+    return _room((grid.n_digits, grid.n_columns, source.n_samples), source.device)
+
+
+def _room(shape: tuple[int, ...], device: torch.device) -> Any:
+    """Bytes in memory where half of what is free holds them, else in a file without a name."""
+    if math.prod(shape) <= 0.5 * available_memory(device):
+        if device.type == "cpu":
+            return np.empty(shape, dtype=np.int8)
+        return torch.empty(shape, dtype=torch.int8, device=device)
+    if device.type != "cpu":
+        raise InsufficientMemoryError(
+            f"rows take {math.prod(shape) / 2**30:.1f} GiB on the GPU, more than half of what is "
+            "free there: pass them in the main memory, X.cpu()."
+        )
+    # Made with mode 0600, and unlinked at once.
+    with tempfile.TemporaryFile(prefix="dpfc-") as file:
+        if hasattr(os, "posix_fallocate"):  # else a full disk is met while rows are mapped
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        return np.memmap(file, dtype=np.int8, mode="w+", shape=shape)
+
+
+def _worked(
+    work: Callable[[_Piece], _Result], pieces: Iterable[_Piece], n_threads: int
+) -> Iterator[_Result]:
+    """Work on pieces in threads, whose results come in order; few are under way at a time.
+
+    Threads take pieces, and operations of PyTorch in them take one thread each: small operations
+    that many threads share wait for each other.
+    """
+
+    def quietly(piece: _Piece) -> _Result:
+        with np.errstate(all="ignore"):  # warnings would tell of rows
+            return work(piece)
+
+    if n_threads == 1:
+        yield from map(quietly, pieces)
+        return
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for piece in pieces:
+                waiting.append(pool.submit(quietly, piece))
+                if len(waiting) > n_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

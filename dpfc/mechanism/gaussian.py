@@ -7,13 +7,15 @@ the mechanism states what is public of the query's sum over rows that its row ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from dpfc._support.late import torch
-from dpfc.mechanism.bounded_sums import BoundedRows, LabeledRows
-from dpfc.mechanism.private_run import BoundedSum, PrivateRun, Release
+from dpfc.mechanism.bounded_sums import BoundedRows, LabeledRows, reserve
+from dpfc.mechanism.noisy_sum import BoundedSum, Release
+from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.queries import Count, FeatureSum, Query
+from dpfc.mechanism.reference import ReferenceRows
 from dpfc.mechanism.row_map import RowMap
 
 __all__ = ["GaussianMechanism"]
@@ -45,14 +47,27 @@ class GaussianMechanism:
         n_samples: int | None = None,
     ):
         self._source = source
-        self._rows: BoundedRows | None = None
+        self._rows: BoundedRows | ReferenceRows | None = None
+        self._store: Any = None
+        # As the caller has it; a solver's own algebra takes one.
+        self._n_threads = torch.get_num_threads()
         self.run = run
         self.row_map = row_map
         self.n_classes = n_classes
-        self.device = source.device
         if n_samples is None and run.plan.neighboring_relation == "replace_one":
             n_samples = source.n_samples
         self._public_n_samples = n_samples
+
+    def reserve(self) -> None:
+        """Take the room that rows need in sums of their products, before the first release.
+
+        Raises
+        ------
+        InsufficientMemoryError, OSError, ValueError
+            As `dpfc.mechanism.bounded_sums.reserve`.
+        """
+        if not self.run.exact:
+            self._store = reserve(self._source, self.row_map)
 
     @property
     def n_features(self) -> int:
@@ -67,7 +82,7 @@ class GaussianMechanism:
     def n_samples(self) -> float:
         """Number of rows: as stated, or released with noise as "count"; at least 1."""
         if self._public_n_samples is None:
-            count = self._draw("count", Count(), self._unkept).value
+            count = self.release("count", Count()).value
             self._public_n_samples = round(max(1.0, float(count[0])))
         return self._public_n_samples
 
@@ -89,9 +104,9 @@ class GaussianMechanism:
         Both must be public, or come from releases.
         """
         if center is not None:
-            self.row_map = replace(self.row_map, center=center.to(self.device))
+            self.row_map = replace(self.row_map, center=center)
         if linear is not None:
-            self.row_map = replace(self.row_map, linear=linear.to(self.device))
+            self.row_map = replace(self.row_map, linear=linear)
         self._rows = None  # whatever was bounded before has another map
 
     def center_rows(self, guess: torch.Tensor | None = None) -> None:
@@ -115,7 +130,8 @@ class GaussianMechanism:
         self.row_map = row_map = replace(
             centred, intercept_scaling=math.sqrt(share) if counts else 0.0, length_scaling=0.0
         )
-        release = self._draw("feature_sum", FeatureSum(), self._unkept)
+        self._rows = None
+        release = self.release("feature_sum", FeatureSum())
         total, noise = release.value, release.noise_standard_deviation
         if counts:
             again, doubt_again = float(total[-1]) / row_map.constant, noise / row_map.constant
@@ -146,53 +162,54 @@ class GaussianMechanism:
         ValueError
             If the query's bound is not finite although noise has to be scaled by it.
         """
-        return self._draw(name, query, self._kept)
-
-    def noise_standard_deviation(self, name: str, query: Query) -> float:
-        """Noise that a release will carry; public, and nothing is drawn."""
-        return self.run.noise_scale(name, self._sum(query))[0]
-
-    def _unkept(self) -> BoundedRows:
-        """Rows for one sum under a map of its own."""
-        return BoundedRows(self._source, self.row_map, self.n_classes, keep=False)
-
-    def _kept(self) -> BoundedRows:
-        """Rows for further sums, too."""
-        if self._rows is None:
-            self._rows = BoundedRows(self._source, self.row_map, self.n_classes)
-        return self._rows
-
-    def _draw(self, name: str, query: Query, bounded: Callable[[], BoundedRows]) -> Release:
         probability = self.run.plan[name].sampling_probability
         if probability < 1.0:
             self._check_samplable(name, query)
+        rows = self._bounded_rows()
 
         def total() -> torch.Tensor:
-            rows = bounded()
             if rows.row_map is not self.row_map:
                 raise RuntimeError("rows were bounded by another map than the stated one.")
-            if probability < 1.0:
-                coins = self.run.noise.bernoulli(probability, self._source.n_samples)
-                summed = rows.sum_subset(query, torch.from_numpy(coins).to(self.device))
-            else:
-                summed = rows.sum(query)
-            if query.symmetric:  # a product may differ from its transpose in the last bits
-                summed = torch.triu(summed) + torch.triu(summed, 1).mT
-            return summed
+            if probability == 1.0:
+                return rows.sum(query)
+            coins = self.run.noise.bernoulli(probability, self._source.n_samples)
+            return rows.sum(query, coins)
 
-        return self.run.release(name, self._sum(query), total)
+        drawn = self.run.release(name, self._sum(query), total)
+        if query.reads != "digits" or self.run.exact:
+            return drawn
+        # Noise is the same in any direction: that of a turned sum is the sum's own, turned.
+        rotation = query.grid(self.row_map, self.n_features).rotation
+        back = rotation.turn_back(drawn.value, both_sides=query.symmetric)
+        return replace(drawn, value=back)
+
+    def noise_standard_deviation(self, name: str, query: Query) -> float:
+        """Noise that a release will carry; public, and nothing is drawn."""
+        return self.run.noise_scale(name, self._sum(query))
+
+    def _bounded_rows(self) -> BoundedRows | ReferenceRows:
+        """Rows under the present map; without noise, in floating point."""
+        if self._rows is None and self.run.exact:
+            self._rows = ReferenceRows(self._source, self.row_map, self.n_classes)
+        elif self._rows is None:
+            self._rows = BoundedRows(
+                self._source,
+                self.row_map,
+                self.n_classes,
+                n_threads=self._n_threads,
+                store=self._store,
+            )
+        return self._rows
 
     def _sum(self, query: Query) -> BoundedSum:
-        """What is public of a query's sum over the mapped rows."""
-        bound = self.row_map.l2_bound
-        return BoundedSum(
-            query.formula,
-            query.shape(self.n_columns, self.n_classes),
-            query.l2_sensitivity(bound, self.run.plan.neighboring_relation),
-            query.row_norm(bound),
-            query.rounding_bound(bound, self.n_columns),
-            query.symmetric,
-        )
+        """What is public of a query's sum over the rows on their grid."""
+        shape = query.shape(self.n_columns, self.n_classes)
+        relation = self.run.plan.neighboring_relation
+        grid = query.grid(self.row_map, self.n_features)
+        sensitivity, unit = query.l2_sensitivity(grid, relation), query.unit(grid)
+        if self.run.exact:  # in floating point
+            sensitivity, unit = sensitivity * unit, 1.0
+        return BoundedSum(query.formula, shape, sensitivity, unit=unit, symmetric=query.symmetric)
 
     def _check_samplable(self, name: str, query: Query) -> None:
         """Sampled events under "replace_one" are accounted for a sensitivity of twice ||v||."""

@@ -20,7 +20,6 @@ from dpfc.mechanism.rounded_gaussian import rounded_gaussian
 __all__ = ["NoiseSource", "SeededNoise", "SystemNoise", "noise_source"]
 
 _THREAD_DRAWS = 1 << 17  # so many pay for a thread
-_CHUNK = 1 << 20  # uniforms drawn at once: bounds the memory of a large draw
 
 
 class NoiseSource(Protocol):
@@ -28,10 +27,6 @@ class NoiseSource(Protocol):
 
     description: str
     reproducible: bool
-
-    def standard_normal(self, size: int) -> NDArray[np.float64]:
-        """Draw `size` independent N(0, 1) values, shape (size,)."""
-        ...
 
     def random_bytes(self, size: int) -> bytes:
         """Draw `size` independent uniform bytes."""
@@ -51,33 +46,10 @@ class NoiseSource(Protocol):
 
 
 class SystemNoise:
-    """Randomness from the operating system's cryptographically secure generator.
-
-    Integers of `rounded_gaussian` have exactly the stated law. Values of `standard_normal` are
-    floating-point numbers: the Box-Muller transform of uniforms with 107 random bits, so they
-    reach 12.2 standard deviations, and neither their tails nor values near zero are spaced wider
-    than the public grid that they are rounded to before they are added (see
-    `dpfc.mechanism.private_run`). The low-order bits of a sum then carry nothing.
-
-    References
-    ----------
-    Box, Muller (1958), A Note on the Generation of Random Normal Deviates.
-    """
+    """Randomness from the operating system's cryptographically secure generator."""
 
     description = "operating system (os.urandom)"
     reproducible = False
-
-    def standard_normal(self, size: int) -> NDArray[np.float64]:
-        """Draw `size` independent N(0, 1) values, shape (size,)."""
-        out = np.empty(size + size % 2)
-        for start in range(0, out.size, _CHUNK):
-            chunk = out[start : start + _CHUNK]
-            pairs = chunk.size // 2
-            radius = _rayleigh(pairs)
-            angle = 2.0 * np.pi * _uniform(pairs)
-            np.multiply(radius, np.cos(angle), out=chunk[:pairs])
-            np.multiply(radius, np.sin(angle), out=chunk[pairs:])
-        return out[:size]
 
     def random_bytes(self, size: int) -> bytes:
         """Draw `size` independent uniform bytes."""
@@ -131,10 +103,6 @@ class SeededNoise:
         """Go on from a state."""
         self._generator.bit_generator.state = json.loads(state)
 
-    def standard_normal(self, size: int) -> NDArray[np.float64]:
-        """Draw `size` independent N(0, 1) values, shape (size,)."""
-        return self._generator.standard_normal(size)
-
     def random_bytes(self, size: int) -> bytes:
         """Draw `size` independent uniform bytes."""
         return self._generator.bytes(size)
@@ -179,14 +147,6 @@ def _plain_state(state: Any) -> Any:
     if isinstance(state, Mapping):
         return {name: _plain_state(value) for name, value in state.items()}
     return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
-
-
-def _rayleigh(size: int) -> NDArray[np.float64]:
-    """Lengths √(-2 ln u), u uniform on (0, 1) and finely spaced at both of its ends."""
-    low = _random_words(size)
-    half = 0.5 * (_uniform(size) + ((low >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-106)
-    coin = (low & np.uint64(1)).astype(np.bool_)  # u is `half`, or 1 - `half`
-    return np.sqrt(-2.0 * np.where(coin, np.log(half), np.log1p(-half)))
 
 
 def _uniform(size: int) -> NDArray[np.float64]:

@@ -4,25 +4,7 @@ Everything that spends a budget makes a `PrivateRun`, and every release of it is
 `PrivateRun.release`. A mechanism tells it what is public of a sum, as a `BoundedSum`, and how to
 compute the sum; the run states the noise, records the draw, pays for the whole plan, and only
 then has the rows looked at. It refuses what the plan does not hold.
-
-How noise is added. With Δ the sum's sensitivity for the stated relation:
-
-1. Rounding. The computed sum is within e of the exact one (`BoundedSum.rounding`),
-   so the computed sums of neighbours are within Δ + 2e.
-2. Grid. The sum is rounded to multiples of g, a power of two, which moves m entries
-   by at most g √m / 2 in norm. Neighbours are then within Δ' = Δ + 2e + g √m.
-3. Noise. N has standard deviation z Δ' in every direction and is rounded to the same
-   grid. Sum and noise are then integers times g below 2⁵³ g, so they add exactly,
-   and round(sum + N) = sum + round(N): the release is the exact Gaussian mechanism
-   with noise multiplier z, rounded. No low-order bit carries the sum.
-
-All of Δ, e, g, m and z are public.
-
-References
-----------
-Dwork, Roth (2014), The Algorithmic Foundations of Differential Privacy, appendix A.
-Balle, Wang (2018), Improving the Gaussian Mechanism for Differential Privacy.
-Mironov (2012), On Significance of the Least Significant Bits for Differential Privacy.
+How it is added stands in `dpfc.mechanism.noisy_sum`.
 """
 
 from __future__ import annotations
@@ -30,7 +12,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -43,53 +24,11 @@ from dpfc.accounting.ledger.ledger import LedgerError, PrivacyLedger
 from dpfc.accounting.search_budget import SearchPlan
 from dpfc.exceptions import PrivacyWarning
 from dpfc.mechanism.delta import warn_of_large_delta
-from dpfc.mechanism.grid import grid_noise, gridded_noise, on_grid
 from dpfc.mechanism.noise import NoiseSource
+from dpfc.mechanism.noisy_sum import BoundedSum, Release, sigma_of, with_noise
 from dpfc.mechanism.paid_models import once_saved
 
-__all__ = ["BoundedSum", "PrivateRun", "Release"]
-
-
-@dataclass(frozen=True)
-class BoundedSum:
-    """What is public of a sum over private rows.
-
-    Attributes
-    ----------
-    formula : str
-        Of a row's part.
-    shape : sequence of int
-    l2_sensitivity : float
-        In exact arithmetic, for the plan's neighbouring relation.
-    row_norm : float
-        Longest part of a row.
-    rounding : float
-        Most that the computed sum is away from the exact one, in norm.
-    symmetric : bool
-        Whether the sum is of symmetric matrices, and its noise is to be.
-    """
-
-    formula: str
-    shape: Sequence[int]
-    l2_sensitivity: float
-    row_norm: float
-    rounding: float
-    symmetric: bool = False
-
-
-@dataclass(frozen=True)
-class Release:
-    """What a run returns: a value that may be published, and its noise.
-
-    Attributes
-    ----------
-    value : torch.Tensor, float64
-    noise_standard_deviation : float
-        Of every entry (of the diagonal, for a symmetric release).
-    """
-
-    value: torch.Tensor
-    noise_standard_deviation: float
+__all__ = ["PrivateRun"]
 
 
 class PrivateRun:
@@ -314,27 +253,17 @@ class PrivateRun:
         elif self._ledger is not None:
             raise RuntimeError("a run with a ledger is opened before it draws.")
 
-    def noise_scale(self, name: str, of: BoundedSum) -> tuple[float, float]:
-        """Standard deviation z Δ' and grid step g; both 0 where nothing needs noise.
+    def noise_scale(self, name: str, of: BoundedSum) -> float:
+        """Standard deviation of a release's noise; public, and nothing is drawn.
 
         Raises
         ------
         KeyError
             If the plan holds no such release.
         ValueError
-            If the sum's bound is not finite although noise has to be scaled by it.
+            If it is not finite, or more than integers hold.
         """
-        noise_multiplier = self.plan[name].noise_multiplier
-        if noise_multiplier == 0.0 or of.l2_sensitivity == 0.0:
-            return 0.0, 0.0
-        return gridded_noise(
-            name,
-            l2_sensitivity=of.l2_sensitivity,
-            noise_multiplier=noise_multiplier,
-            rounding=of.rounding,
-            row_norm=of.row_norm,
-            entries=math.prod(of.shape),
-        )
+        return sigma_of(name, of, self.plan[name].noise_multiplier) * of.unit
 
     @np.errstate(all="ignore")
     def release(self, name: str, of: BoundedSum, total: Callable[[], torch.Tensor]) -> Release:
@@ -346,7 +275,8 @@ class PrivateRun:
             Of a planned release.
         of : BoundedSum
         total : callable
-            Computes the sum, a float64 tensor of the stated shape; called when it is paid for.
+            Computes the sum, an int64 tensor of the stated shape on any device; called when it is
+            paid for. Where the budget is infinite, it may be of float64, in real units.
             NumPy's warnings of overflow and the like, which single rows decide, are off meanwhile.
 
         Raises
@@ -354,31 +284,30 @@ class PrivateRun:
         KeyError
             If the plan holds no such release.
         RuntimeError
-            If all of its draws are spent, or the sum is not of the stated shape.
+            If all of its draws are spent, or the sum is not of the stated shape and type.
         ValueError
-            If the sum's bound is not finite although noise has to be scaled by it.
+            If the noise's standard deviation is not finite, or more than integers hold.
         LedgerError, BudgetExceeded
             If it cannot be paid; nothing was drawn.
         """
-        scale, grid = self.noise_scale(name, of)
-        record = self._next_record(name, of, scale)
+        sigma = sigma_of(name, of, self.plan[name].noise_multiplier)
+        record = self._next_record(name, of, sigma)
         self.pay()
         self._records[name] = record
         value = total()
-        if value.dtype != torch.float64 or tuple(value.shape) != tuple(of.shape):
+        real = value.dtype == torch.float64 and self.exact and sigma == 0.0
+        if not (real or value.dtype == torch.int64) or tuple(value.shape) != tuple(of.shape):
             raise RuntimeError(f"the sum of {name} is not of the shape and type that it stated.")
-        if scale > 0.0:
-            noise = grid_noise(self.noise, value.shape, scale, grid, symmetric=of.symmetric)
-            value = on_grid(value, grid).add_(noise.to(value.device))
+        if sigma > 0.0:
+            value = with_noise(value, sigma, self.noise, symmetric=of.symmetric)
         if self.on_release is not None:
             self.on_release(name)
-        return Release(value, scale)
+        return Release(value if real else value.to(torch.float64) * of.unit, sigma * of.unit)
 
-    def _next_record(self, name: str, of: BoundedSum, scale: float) -> ReleaseRecord:
+    def _next_record(self, name: str, of: BoundedSum, sigma: float) -> ReleaseRecord:
         """Count one more draw of a planned release, or refuse it.
 
-        What the scale exceeds z times the sensitivity by is for rounding. Slack and scale are the
-        largest of all draws.
+        Of draws of several sizes, the one with most noise is stated.
         """
         planned, before = self.plan[name], self._records.get(name)
         drawn = before.count if before else 0
@@ -386,15 +315,17 @@ class PrivateRun:
             raise RuntimeError(
                 f"the plan holds {planned.count} draw(s) of {planned.name}; all are spent."
             )
-        slack = scale / planned.noise_multiplier - of.l2_sensitivity if scale > 0.0 else 0.0
+        if before and before.noise_standard_deviation > sigma * of.unit:
+            return before.model_copy(update={"count": drawn + 1})
         return ReleaseRecord(
             name=planned.name,
             description=f"sum over rows of {of.formula}",
             shape=list(of.shape),
-            l2_sensitivity=of.l2_sensitivity,
-            numerical_slack=max(slack, before.numerical_slack if before else 0.0),
+            l2_sensitivity=of.l2_sensitivity * of.unit,
+            numerical_slack=of.slack * of.unit if sigma > 0.0 else 0.0,
             noise_multiplier=planned.noise_multiplier,
-            noise_standard_deviation=max(scale, before.noise_standard_deviation if before else 0.0),
+            noise_standard_deviation=sigma * of.unit,
+            sum_unit=None if self.exact else of.unit,
             count=drawn + 1,
             sampling_probability=planned.sampling_probability,
             share_of_budget=planned.share,

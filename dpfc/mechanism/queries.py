@@ -1,36 +1,48 @@
 """The sums over private rows that dpfc releases, each with its own sensitivity.
 
-A query is a sum over rows of a function v(x, y). It states the largest norm that
-one row's v can have, the sensitivity that follows for each neighbouring relation,
-and how far the computed sum can be from the exact one. `dpfc.mechanism.private_run` adds noise
-to a query's sum and to nothing else.
+A query is a sum over rows of whole numbers v(q, y). It states the largest norm that one row's v
+can have, and the sensitivity that follows for each neighbouring relation; `PrivateRun.release`
+adds noise to a query's sum and to nothing else. Rows q are whole numbers with ||q|| <= L, checked
+one by one (`dpfc.mechanism.integer_rows`), and so are residuals ρ with ||ρ|| <= c.
 
-| query | v(x, y) | ||v|| at most | replaced row, times that |
+| query | v(q, y) | ||v|| at most | replaced row, times that |
 |---|---|---|---|
 | Count | 1 | 1 | 0 |
 | ClassCounts | e_y | 1 | √2 |
-| FeatureSum | x | C | 2 |
-| ClassSums | e_y xᵀ | C | 2 |
-| Gram | x xᵀ | C² | √2 |
-| ClassGrams | e_y ⊗ x xᵀ | C² | √2 |
-| GradientSum | clip_c(r) xᵀ | cC | 2 |
-| HessianSum | h ⊗ x xᵀ, 0 <= h_k <= 1/4 | √K C²/4 | √2 |
+| FeatureSum | q | L | 2 |
+| ClassSums | e_y qᵀ | L | 2 |
+| Gram | q qᵀ | L² | √2 |
+| ClassGrams | e_y ⊗ q qᵀ | L² | √2 |
+| GradientSum | ρ qᵀ | cL | 2 |
+| HessianSum | h ⊗ q qᵀ, 0 <= h_k <= H | √K H L² | √2 |
 
-One added or removed row moves the sum by at most ||v||. One replaced row moves it by
-||v - v'|| <= 2 ||v||; where <v, v'> >= 0 always (outer products x xᵀ, one-hot labels,
-non-negative weights), by at most √2 ||v||; where v is constant, not at all.
+One added or removed row moves the sum by its v, exactly: integers add without rounding, in any
+order, so ||v|| is the sensitivity. One replaced row moves it by ||v - v'|| <= 2 ||v||; where
+<v, v'> >= 0 always (outer products q qᵀ, one-hot labels, non-negative weights), by at most
+√2 ||v||; where v is constant, not at all.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from dpfc._support.late import torch
+from dpfc.mechanism.integer_products import product
+from dpfc.mechanism.integer_rows import (
+    BASE,
+    RowGrid,
+    bounded_integers,
+    digits_of,
+    largest_of,
+    products_of_digits,
+)
 from dpfc.mechanism.losses import Loss, SigmoidLoss
+from dpfc.mechanism.row_map import RowMap, as_type, library, ordered_sum, roots
 
 __all__ = [
     "MAX_SAMPLES",
@@ -43,11 +55,20 @@ __all__ = [
     "Gram",
     "HessianSum",
     "Query",
+    "Summand",
 ]
 
-# The data domain: data sets of at most this many rows. Bounds on rounding need one.
+# The data domain: data sets of at most this many rows, of which no sum leaves int64.
 MAX_SAMPLES = 2**24
-_UNIT = 2.0**-53  # unit roundoff of float64
+_DIGITS = 2  # of weights, residuals and curvatures
+_NO_WEIGHT = 1e-200  # weights that are all smaller are zero
+_CACHE_ENTRIES = 2**17  # of residuals that are worked on at once, in a core's cache
+_CACHE_ROWS = 4096  # at most
+_HESSIAN_ROWS = 4096  # at once
+_PANEL = 512  # columns of a matrix that are multiplied at once
+
+# Whole numbers of a block of rows, added up: (rows, codes) to int64. Rows are what `reads` says.
+Summand = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -59,56 +80,51 @@ class Query:
     name : str
         What the privacy statement calls the release.
     formula : str
-        v(x, y), for people.
+        v, for people.
     replace_factor : float
         Sensitivity for one replaced row over that for one added or removed row.
     symmetric : bool
         The last two axes of the sum are a symmetric matrix.
-    block_rows : int
-        Rows that are summed in one matrix product.
-    reads_rows : bool
-        v depends on x, so that rows have to be bounded first.
+    reads : {"codes", "rows", "digits"}
+        What a summand takes beside codes: nothing, rows as they came, or the kept digits of
+        rows on their grid.
     """
 
     name: ClassVar[str]
     formula: ClassVar[str]
     replace_factor: ClassVar[float]
     symmetric: ClassVar[bool] = False
-    block_rows: ClassVar[int] = 4096
-    reads_rows: ClassVar[bool] = True
+    reads: ClassVar[Literal["codes", "rows", "digits"]] = "digits"
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """Shape of the sum."""
         raise NotImplementedError
 
-    def row_norm(self, l2_bound: float) -> float:
-        """Largest norm of one row's v, for rows of norm at most `l2_bound`."""
+    def grid(self, row_map: RowMap, n_features: int) -> RowGrid:
+        """What rows are rounded to for it."""
+        return RowGrid.of(row_map, n_features)
+
+    def row_norm(self, grid: RowGrid) -> float:
+        """Largest norm of one row's v."""
         raise NotImplementedError
 
-    def row_error(self, l2_bound: float, n_columns: int) -> float:
-        """Largest distance of one row's computed v from its exact v (before summing)."""
-        return 0.0
+    def unit(self, grid: RowGrid) -> float:
+        """What 1 in the sum is worth."""
+        return 1.0
 
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
-        """Sum v over a block: rows (n_rows, n_columns) float64, codes (n_rows,) int64."""
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
+        """How a block of rows is summed."""
         raise NotImplementedError
 
-    def l2_sensitivity(self, l2_bound: float, neighboring_relation: str) -> float:
-        """Largest change of the exact sum between neighbouring data sets."""
-        if neighboring_relation == "replace_one":
-            return self.replace_factor * self.row_norm(l2_bound)
-        return self.row_norm(l2_bound)
+    @classmethod
+    def relation_factor(cls, neighboring_relation: str) -> float:
+        """Sensitivity over the largest norm of one row's v."""
+        return cls.replace_factor if neighboring_relation == "replace_one" else 1.0
 
-    def rounding_bound(self, l2_bound: float, n_columns: int) -> float:
-        """Largest distance of the computed from the exact sum, up to `MAX_SAMPLES` rows.
-
-        A float64 matrix product over b rows is off by at most b u Σ|v|, adding the
-        blocks by n/b u Σ|v|, in any order of operations (Higham 2002, section 3.1);
-        Σ||v|| <= n ||v||.
-        """
-        adds = self.block_rows + MAX_SAMPLES / self.block_rows + 4
-        per_row = adds * _UNIT * self.row_norm(l2_bound) + self.row_error(l2_bound, n_columns)
-        return MAX_SAMPLES * per_row
+    def l2_sensitivity(self, grid: RowGrid, neighboring_relation: str) -> float:
+        """Largest change of the sum between neighbouring data sets, rounded up."""
+        sensitivity = self.relation_factor(neighboring_relation) * self.row_norm(grid)
+        return math.nextafter(sensitivity, math.inf) if sensitivity > 1.0 else sensitivity
 
 
 @dataclass(frozen=True)
@@ -118,19 +134,19 @@ class Count(Query):
     name = "count"
     formula = "1"
     replace_factor = 0.0
-    reads_rows = False
+    reads = "codes"
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """One number."""
         return (1,)
 
-    def row_norm(self, l2_bound: float) -> float:
+    def row_norm(self, grid: RowGrid) -> float:
         """Exactly 1."""
         return 1.0
 
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Count the rows."""
-        return torch.full((1,), float(len(rows)), dtype=torch.float64, device=rows.device)
+        return lambda rows, codes: np.array([len(codes)])
 
 
 @dataclass(frozen=True)
@@ -140,19 +156,19 @@ class ClassCounts(Query):
     name = "class_counts"
     formula = "e_y"
     replace_factor = math.sqrt(2.0)
-    reads_rows = False
+    reads = "codes"
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """One number a class."""
         return (n_classes,)
 
-    def row_norm(self, l2_bound: float) -> float:
+    def row_norm(self, grid: RowGrid) -> float:
         """A one-hot vector has length 1."""
         return 1.0
 
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Count the labels."""
-        return torch.bincount(codes, minlength=n_classes).to(torch.float64)
+        return lambda rows, codes: library(codes).bincount(codes, minlength=n_classes)
 
 
 @dataclass(frozen=True)
@@ -162,19 +178,27 @@ class FeatureSum(Query):
     name = "feature_sum"
     formula = "x"
     replace_factor = 2.0
-    block_rows = 512  # rows are mapped on the way: a block stays in a core's cache
+    reads = "rows"
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """One number a column."""
         return (n_columns,)
 
-    def row_norm(self, l2_bound: float) -> float:
-        """A row's own norm."""
-        return l2_bound
+    def grid(self, row_map: RowMap, n_features: int) -> RowGrid:
+        """Fine steps: nothing but a sum is made of them."""
+        return RowGrid(row_map, n_features, 0)
 
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def row_norm(self, grid: RowGrid) -> float:
+        """A row's own norm."""
+        return grid.l2_bound
+
+    def unit(self, grid: RowGrid) -> float:
+        """One step."""
+        return grid.unit
+
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Add the rows."""
-        return rows.sum(dim=0)
+        return lambda rows, codes: _int64(grid.total(rows))
 
 
 @dataclass(frozen=True)
@@ -189,13 +213,26 @@ class ClassSums(Query):
         """One row a class."""
         return (n_classes, n_columns)
 
-    def row_norm(self, l2_bound: float) -> float:
-        """||e_y|| ||x||."""
-        return l2_bound
+    def row_norm(self, grid: RowGrid) -> float:
+        """||e_y|| ||q||."""
+        return grid.l2_bound
 
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def unit(self, grid: RowGrid) -> float:
+        """One step."""
+        return grid.unit
+
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """One-hot labels times rows, in one product."""
-        return torch.nn.functional.one_hot(codes, n_classes).to(torch.float64).T @ rows
+
+        def add(rows: Any, codes: Any) -> Any:
+            xp = library(codes)
+            kind = {} if xp is np else {"device": codes.device}
+            classes = xp.arange(n_classes, **kind)[:, None]
+            members = classes == codes
+            one_hot = members.view(np.int8) if xp is np else members.to(torch.int8)
+            return products_of_digits([one_hot], [row.T for row in rows])
+
+        return add
 
 
 @dataclass(frozen=True)
@@ -211,39 +248,86 @@ class Gram(Query):
         """A square matrix."""
         return (n_columns, n_columns)
 
-    def row_norm(self, l2_bound: float) -> float:
-        """||x xᵀ||_F = ||x||²."""
-        return l2_bound**2
+    def row_norm(self, grid: RowGrid) -> float:
+        """||q qᵀ||_F = ||q||²."""
+        return float(grid.squared_limit)
 
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
-        """XᵀX."""
-        return _gram(rows)
+    def unit(self, grid: RowGrid) -> float:
+        """One step, squared."""
+        return grid.unit**2
+
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
+        """QᵀQ."""
+        return lambda rows, codes: _gram(rows)
 
 
 @dataclass(frozen=True)
-class ClassGrams(Query):
+class ClassGrams(Gram):
     """Second moments of each class's rows, shape (n_classes, n_columns, n_columns)."""
 
     name = "class_grams"
     formula = "e_y (x) x x^T"
-    replace_factor = math.sqrt(2.0)
-    symmetric = True
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """A square matrix a class."""
         return (n_classes, n_columns, n_columns)
 
-    def row_norm(self, l2_bound: float) -> float:
-        """||e_y|| ||x||²."""
-        return l2_bound**2
-
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """One product a class, over that class's rows."""
-        return torch.stack([_gram(rows[codes == k]) for k in range(n_classes)])
+
+        def add(rows: Any, codes: Any) -> Any:
+            parts = [_gram([row[:, codes == k] for row in rows]) for k in range(n_classes)]
+            return library(codes).stack(parts)
+
+        return add
 
 
 @dataclass(frozen=True)
-class GradientSum(Query):
+class _LinearQuery(Query):
+    """A sum of what a linear model says of rows; its weights are public.
+
+    Parameters
+    ----------
+    coef : torch.Tensor of shape (n_outputs, n_columns), float64
+    """
+
+    coef: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if not bool(torch.isfinite(self.coef).all()):
+            raise ValueError("weights are not finite: they have diverged. Lower the step size.")
+
+    def _logits(self, grid: RowGrid) -> Callable[[list[Any]], Any]:
+        """Logits of a block, float32 (n_outputs, n_rows): whole numbers, then one rounding each.
+
+        Weights are turned like rows and rounded to two digits, each output's in steps of its own.
+        """
+        columns = self.coef.T.cpu().numpy().copy()
+        grid.rotation.turn(columns, np.empty_like(columns))
+        peaks = abs(columns).max(axis=0, initial=0.0)
+        steps = np.where(peaks > _NO_WEIGHT, peaks / largest_of(_DIGITS), 1.0)
+        weights = np.stack(digits_of(np.rint(columns / steps).T, _DIGITS))
+        with np.errstate(over="ignore"):
+            units = (steps * grid.unit).astype(np.float32)[:, np.newaxis]
+
+        def logits(rows: list[Any]) -> Any:
+            total: Any = 0.0
+            xp = library(rows[0])
+            on = _on_device_of(rows[0])
+            for i, row in enumerate(rows):
+                parts = product(on(weights.reshape(-1, grid.n_columns)), row)
+                for j in range(_DIGITS):
+                    part = parts[j * len(units) : (j + 1) * len(units)]
+                    part = part.astype(np.float32) if xp is np else part.float()
+                    part *= on(units * np.float32(BASE ** (i + j)))
+                    total = part + total
+            return total
+
+        return logits
+
+
+@dataclass(frozen=True)
+class GradientSum(_LinearQuery):
     """Clipped gradient of a loss with respect to linear weights, shape (n_outputs, n_columns).
 
     A row's gradient is r xᵀ with ||r xᵀ||_F = ||r|| ||x||, so bounding the residual r
@@ -261,9 +345,7 @@ class GradientSum(Query):
     name = "gradient"
     formula = "clip_c(r) x^T"
     replace_factor = 2.0
-    block_rows = 512  # fits a core's cache, so that a block is read from memory once a step
 
-    coef: torch.Tensor
     loss: Loss
     residual_clip_norm: float
 
@@ -272,31 +354,57 @@ class GradientSum(Query):
         """Largest norm of a clipped residual."""
         return min(self.residual_clip_norm, self.loss.residual_bound(len(self.coef)))
 
+    @property
+    def _squared_limit(self) -> int:
+        """c², in steps: rounding lengthens a residual by √K/2 at most."""
+        return math.ceil((largest_of(_DIGITS) + math.sqrt(len(self.coef)) / 2.0 + 1.0) ** 2)
+
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """The weights' shape."""
         return (len(self.coef), n_columns)
 
-    def row_norm(self, l2_bound: float) -> float:
-        """||clip_c(r)|| ||x|| <= cC."""
-        return self.residual_bound * l2_bound
+    def row_norm(self, grid: RowGrid) -> float:
+        """||ρ|| ||q|| <= cL."""
+        return math.nextafter(math.sqrt(self._squared_limit) * grid.l2_bound, math.inf)
 
-    def row_error(self, l2_bound: float, n_columns: int) -> float:
-        """Rounding of logits, exponentials and clip; residual and clip are 1-Lipschitz."""
-        return l2_bound * _residual_error(self.coef, l2_bound)
+    def unit(self, grid: RowGrid) -> float:
+        """A residual's step times a row's."""
+        return self.residual_bound / largest_of(_DIGITS) * grid.unit
 
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
-        """Residuals of the block, clipped, times its rows."""
-        # In this order the product reads the rows along memory, faster than rows @ coefᵀ does.
-        logits = (self.coef @ rows.T).T
-        residual = self.loss.residual(logits, codes)
-        if self.residual_clip_norm < self.loss.residual_bound(len(self.coef)):
-            norms = torch.linalg.vector_norm(residual, dim=1, keepdim=True)
-            residual *= (self.residual_clip_norm / norms.clamp(min=1e-300)).clamp(max=1.0)
-        return residual.T @ rows
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
+        """Residuals of the block, clipped and rounded, times its rows."""
+        logits = self._logits(grid)
+
+        def add(rows: Any, codes: Any) -> Any:
+            n_outputs = len(self.coef)
+            size = max(64, min(_CACHE_ROWS, _CACHE_ENTRIES // n_outputs))
+            totals: list[Any] = [0] * len(rows)
+            for part, part_codes in _blocks(rows, codes, size):
+                residuals = self._rounded(self.loss.residual(logits(part), part_codes))
+                stacked = library(residuals[0]).concatenate(residuals)
+                totals = [t + product(stacked, row.T) for t, row in zip(totals, part, strict=True)]
+            return sum(
+                _int64(total[j * n_outputs : (j + 1) * n_outputs]) * BASE ** (i + j)
+                for i, total in enumerate(totals)
+                for j in range(_DIGITS)
+            )
+
+        return add
+
+    def _rounded(self, residual: Any) -> list[Any]:
+        """Residuals in steps of `residual_bound` over the largest number of two digits."""
+        xp = library(residual)
+        spare = residual * residual
+        norms = roots(ordered_sum(spare, axis=0)[0] * 1.0)
+        # A number over a tensor is that number times its reciprocal, in PyTorch: so in NumPy.
+        residual *= largest_of(_DIGITS) * (1.0 / xp.clip(norms, self.residual_bound, None))
+        whole = xp.empty_like(residual)
+        bounded_integers(residual, whole, spare, largest_of(_DIGITS), self._squared_limit)
+        return digits_of(whole, _DIGITS)
 
 
 @dataclass(frozen=True)
-class HessianSum(Query):
+class HessianSum(_LinearQuery):
     """Hessians of one-versus-rest logistic losses, shape (n_outputs, n_columns, n_columns).
 
     Parameters
@@ -309,36 +417,74 @@ class HessianSum(Query):
     replace_factor = math.sqrt(2.0)
     symmetric = True
 
-    coef: torch.Tensor
-
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """A square matrix an output."""
         return (len(self.coef), n_columns, n_columns)
 
-    def row_norm(self, l2_bound: float) -> float:
-        """||h|| ||x||² with 0 <= h_k <= 1/4."""
-        return math.sqrt(len(self.coef)) / 4.0 * l2_bound**2
+    def row_norm(self, grid: RowGrid) -> float:
+        """||h|| ||q||² with 0 <= h_k <= H."""
+        squared = len(self.coef) * (self._largest(grid) * grid.squared_limit) ** 2
+        return math.nextafter(math.sqrt(squared), math.inf)
 
-    def row_error(self, l2_bound: float, n_columns: int) -> float:
-        """The weight p (1 - p) is 1-Lipschitz in the logit."""
-        return l2_bound**2 * _residual_error(self.coef, l2_bound)
+    def unit(self, grid: RowGrid) -> float:
+        """H is worth 1/4."""
+        return 0.25 / self._largest(grid) * grid.unit**2
 
-    def block_sum(self, rows: torch.Tensor, codes: torch.Tensor, n_classes: int) -> torch.Tensor:
-        """One product an output, of rows scaled by the root of their weight."""
-        roots = SigmoidLoss.hessian_weights(rows @ self.coef.T).sqrt()
-        return torch.stack([_gram(rows * roots[:, k : k + 1]) for k in range(len(self.coef))])
+    def _largest(self, grid: RowGrid) -> int:
+        """H: products of a weight and an entry have three digits, and sums of them fit int64."""
+        return largest_of(3 - grid.n_digits)
+
+    def summand(self, grid: RowGrid, n_classes: int) -> Summand:
+        """One product an output, of rows times their whole weights."""
+        logits, largest = self._logits(grid), self._largest(grid)
+
+        def add(rows: Any, codes: Any) -> Any:
+            xp, totals = library(codes), [0] * len(self.coef)
+            for part, _ in _blocks(rows, codes, _HESSIAN_ROWS):
+                curvature = SigmoidLoss.curvature(logits(part))
+                curvature *= 4.0 * largest
+                whole = xp.clip(xp.round(curvature), None, float(largest))
+                whole = xp.where(whole >= 0.0, whole, 0.0)  # what is no number, too
+                entries = sum(as_type(row, whole) * BASE**i for i, row in enumerate(part))
+                for k, weights in enumerate(whole):
+                    digits = digits_of(entries * weights, 3)  # below 2²⁴: exact in float32
+                    totals[k] = totals[k] + products_of_digits(digits, [row.T for row in part])
+            return xp.stack(totals)
+
+        return add
 
 
-def _gram(rows: torch.Tensor) -> torch.Tensor:
-    """XᵀX; on a CPU through NumPy, whose BLAS does half the work for a symmetric product."""
-    if rows.device.type == "cpu":
-        array = rows.numpy()
-        return torch.from_numpy(np.asarray(array.T @ array))
-    return rows.T @ rows
+def _gram(rows: list[Any]) -> Any:
+    """QᵀQ by panels of columns; those below the diagonal are those above it, turned."""
+    n_columns = len(rows[0])
+    panels = [slice(s, s + _PANEL) for s in range(0, n_columns, _PANEL)]
+    shape = (n_columns, n_columns)
+    if isinstance(rows[0], np.ndarray):
+        total: Any = np.empty(shape, dtype=np.int64)
+    else:
+        total = torch.empty(shape, dtype=torch.int64, device=rows[0].device)
+    for i, left in enumerate(panels):
+        for right in panels[i:]:
+            part = products_of_digits([r[left] for r in rows], [r[right].T for r in rows])
+            total[left, right] = part
+            total[right, left] = part.T
+    return total
 
 
-def _residual_error(coef: torch.Tensor, l2_bound: float) -> float:
-    """Largest rounding error of a row's residual, clipped residual or Hessian weights."""
-    n_outputs, n_columns = coef.shape
-    logits = (n_columns + 2) * _UNIT * l2_bound * float(torch.linalg.vector_norm(coef))
-    return logits + 32.0 * _UNIT * (math.sqrt(n_outputs) + n_outputs)
+def _int64(values: Any) -> Any:
+    return values.astype(np.int64) if isinstance(values, np.ndarray) else values.long()
+
+
+def _on_device_of(like: Any) -> Callable[[Any], Any]:
+    """Public arrays as private rows are: NumPy's, or tensors on their device."""
+    if isinstance(like, np.ndarray):
+        return lambda array: array
+    return lambda array: torch.from_numpy(array).to(like.device)
+
+
+def _blocks(rows: list[Any], codes: Any, size: int) -> Iterator[tuple[list[Any], Any]]:
+    """Parts of a block: on a CPU so small that what is worked out stays in a core's cache."""
+    size = size if isinstance(codes, np.ndarray) else max(1, len(codes))
+    for start in range(0, max(1, len(codes)), size):  # one that is empty, where all are
+        part = slice(start, start + size)
+        yield [row[:, part] for row in rows], codes[part]

@@ -84,16 +84,12 @@ class ArrayRows:
         self.n_features: int = X.shape[1]
         self.device = torch.device("cpu") if isinstance(X, np.ndarray) else X.device
         self._X = X
-        self.codes = torch.from_numpy(codes).to(self.device)
+        self.codes = codes
 
-    def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def blocks(self, block_rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
         """Yield (rows, codes)."""
         for start in range(0, self.n_samples, block_rows):
-            rows = self._X[start : start + block_rows]
-            if isinstance(rows, np.ndarray):
-                # A copy: memory maps may be read-only, which torch does not accept.
-                rows = torch.from_numpy(np.array(rows, dtype=np.float64))
-            yield rows, self.codes[start : start + block_rows]
+            yield self._X[start : start + block_rows], self.codes[start : start + block_rows]
 
 
 class CacheRows:
@@ -121,17 +117,17 @@ class CacheRows:
         if start != self.n_samples:
             raise ValueError("the feature cache does not hold the number of rows that it states.")
         check_size(start)
-        self.codes = torch.from_numpy(np.concatenate(codes))
+        self.codes: NDArray[np.int64] = np.concatenate(codes)
 
-    def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def blocks(self, block_rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
         """Yield (rows, codes), every block but the last of `block_rows` rows."""
-        start, pending = 0, np.empty((0, self.n_features))
+        start, pending = 0, np.empty((0, self.n_features), dtype=self.dtype)
         for X, _ in self._cache.blocks(block_rows):
-            pending = np.concatenate([pending, np.asarray(X, dtype=np.float64)])
+            pending = np.concatenate([pending, X])
             last = start + len(pending) == self.n_samples
             while len(pending) >= block_rows or (last and len(pending)):
                 rows, pending = pending[:block_rows], pending[block_rows:]
-                yield torch.from_numpy(rows), self.codes[start : start + len(rows)]
+                yield rows, self.codes[start : start + len(rows)]
                 start += len(rows)
 
     def _check_block(self, X: NDArray[Any], y: NDArray[Any] | None) -> None:
@@ -157,7 +153,7 @@ def open_cache(cache: BlockSource, classes: NDArray[Any] | None) -> ArrayRows | 
     for block, _ in cache.blocks(_CHECK_ROWS):
         X[start : start + len(block)] = block
         start += len(block)
-    return ArrayRows(X, streamed.codes.numpy())
+    return ArrayRows(X, streamed.codes)
 
 
 def cache_labels(cache: BlockSource, labels: NDArray[Any] | None) -> NDArray[Any]:
@@ -184,7 +180,7 @@ def cache_labels(cache: BlockSource, labels: NDArray[Any] | None) -> NDArray[Any
 
 
 def check_size(n_samples: int) -> None:
-    """Refuse data sets outside the domain that rounding bounds cover.
+    """Refuse data sets outside the domain, of which no sum leaves 64 bits.
 
     Raises
     ------

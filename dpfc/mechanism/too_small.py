@@ -44,7 +44,7 @@ def fit_notes(mechanism: GaussianMechanism) -> list[str]:
         return []
     # A count that is lost in its noise says no more than that rows are about as few.
     n_samples = max(n_samples, mechanism.n_samples_noise())
-    sensitivity = ClassSums().l2_sensitivity(1.0, mechanism.run.plan.neighboring_relation)
+    sensitivity = ClassSums.relation_factor(mechanism.run.plan.neighboring_relation)
     needed = mechanism.n_classes * sensitivity / mu
     if n_samples >= needed:
         return []

@@ -30,6 +30,10 @@ Harremoes (2014), "Renyi Divergence and Kullback-Leibler Divergence", Theorem 13
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dpfc._support.late import torch
 from dpfc.mechanism.bounded_sums import LabeledRows
@@ -44,10 +48,10 @@ class SelectedRows:
     Parameters
     ----------
     source : LabeledRows
-    selected : torch.Tensor of shape (n_samples,), bool
+    selected : ndarray of shape (n_samples,), bool
     """
 
-    def __init__(self, source: LabeledRows, selected: torch.Tensor):
+    def __init__(self, source: LabeledRows, selected: NDArray[np.bool_]):
         self._source = source
         self._selected = selected
         self.codes = source.codes[selected]
@@ -55,13 +59,16 @@ class SelectedRows:
         self.n_features = source.n_features
         self.device = source.device
 
-    def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def blocks(self, block_rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
         """Yield (rows, codes) of at most `block_rows` rows, as many blocks as the source has."""
         start = 0
         for rows, codes in self._source.blocks(block_rows):
             keep = self._selected[start : start + len(rows)]
             start += len(rows)
-            yield rows[keep], codes[keep]
+            if not isinstance(rows, np.ndarray):
+                yield rows[torch.from_numpy(keep).to(rows.device)], codes[keep]
+            else:
+                yield rows[keep], codes[keep]
 
 
 class Holdout:
@@ -82,8 +89,7 @@ class Holdout:
     """
 
     def __init__(self, rows: LabeledRows, validation_fraction: float, noise: NoiseSource):
-        coins = torch.from_numpy(noise.bernoulli(validation_fraction, rows.n_samples))
-        coins = coins.to(rows.device)
+        coins = noise.bernoulli(validation_fraction, rows.n_samples)
         self.rows = rows
         self.training = SelectedRows(rows, ~coins)
         self.validation = SelectedRows(rows, coins)

@@ -132,7 +132,7 @@ def open_rows(
     for params in candidates:
         model = clone(estimator).set_params(**params)
         width = model._row_map().n_columns(rows.n_features)
-        model._check_size(width, len(reader.classes_), rows.device)
+        model._check_size(width, len(reader.classes_))
     return rows, {name: getattr(reader, name) for name in PUBLIC if hasattr(reader, name)}
 
 
