@@ -32,7 +32,7 @@ __all__ = [
     "write_checkpoint",
 ]
 
-_MAGIC = b"dpfc-checkpoint-2 "
+_MAGIC = b"dpfc-checkpoint-3 "
 _PART_NUMBERS = 1 << 24
 _SALT_BYTES = 16
 _TOKEN = re.compile(r"[0-9a-f]{32}")

@@ -56,17 +56,18 @@ class ScoredNetworkRows:
 
     def __init__(self, model: DPSGDClassifier, X: Any, y: ArrayLike | None):
         rows = model.check_rows(X, y)
-        self.codes = check_labels(rows.labels, model.classes_)
+        self.codes = check_labels(rows.labels, model.classes_).numpy()
         self.n_samples = len(self.codes)
         self.n_features = 1 + len(model.classes_)
         module = copy.deepcopy(model.module_).cpu().eval()
         by_name = isinstance(model.module, str) and model.trainable != "lora"
         with _alone():
             if by_name:  # networks by name are tested with dpfc
-                self._scored = _scored(module, rows.X, self.n_features)
+                scored = _scored(module, rows.X, self.n_features)
             else:
                 check_evaluation(module, rows.X[:1])
-                self._scored = _scored_and_forgotten(module, rows.X, self.n_features)
+                scored = _scored_and_forgotten(module, rows.X, self.n_features)
+        self._scored: NDArray[np.float64] = scored.numpy()
 
     @property
     def central_logits(self) -> NDArray[np.float64]:
@@ -74,13 +75,11 @@ class ScoredNetworkRows:
         n_classes = self.n_features - 1
         return np.full(n_classes, -math.log(n_classes - 1))
 
-    def blocks(self, block_rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def blocks(self, block_rows: int) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
         """Yield (scored rows (n, 1 + n_classes) float64, codes (n,))."""
-        yield from zip(
-            torch.split(self._scored, block_rows),
-            torch.split(self.codes, block_rows),
-            strict=True,
-        )
+        for start in range(0, self.n_samples, block_rows):
+            place = slice(start, start + block_rows)
+            yield self._scored[place], self.codes[place]
 
 
 def _scored(module: torch.nn.Module, X: torch.Tensor, n_columns: int) -> torch.Tensor:

@@ -2,10 +2,21 @@
 
 A training loop holds a `GradientMechanism` and never the rows. Each call draws a Poisson
 sample, sums the clipped gradients of its rows, and has the run add noise to the sum.
+
+Gradients are added up in floating point, and their sum becomes integers before noise is added:
+
+1. Rounding. The computed sum is within e of the exact one (`ClippedSums.rounding`), so the computed
+   sums of neighbours are within Δ + 2e.
+2. Grid. Each of the sum's m entries is rounded to a whole number of steps g, a power of two. That
+   moves the sum by at most g √m / 2, so neighbours are then within Δ + 2e + g √m, or, counted in
+   steps, Δ / g + slack with slack = 2e / g + √m.
+
+All of Δ, e, g and m are public. `dpfc.mechanism.noisy_sum` says why integer noise is then exact.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,11 +29,14 @@ from dpfc.full_models.dp_sgd.clipping import ClippedSums
 from dpfc.full_models.dp_sgd.passes import Passes, choose_passes
 from dpfc.full_models.dp_sgd.rows import MAX_ROWS, ModuleRows
 from dpfc.full_models.silence import in_silence
-from dpfc.mechanism.private_run import BoundedSum, PrivateRun
+from dpfc.mechanism.noisy_sum import BoundedSum
+from dpfc.mechanism.private_run import PrivateRun
 
 __all__ = ["COUNT", "GRADIENT", "GradientMechanism"]
 
 COUNT, GRADIENT = "count", "gradient"
+_GRID_SLACK = 2.0**-16  # of the sensitivity: what rounding to the grid may add, up to a factor of 2
+_MOST_STEPS = 2.0**48  # of the grid in the noise's standard deviation: a run takes four times that
 
 
 class GradientMechanism:
@@ -115,9 +129,8 @@ class GradientMechanism:
     def n_samples(self) -> int:
         """Number of rows: as stated, or released with noise as "count"; at least 1."""
         if self._n_samples is None:
-            rows = [float(len(self._rows))]
             count = self.run.release(
-                COUNT, self._sum(COUNT), lambda: torch.tensor(rows, dtype=torch.float64)
+                COUNT, self._sum(COUNT), lambda: torch.tensor([len(self._rows)])
             )
             self._n_samples = round(max(1.0, float(count.value[0])))
         return self._n_samples
@@ -128,19 +141,20 @@ class GradientMechanism:
 
     def gradient_noise(self) -> float:
         """Standard deviation of every entry of a mean gradient's noise; draws no gradient."""
-        scale, _ = self.run.noise_scale(GRADIENT, self._sum(GRADIENT))
+        scale = self.run.noise_scale(GRADIENT, self._sum(GRADIENT))
         return scale / self.expected_batch_size()
 
     def release_gradient(self) -> None:
         """Draw one step: every trainable parameter's `grad` becomes its noisy mean gradient."""
-        divisor = self.expected_batch_size()
+        divisor, of = self.expected_batch_size(), self._sum(GRADIENT)
 
         def total() -> torch.Tensor:
             for parameter in self._sums.parameters:
                 parameter.grad = None  # the last step's: its memory is free for this one
-            return self._clipped_sum(self._sampled_rows()).cpu()
+            summed = self._clipped_sum(self._sampled_rows())
+            return (summed if self.run.exact else _whole_steps(summed, of.unit)).cpu()
 
-        mean = self.run.release(GRADIENT, self._sum(GRADIENT), total).value / divisor
+        mean = self.run.release(GRADIENT, of, total).value / divisor
         for parameter, part in zip(self._sums.parameters, self._parts(mean), strict=True):
             parameter.grad = part.to(parameter)
 
@@ -224,15 +238,25 @@ class GradientMechanism:
         """What is public of the number of rows, or of a sum over at most `MAX_ROWS` gradients."""
         twice = 2.0 if self.run.plan.neighboring_relation == "replace_one" else 1.0
         if name == COUNT:  # with as many rows on both sides, there is nothing to release
-            return BoundedSum("1", [1], 2.0 - twice, 1.0, 0.0)
-        longest = self._sums.l2_clip_norm
-        return BoundedSum(
-            "the gradient of the row's loss, clipped at l2_clip_norm",
-            [self._n_entries],
-            twice * longest,
-            longest,
-            self._sums.rounding(MAX_ROWS),
-        )
+            return BoundedSum("1", [1], 2.0 - twice)
+        formula, m = "the gradient of the row's loss, clipped at l2_clip_norm", self._n_entries
+        sensitivity, rounding = twice * self._sums.l2_clip_norm, self._sums.rounding(MAX_ROWS)
+        if self.run.exact:
+            return BoundedSum(formula, [m], sensitivity)
+        step = _grid_step(sensitivity + 2.0 * rounding, m, self.run.plan[name].noise_multiplier)
+        slack = math.nextafter(2.0 * rounding / step + math.sqrt(m), math.inf)
+        return BoundedSum(formula, [m], sensitivity / step, step, slack)
+
+
+def _grid_step(distance: float, n_entries: int, noise_multiplier: float) -> float:
+    """g: fine, but so that noise stays far below 2^63 steps; 1 where the run will refuse."""
+    step = distance * max(_GRID_SLACK / math.sqrt(n_entries), noise_multiplier / _MOST_STEPS)
+    return 2.0 ** math.ceil(math.log2(step)) if 0.0 < step < math.inf else 1.0
+
+
+def _whole_steps(values: torch.Tensor, step: float) -> torch.Tensor:
+    """Round float64 values to the grid, as numbers of steps."""
+    return (values / step).round_().to(torch.int64)
 
 
 def _is_of_memory(error: Exception) -> bool:
