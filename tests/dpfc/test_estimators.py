@@ -418,8 +418,8 @@ class NoNoise:
 
     description, reproducible = "none", False
 
-    def standard_normal(self, size):
-        return np.linspace(-1.0, 1.0, size)
+    def rounded_gaussian(self, sigma, size):
+        return np.rint(np.linspace(-sigma, sigma, size)).astype(np.int64)
 
     def bernoulli(self, probability, size):
         return np.arange(size) % 2 == 0
@@ -427,12 +427,13 @@ class NoNoise:
 
 def fixed_sum(self, query, selected=None):
     """A sum that no data decides."""
-    shape = query.shape(self.n_columns, self.n_classes)
+    shape = query.shape(self.grid.n_columns, self.n_classes)
     rng = np.random.default_rng(len(query.name))
     value = torch.from_numpy(rng.normal(size=shape) + 5.0)
     if query.symmetric:
         value = value @ value.mT
-    return 40 * value if query.name == "count" else value
+    unit = query.unit(query.grid(self.row_map, self.source.n_features))
+    return ((40 * value if query.name == "count" else value) / unit).round().long()
 
 
 def public_state(model):
@@ -458,7 +459,6 @@ def test_the_fitted_model_is_a_function_of_the_releases_alone(
     """Two data sets of different rows and size, equal sums: all that is left is equal."""
     monkeypatch.setattr("dpfc.linear.base.noise_source", lambda seed: NoNoise())
     monkeypatch.setattr(BoundedRows, "sum", fixed_sum)
-    monkeypatch.setattr(BoundedRows, "sum_subset", fixed_sum)
     if not kept:
         monkeypatch.setattr("dpfc.mechanism.bounded_sums.available_memory", lambda device: 0)
     rng = np.random.default_rng(0)
@@ -507,31 +507,32 @@ def test_a_fitted_model_holds_no_row_no_label_and_no_number_of_rows(estimator_cl
 def test_every_release_passes_through_the_mechanism_with_fresh_noise(
     estimator_class, three_classes, relation, monkeypatch
 ):
-    """As many normal values are drawn as the released shapes have free entries."""
+    """As many integers are drawn as the released shapes have free entries."""
     from dpfc.mechanism.noise import SystemNoise
 
     sizes = []
 
     class Recorder(SystemNoise):
-        def standard_normal(self, size):
+        def rounded_gaussian(self, sigma, size):
             sizes.append(size)
-            return super().standard_normal(size)
+            return super().rounded_gaussian(sigma, size)
 
     monkeypatch.setattr("dpfc.linear.base.noise_source", lambda seed: Recorder())
     model = fit(estimator_class, three_classes, epsilon=1.0, neighboring_relation=relation)
     expected = []
     for release in model.privacy_.releases:
-        size = math.prod(release.shape)
-        if release.name in ("gram", "class_grams", "hessian"):
+        drawn = [math.prod(release.shape)]
+        if release.name in ("gram", "class_grams", "hessian"):  # the diagonals, and above them
             d = release.shape[-1]
-            size = size // d**2 * (d * (d + 1) // 2)
-        expected += [size] * release.count
+            matrices = drawn[0] // d**2
+            drawn = [matrices * d, matrices * d * (d - 1) // 2]
+        expected += drawn * release.count
     assert sorted(sizes) == sorted(expected)
 
 
 def test_a_failing_noise_source_leaves_no_model_behind(estimator_class, three_classes, monkeypatch):
     class Broken(NoNoise):
-        def standard_normal(self, size):
+        def rounded_gaussian(self, sigma, size):
             raise OSError("no entropy")
 
     monkeypatch.setattr("dpfc.linear.base.noise_source", lambda seed: Broken())

@@ -30,11 +30,13 @@ def fit(estimator_class, X, y, monkeypatch, size, **options):
     def fixed(self, query):
         import torch
 
-        shape = query.shape(self.n_columns, self.n_classes)
+        shape = query.shape(self.grid.n_columns, self.n_classes)
         if query.name == "count":
-            return torch.full(shape, float(size), dtype=torch.float64)
-        values = rng.normal(size=shape) * size / 10
-        return torch.from_numpy(values + values.swapaxes(-1, -2) if query.symmetric else values)
+            return torch.full(shape, size)
+        unit = query.unit(query.grid(self.row_map, self.source.n_features))
+        values = rng.normal(size=shape) * size / 10 / unit
+        values = values + values.swapaxes(-1, -2) if query.symmetric else values
+        return torch.from_numpy(values).round().long()
 
     monkeypatch.setattr(BoundedRows, "sum", fixed)
     model = estimator_class(classes=range(3), random_state=3, **options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
 from dpfc.full_models.dp_sgd.rows import ModuleRows
 from dpfc.full_models.networks.factory import make_network
 from dpfc.mechanism.noise import SeededNoise
+from dpfc.mechanism.noisy_sum import sigma_of
 from dpfc.mechanism.private_run import PrivateRun
 
 C = 1.0
@@ -57,8 +59,8 @@ def network(name):
     return made
 
 
-def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_rows=16):
-    """The exact sum over all rows, and what a row may move it by."""
+@contextmanager
+def mechanism_over(module, clipping, X, codes, *, relation="add_or_remove_one", most_rows=16):
     plan = calibrate(
         [ReleaseRequest(GRADIENT, 1.0, 3, 1.0)],
         target_epsilon=1.0,
@@ -70,7 +72,7 @@ def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_ro
     mechanism = GradientMechanism(
         ModuleRows(X, codes),
         sums,
-        PrivateRun(SeededNoise(0), plan),
+        Watched(SeededNoise(0), plan),
         n_samples=20,
         augmentation=Augmentation(),
         physical_batch_size=most_rows,
@@ -78,13 +80,31 @@ def the_sum(module, clipping, X, codes, *, relation="add_or_remove_one", most_ro
     )
     mechanism._passes = PASSES.get(tried)  # trying them out takes longer than the sums
     try:
-        total = mechanism._clipped_sum(torch.arange(len(X)))
-        # What noise is calibrated to: its standard deviation by the noise multiplier.
+        yield mechanism
         PASSES[tried] = mechanism.passes
-        scale, _ = mechanism.run.noise_scale(GRADIENT, mechanism._sum(GRADIENT))
-        return total.cpu(), scale / plan[GRADIENT].noise_multiplier
     finally:
         sums.close()
+
+
+def the_sum(module, clipping, X, codes, **options):
+    """The sum over all rows, and what a row may move it by."""
+    with mechanism_over(module, clipping, X, codes, **options) as mechanism:
+        total = mechanism._clipped_sum(torch.arange(len(X)))
+        # What noise is calibrated to: its standard deviation by the noise multiplier.
+        scale = mechanism.run.noise_scale(GRADIENT, mechanism._sum(GRADIENT))
+        return total.cpu(), scale / mechanism.run.plan[GRADIENT].noise_multiplier
+
+
+class Watched(PrivateRun):
+    """Keeps what noise is added to, and how large."""
+
+    def release(self, name, of, total):
+        def watched():
+            value = total()
+            self.added_to = value.cpu(), sigma_of(name, of, self.plan[name].noise_multiplier)
+            return value
+
+        return super().release(name, of, watched)
 
 
 def rows_against(name, kind, n_rows):
@@ -140,6 +160,25 @@ def test_a_row_that_is_replaced_moves_the_sum_by_its_stated_sensitivity_at_most(
         changed, _ = the_sum(module, clipping, Y, other, relation="replace_one")
         assert 2 * C <= sensitivity <= 2.02 * C
         assert float((full - changed).norm()) <= sensitivity
+
+
+@pytest.mark.parametrize("relation", ["add_or_remove_one", "replace_one"])
+@pytest.mark.parametrize("clipping", CLIPPINGS)
+def test_noise_is_added_to_integers_that_a_row_moves_by_no_more_than_it_hides(clipping, relation):
+    """The steps of neighbours, against σ / z: rows of length C, which cancel or add up."""
+    X, codes = rows_against("mlp", "large", 9)
+    Y = X[1:] if relation == "add_or_remove_one" else torch.cat([-X[:1], X[1:]])
+    steps = []
+    for rows, labels in ((X, codes), (Y, codes[-len(Y) :])):
+        with mechanism_over(network("mlp"), clipping, rows, labels, relation=relation) as mechanism:
+            mechanism.release_gradient()
+            total, sigma = mechanism.run.added_to
+            steps.append(total)
+            multiplier = mechanism.run.plan[GRADIENT].noise_multiplier
+            unit = mechanism._sum(GRADIENT).unit
+    assert {total.dtype for total in steps} == {torch.int64}
+    moved = float((steps[0] - steps[1]).double().norm())
+    assert moved * unit >= 0.1 * C and moved <= sigma / multiplier
 
 
 @pytest.mark.parametrize("clipping", CLIPPINGS)

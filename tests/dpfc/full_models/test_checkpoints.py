@@ -244,7 +244,7 @@ def test_a_file_runs_no_code(rows, tmp_path):
     data = pickle.dumps(Evil(), protocol=2)
     path = tmp_path / "checkpoint"
     path.write_bytes(
-        b"dpfc-checkpoint-2 " + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
+        b"dpfc-checkpoint-3 " + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
     )
     with pytest.raises(CheckpointError, match="cannot be read"):
         classifier(tmp_path).fit(*rows)

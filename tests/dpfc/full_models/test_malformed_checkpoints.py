@@ -56,7 +56,7 @@ def write(folder, content):
     torch.save(content, buffer)
     digest = hashlib.sha256(buffer.getvalue()).hexdigest().encode()
     path = folder / "checkpoint"
-    path.write_bytes(b"dpfc-checkpoint-2 " + digest + b"\n" + buffer.getvalue())
+    path.write_bytes(b"dpfc-checkpoint-3 " + digest + b"\n" + buffer.getvalue())
 
 
 def replaced(content, place, value):

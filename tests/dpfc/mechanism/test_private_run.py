@@ -9,10 +9,12 @@ import subprocess
 import sys
 import warnings
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from noise_checks import assert_noise
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
@@ -23,8 +25,9 @@ import dpfc
 from dpfc.accounting import BudgetExceeded, LedgerError, PrivacyLedger, PrivacyPlan
 from dpfc.accounting.plans import PlannedRelease
 from dpfc.accounting.search_budget import calibrate_search
-from dpfc.mechanism.noise import SystemNoise
-from dpfc.mechanism.private_run import BoundedSum, PrivateRun
+from dpfc.mechanism.noise import SeededNoise, SystemNoise
+from dpfc.mechanism.noisy_sum import BoundedSum
+from dpfc.mechanism.private_run import PrivateRun
 
 ESTIMATORS = [
     dpfc.DPFCClassifier,
@@ -111,11 +114,11 @@ def test_a_seeded_run_spends_only_where_the_ledger_allows_it(ledger, digits, run
 def test_the_spend_is_recorded_before_any_noise_is_drawn(ledger, digits, monkeypatch):
     seen = []
 
-    def interrupt(self, size):
+    def interrupt(self, sigma, size):
         seen.append(len(ledger.history("digits")))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SystemNoise, "standard_normal", interrupt)
+    monkeypatch.setattr(SystemNoise, "rounded_gaussian", interrupt)
     with pytest.raises(KeyboardInterrupt):
         classifier(ledger).fit(*digits)
     assert seen == [1]
@@ -128,11 +131,11 @@ def test_a_killed_fit_stays_spent(ledger):
 import time
 from sklearn.datasets import load_digits
 import dpfc
-from dpfc.mechanism.noise import SystemNoise
-def hang(self, size):
+from dpfc.mechanism.noise import SeededNoise, SystemNoise
+def hang(self, sigma, size):
     print("drawing", flush=True)
     time.sleep(600)
-SystemNoise.standard_normal = hang
+SystemNoise.rounded_gaussian = hang
 dpfc.DPFCClassifier(ledger={str(ledger.path)!r}, dataset="digits", classes=range(10)).fit(
     *load_digits(return_X_y=True))
 """
@@ -145,7 +148,7 @@ dpfc.DPFCClassifier(ledger={str(ledger.path)!r}, dataset="digits", classes=range
 
 def test_a_fit_that_exceeds_the_budget_releases_and_records_nothing(ledger, digits, monkeypatch):
     classifier(ledger, epsilon=2.9).fit(*digits)
-    monkeypatch.setattr(SystemNoise, "standard_normal", lambda *_: pytest.fail("noise was drawn"))
+    monkeypatch.setattr(SystemNoise, "rounded_gaussian", lambda *_: pytest.fail("noise was drawn"))
     model = classifier(ledger, epsilon=1.0)
     with pytest.raises(BudgetExceeded, match="digits"):
         model.fit(*digits)
@@ -154,8 +157,6 @@ def test_a_fit_that_exceeds_the_budget_releases_and_records_nothing(ledger, digi
 
 
 def test_two_fits_that_both_fitted_at_first_cannot_both_spend(ledger, digits, monkeypatch):
-    normal = SystemNoise.standard_normal
-
     def somebody_else(self):
         if not ledger.history("digits"):
             ledger.spend(
@@ -167,11 +168,10 @@ def test_two_fits_that_both_fitted_at_first_cannot_both_spend(ledger, digits, mo
         return 1000
 
     monkeypatch.setattr(dpfc.linear.base.GaussianMechanism, "n_samples", somebody_else)
-    monkeypatch.setattr(SystemNoise, "standard_normal", lambda *_: pytest.fail("noise was drawn"))
+    monkeypatch.setattr(SystemNoise, "rounded_gaussian", lambda *_: pytest.fail("noise was drawn"))
     with pytest.raises(BudgetExceeded):
         classifier(ledger).fit(*digits)
     assert [spend.purpose for spend in ledger.history("digits")] == ["somebody was quicker"]
-    assert normal is not SystemNoise.standard_normal
 
 
 def test_the_whole_budget_can_be_spent_at_once_and_nothing_after(ledger, digits):
@@ -313,11 +313,11 @@ def test_an_unknown_accountant_is_refused(digits):
 # -- what a run refuses to do ---------------------------------------------------------
 
 PLAN = PrivacyPlan(1.0, 1e-5, "add_or_remove_one", (PlannedRelease("sum", 2.0, 2, 1.0, 1.0),))
-SUM = BoundedSum("x", [3], 1.0, 1.0, 0.0)
+SUM = BoundedSum("x", [3], 1.0)
 
 
 def three():
-    return torch.zeros(3, dtype=torch.float64)
+    return torch.zeros(3, dtype=torch.int64)
 
 
 def test_a_run_with_a_ledger_draws_nothing_before_it_is_opened(ledger):
@@ -366,10 +366,170 @@ def test_parts_are_a_searchs_and_keep_to_its_shares():
     run.part(replace(PLAN, releases=(replace(dear, noise_multiplier=1 / search.run_mu),)))
 
 
-@pytest.mark.parametrize("wrong", [torch.zeros(7).double(), torch.zeros(3)])
-def test_a_sum_of_another_shape_than_the_stated_is_not_published(wrong):
-    with pytest.raises(RuntimeError, match="not of the shape"):
-        PrivateRun(SystemNoise(), PLAN).release("sum", SUM, lambda: wrong)
+@pytest.mark.parametrize("wrong", [torch.zeros(7).long(), torch.zeros(3).int(), torch.zeros(3)])
+def test_a_sum_of_another_shape_or_type_than_the_stated_is_not_published(wrong):
+    for of in (SUM, replace(SUM, l2_sensitivity=0.0)):
+        with pytest.raises(RuntimeError, match="not of the shape"):
+            PrivateRun(SystemNoise(), PLAN).release("sum", of, lambda: wrong)
+
+
+def test_a_sum_in_floating_point_is_published_only_where_no_noise_is_asked_for():
+    real = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+    for plan, of in (
+        (PLAN, SUM),
+        (PLAN, replace(SUM, l2_sensitivity=0.0)),
+        (replace(PLAN, target_epsilon=math.inf), SUM),
+    ):
+        with pytest.raises(RuntimeError, match="not of the shape"):
+            PrivateRun(SystemNoise(), plan).release("sum", of, lambda: real)
+    released = PrivateRun(SystemNoise(), EXACT).release("sum", replace(SUM, unit=0.5), lambda: real)
+    assert released.value is real and released.noise_standard_deviation == 0.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"l2_sensitivity": math.inf}, "sensitivity of sum is not finite"),
+        ({"l2_sensitivity": math.nan}, "sensitivity of sum is not finite"),
+        ({"slack": math.inf}, "sensitivity of sum is not finite"),
+        ({"l2_sensitivity": -1.0}, "sensitivity of sum is not finite"),
+        ({"unit": math.inf}, "sensitivity of sum is not finite"),
+        ({"unit": 0.0}, "sensitivity of sum is not finite"),
+        ({"unit": -1.0}, "sensitivity of sum is not finite"),
+        ({"l2_sensitivity": 2.0**49}, "more than integers hold"),
+    ],
+)
+def test_noise_of_no_possible_size_is_refused_before_anything_is_spent(ledger, wrong, error):
+    run = PrivateRun(SystemNoise(), ledger=ledger.path, dataset="digits")
+    run.open(PLAN, "try")
+    with pytest.raises(ValueError, match=error):
+        run.release("sum", replace(SUM, **wrong), lambda: pytest.fail("rows were looked at"))
+    assert run.records == [] and ledger.history("digits") == []
+
+
+def test_what_fails_after_it_was_paid_for_stays_on_record(ledger):
+    class Broken(SystemNoise):
+        def rounded_gaussian(self, sigma, size):
+            raise OSError("no entropy")
+
+    for noise, total, error in (
+        (SystemNoise(), lambda: 1 // 0, ZeroDivisionError),
+        (Broken(), three, OSError),
+    ):
+        run = PrivateRun(noise, PLAN)
+        with pytest.raises(error):
+            run.release("sum", SUM, total)
+        assert [record.count for record in run.records] == [1]
+
+
+# -- what a run adds ------------------------------------------------------------------
+
+EXACT = PrivacyPlan(math.inf, 1e-5, "add_or_remove_one", (PlannedRelease("sum", 0.0, 2, 1.0, 1.0),))
+
+
+class Scripted(SeededNoise):
+    """Says how large noise was asked for, and gives whole numbers that tests can tell."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.asked = []
+
+    def rounded_gaussian(self, sigma, size):
+        self.asked.append((sigma, size))
+        return 1000 * len(self.asked) + np.arange(size)
+
+
+def test_a_release_is_the_sum_plus_whole_numbers_times_the_unit():
+    noise = Scripted()
+    run, of = PrivateRun(noise, PLAN), BoundedSum("x", [2, 2], 12.0, unit=0.1, slack=0.25)
+    total = torch.tensor([[1, -2], [2**53 + 1, -(2**60)]])
+    released = run.release("sum", of, lambda: total)
+    assert noise.asked == [(pytest.approx(2.0 * 12.25), 4)]
+    # Added as integers; a float holds 2^53 + 1003 only once it is rounded.
+    whole = [1 + 1000, -2 + 1001, 2**53 + 1 + 1002, -(2**60) + 1003]
+    assert released.value.flatten().tolist() == [float(each) * 0.1 for each in whole]
+    assert released.value.dtype == torch.float64
+    assert total[0, 0] == 1  # the sum itself is left as it is
+    assert released.noise_standard_deviation == run.noise_scale("sum", of)
+    (record,) = run.records
+    assert (record.l2_sensitivity, record.numerical_slack) == (12.0 * 0.1, 0.25 * 0.1)
+    assert record.noise_standard_deviation == released.noise_standard_deviation
+    assert record.sum_unit == 0.1
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_a_symmetric_release_has_noise_on_both_sides_of_the_diagonal(batch):
+    noise = Scripted()
+    shape = [*batch, 3, 3]
+    of = BoundedSum("x xᵀ", shape, 5.0, symmetric=True)
+    total = torch.arange(math.prod(shape)).view(shape)
+    total = total + total.mT
+    added = PrivateRun(noise, PLAN).release("sum", of, lambda: total).value - total
+    assert torch.equal(added, added.mT)
+    on, off = torch.diagonal(added, dim1=-2, dim2=-1), added[..., *torch.triu_indices(3, 3, 1)]
+    assert len(on.unique()) == on.numel() and len(off.unique()) == off.numel()
+    assert not set(on.flatten().tolist()) & set(off.flatten().tolist())
+    (off_sigma, off_size), (on_sigma, on_size) = noise.asked
+    assert (off_size, on_size) == (off.numel(), on.numel())
+    assert (off_sigma, on_sigma) == (pytest.approx(10.0 / math.sqrt(2)), pytest.approx(10.0))
+
+
+def test_what_lies_below_the_diagonal_of_a_symmetric_sum_is_never_published():
+    of = BoundedSum("x xᵀ", [2, 2], 5.0, symmetric=True)
+    values = [
+        PrivateRun(Scripted(), PLAN).release(
+            "sum", of, lambda low=low: torch.tensor([[1, 2], [low, 3]])
+        )
+        for low in (2, 2**40)
+    ]
+    assert torch.equal(values[0].value, values[1].value)
+
+
+def test_the_noise_is_never_smaller_than_the_exact_product():
+    rng = np.random.default_rng(0)
+    for z, sensitivity, slack in np.exp(rng.uniform(-9, 9, size=(500, 3))):
+        noise = Scripted()
+        plan = replace(PLAN, releases=(PlannedRelease("sum", z, 1, 1.0, 1.0),))
+        of = BoundedSum("x xᵀ", [2, 2], sensitivity, slack=slack, symmetric=True)
+        PrivateRun(noise, plan).release("sum", of, lambda: torch.zeros((2, 2), dtype=torch.int64))
+        (off, _), (on, _) = noise.asked
+        exact = Fraction(z) * (Fraction(sensitivity) + Fraction(slack))
+        assert exact <= Fraction(on) <= exact * (1 + Fraction(1, 10**15))
+        assert exact**2 / 2 <= Fraction(off) ** 2
+
+
+@pytest.mark.parametrize("kind", ["secure", "seeded"])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_noise_has_the_stated_size_and_a_wrong_one_is_noticed(kind, symmetric):
+    noise = SystemNoise() if kind == "secure" else SeededNoise(1)
+    of = BoundedSum("x", [7, 300, 300], 2.0**20, unit=0.25, symmetric=symmetric)
+    total = torch.full((7, 300, 300), 7)
+    released = PrivateRun(noise, PLAN).release("sum", of, lambda: total)
+    added = released.value - 0.25 * 7.0
+    upper = torch.triu_indices(300, 300, 1)
+    off = 1.0 / math.sqrt(2) if symmetric else 1.0
+    for draws, factor in ((added[:, *upper], off), (added.diagonal(dim1=1, dim2=2), 1.0)):
+        assert_noise(draws, factor * released.noise_standard_deviation)
+
+
+def test_sums_without_noise_are_published_as_they_are():
+    total = torch.tensor([1, 2, 2**53 - 1])
+    for plan, of in ((EXACT, SUM), (PLAN, replace(SUM, l2_sensitivity=0.0))):
+        run = PrivateRun(Scripted(), plan)
+        released = run.release("sum", replace(of, unit=2.0), lambda: total)
+        assert released.value.tolist() == [2.0, 4.0, 2.0**54 - 2.0]
+        assert released.noise_standard_deviation == run.noise_scale("sum", of) == 0.0
+        assert run.records[0].sum_unit == (None if run.exact else 2.0)
+        assert run.noise.asked == []
+
+
+def test_draws_of_several_sizes_are_recorded_as_the_largest():
+    for sizes in ((1.0, 3.0), (3.0, 1.0)):
+        run = PrivateRun(Scripted(), PLAN)
+        for size in sizes:
+            run.release("sum", replace(SUM, l2_sensitivity=size, slack=1.0, unit=size), three)
+        (record,) = run.records
+        assert (record.count, record.l2_sensitivity, record.numerical_slack) == (2, 9.0, 3.0)
 
 
 @pytest.mark.parametrize("handling", ["warn", "raise"])

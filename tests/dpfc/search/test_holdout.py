@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -36,29 +37,35 @@ def test_a_further_row_moves_no_other_row():
 
 
 class Rows:
-    """Numbered rows, in blocks of the asked size."""
+    """Numbered rows, in blocks of the asked size: arrays, or tensors as on a GPU."""
 
     n_features = 1
     device = torch.device("cpu")
 
-    def __init__(self, n_samples):
+    def __init__(self, n_samples, kind=np.asarray):
         self.n_samples = n_samples
-        self.codes = torch.arange(n_samples) % 3
+        self.codes = np.arange(n_samples) % 3
+        self._kind = kind
 
     def blocks(self, block_rows):
         for start in range(0, self.n_samples, block_rows):
-            rows = torch.arange(start, min(start + block_rows, self.n_samples))
-            yield rows.to(torch.float64).unsqueeze(1), self.codes[rows]
+            rows = np.arange(start, min(start + block_rows, self.n_samples))
+            yield self._kind(rows[:, None].astype(np.float64)), self.codes[rows]
 
 
+KINDS = pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+
+
+@KINDS
 @pytest.mark.parametrize("block_rows", [1, 7, 1000])
-def test_every_row_is_in_exactly_one_part_with_its_label(block_rows):
-    holdout = Holdout(Rows(100), 0.3, SystemNoise())
+def test_every_row_is_in_exactly_one_part_with_its_label(block_rows, kind):
+    holdout = Holdout(Rows(100, kind), 0.3, SystemNoise())
     found = []
     for part in (holdout.training, holdout.validation):
         blocks = list(part.blocks(block_rows))
-        rows = torch.cat([rows for rows, _ in blocks])[:, 0].to(torch.int64)
-        assert (torch.cat([codes for _, codes in blocks]) == rows % 3).all()
+        assert {type(rows) for rows, _ in blocks} == {type(kind(np.zeros(1)))}
+        rows = np.concatenate([rows for rows, _ in blocks])[:, 0].astype(np.int64)
+        assert (np.concatenate([codes for _, codes in blocks]) == rows % 3).all()
         assert (part.codes == rows % 3).all() and part.n_samples == len(rows)
         assert rows.tolist() == sorted(rows.tolist())
         found += rows.tolist()
@@ -87,6 +94,7 @@ def test_an_empty_part_is_nobodys_business(three_classes, relation, fraction, st
         assert search.predict(X).shape == y.shape and 0 <= search.best_score_ <= 1
 
 
-def test_selected_rows_of_nothing():
-    part = SelectedRows(Rows(5), torch.zeros(5, dtype=torch.bool))
+@KINDS
+def test_selected_rows_of_nothing(kind):
+    part = SelectedRows(Rows(5, kind), np.zeros(5, dtype=np.bool_))
     assert part.n_samples == 0 and sum(len(block) for block, _ in part.blocks(2)) == 0

@@ -232,7 +232,7 @@ def test_a_search_is_one_spend_with_its_statement(ledger, digits, strategy):
 def test_the_ledger_is_charged_before_anything_is_drawn(ledger, digits, strategy, monkeypatch):
     search, name = paid(ledger, strategy)
     seen = []
-    for source in ("bernoulli", "uniform", "standard_normal"):
+    for source in ("bernoulli", "uniform", "rounded_gaussian"):
         original = getattr(SystemNoise, source)
 
         def watch(self, *arguments, source=source, original=original):

@@ -49,13 +49,20 @@ def test_a_private_evaluation_prints_figures_and_the_statement(evaluate):
 
 
 def test_private_json_is_strict_and_holds_no_exact_count(evaluate, strict_json):
-    report = strict_json(evaluate("--epsilon", "5", "--delta", "1e-6", "--json").out)
+    reports = [
+        strict_json(evaluate("--epsilon", "5", "--delta", "1e-6", "--json").out) for _ in range(3)
+    ]
+    report = reports[0]
     assert report["command"] == "evaluate" and report["classes"] == ["ant", "bee", "cow"]
     assert report["privacy"]["kind"] == "evaluation" and report["privacy"]["private"]
     assert report["privacy"]["target_delta"] == 1e-6
     low, high = report["accuracy_interval"]
     assert 0.5 < low < 1.0 and 0.95 < high <= 1.0
-    assert report["n_samples"] != 90 and "rows" not in report and "per_class" not in report
+    assert "rows" not in report and "per_class" not in report
+    # Noise of whole numbers may be 0 in one cell, and is so in all of three runs' 27 cells with
+    # a probability below 1e-9.
+    exact = [[30.0, 0.0, 0.0], [0.0, 30.0, 0.0], [0.0, 0.0, 30.0]]
+    assert any(run["confusion_matrix"] != exact for run in reports)
     assert report["auc"] is None
     assert [len(row) for row in report["confusion_matrix"]] == [3, 3, 3]
 

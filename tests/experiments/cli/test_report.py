@@ -140,7 +140,7 @@ def test_json_follows_the_schema_that_is_printed(dpfc, ledger, model, strict_jso
 
 
 def test_the_printed_schema_is_the_published_file(dpfc):
-    published = files("dpfc.accounting").joinpath("statements/privacy-statement-1.json")
+    published = files("dpfc.accounting").joinpath("statements/privacy-statement-2.json")
     assert dpfc("report", "schema").out == published.read_text(encoding="utf-8")
 
 
@@ -265,7 +265,7 @@ def test_a_statement_of_another_version_is_refused(dpfc, model, tmp_path):
     path = tmp_path / "old.json"
     path.write_text(json.dumps({**value, "schema_version": "0"}))
     result = dpfc("report", "privacy", path)
-    assert result.code == 1 and "schema_version must be '1', got '0'" in result.err
+    assert result.code == 1 and "schema_version must be '1' or '2', got '0'" in result.err
 
 
 def test_a_model_with_a_statement_of_another_version_is_refused(dpfc, model, tmp_path):
@@ -276,7 +276,7 @@ def test_a_model_with_a_statement_of_another_version_is_refused(dpfc, model, tmp
     path = tmp_path / "old.safetensors"
     save_file(tensors, path, metadata={**header, "privacy": json.dumps(old)})
     result = dpfc("report", "privacy", path)
-    assert result.code == 1 and "schema_version must be '1', got '0'" in result.err
+    assert result.code == 1 and "schema_version must be '1' or '2', got '0'" in result.err
 
 
 @pytest.mark.parametrize("command", ["report", "report privacy", "report schema"])

@@ -173,7 +173,7 @@ def test_equal_statements_are_stored_once(page):
 
 
 def test_a_statement_of_another_version_does_not_lose_the_report():
-    (text,) = Page(report(row(statement='{"schema_version": "2"}'))).data["statements"]
+    (text,) = Page(report(row(statement='{"schema_version": "3"}'))).data["statements"]
     assert "This version of dpfc cannot read the statement." in text
 
 

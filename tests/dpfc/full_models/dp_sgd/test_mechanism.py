@@ -14,7 +14,12 @@ from torch.nn import functional
 from dpfc.accounting import ReleaseRequest, calibrate
 from dpfc.full_models.augmentation import AUGMENTATIONS, Augmentation
 from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
-from dpfc.full_models.dp_sgd.mechanism import GRADIENT, GradientMechanism
+from dpfc.full_models.dp_sgd.mechanism import (
+    GRADIENT,
+    GradientMechanism,
+    _grid_step,
+    _whole_steps,
+)
 from dpfc.full_models.dp_sgd.rows import ModuleRows
 from dpfc.mechanism.noise import SeededNoise, noise_source
 from dpfc.mechanism.private_run import PrivateRun
@@ -198,13 +203,31 @@ def test_noise_of_the_rule_is_that_of_the_release(wide):
     assert expected == source.run.records[0].noise_standard_deviation / 25
 
 
-def test_releases_lie_on_a_grid(wide):
+@pytest.mark.parametrize("n_samples", [50, None])
+@pytest.mark.parametrize("epsilon", [1e-6, 1.0, 100.0])
+def test_releases_are_whole_steps_of_a_public_grid(wide, epsilon, n_samples):
     X, codes = np.ones((4, 2000), dtype=np.float32), [0, 1, 2, 0]
-    source = mechanism(wide, (X, codes), q=1.0, n_samples=1)
+    source = mechanism(wide, (X, codes), q=1.0, epsilon=epsilon, n_samples=n_samples)
     public, exact = source._sum(GRADIENT), clipped_sum(wide, X, codes, "hooks")
-    _, grid = source.run.noise_scale(GRADIENT, public)
-    noisy = source.run.release(GRADIENT, public, lambda: exact).value
-    assert torch.equal(torch.round(noisy / grid) * grid, noisy)
+    assert math.frexp(public.unit)[0] == 0.5  # a power of two
+    whole = _whole_steps(exact, public.unit)
+    assert float((whole * public.unit - exact).abs().max()) <= public.unit / 2
+    released = source.run.release(GRADIENT, public, lambda: whole)
+    steps = released.value / public.unit
+    assert torch.equal(steps.round(), steps) and not torch.equal(steps, whole.double())
+    assert source.n_samples() == round(source.n_samples())
+    gradient, *counts = source.run.records
+    assert gradient.sum_unit == public.unit and gradient.numerical_slack > 0.0
+    assert [(c.sum_unit, c.numerical_slack) for c in counts] == [(1.0, 0.0)] * (n_samples is None)
+
+
+@pytest.mark.parametrize("n_entries", [1, 6_003, 2**31])
+@pytest.mark.parametrize("noise_multiplier", [1e-3, 1.0, 1e6, 1e10])
+def test_the_grid_adds_little_and_keeps_noise_far_from_overflow(n_entries, noise_multiplier):
+    step = _grid_step(1.0, n_entries, noise_multiplier)
+    assert noise_multiplier * (1.0 / step + math.sqrt(n_entries)) <= 2.0**50
+    if noise_multiplier <= 1e6:
+        assert step * math.sqrt(n_entries) <= 2.0**-12
 
 
 # -- sampling and spending -----------------------------------------------------------
