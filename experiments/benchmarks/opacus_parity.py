@@ -144,15 +144,12 @@ class _Script:
     reproducible: bool = True
     steps: dict[str, int] = field(default_factory=lambda: {"draws": 0, "normals": 0})
 
-    def standard_normal(self, size: int) -> NDArray[np.float64]:
+    def rounded_gaussian(self, sigma: float, size: int) -> NDArray[np.int64]:
         self.steps["normals"] += 1
-        return self.setup.normals[self.steps["normals"] - 1]
+        return np.rint(sigma * self.setup.normals[self.steps["normals"] - 1]).astype(np.int64)
 
     def random_bytes(self, size: int) -> bytes:
         return bytes(size)  # as below: nothing is drawn but batches and noise
-
-    def rounded_gaussian(self, sigma: float, size: int) -> NDArray[np.int64]:
-        return np.rint(sigma * self.standard_normal(size)).astype(np.int64)
 
     def uniform(self, size: int) -> NDArray[np.float64]:
         return np.zeros(size)  # seeds augmentation and dropout, of which there is none

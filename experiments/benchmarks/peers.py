@@ -29,7 +29,6 @@ import torch
 from dpfc.accounting import gaussian_mu
 from dpfc.experiments.benchmarks.common import DELTA
 from dpfc.experiments.studies.data import Data
-from dpfc.mechanism.losses import LOSSES
 
 __all__ = [
     "PEERS",
@@ -218,8 +217,9 @@ def noise_scale(mu: float, sensitivity: float, share: float = 1.0, count: int = 
 def clipped_residual(
     loss: str, logits: torch.Tensor, labels: torch.Tensor, bound: float | torch.Tensor
 ) -> torch.Tensor:
-    """Residual of one of `dpfc.mechanism.losses`, no row beyond `bound` (one, or one a row)."""
-    residual = LOSSES[loss].residual(logits, labels)
+    """Probabilities minus one-hot labels, no row beyond `bound` (one, or one a row)."""
+    residual = torch.softmax(logits, dim=1) if loss == "softmax" else torch.sigmoid(logits)
+    residual[torch.arange(len(labels), device=labels.device), labels] -= 1.0
     norms: torch.Tensor = torch.linalg.vector_norm(residual, dim=1).clamp(min=1e-12)
     factors: torch.Tensor = (bound / norms).clamp(max=1.0)
     return residual * factors.unsqueeze(1)

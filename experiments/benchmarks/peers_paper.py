@@ -29,7 +29,6 @@ from dpfc.experiments.benchmarks.peers import (
     gradient_work,
     noise_scale,
 )
-from dpfc.mechanism.losses import SigmoidLoss
 
 __all__ = ["NEWTON_LIMIT", "PAPER_PEERS", "paper_mu"]
 
@@ -145,7 +144,8 @@ def _hessians(rows: Rows, logits: torch.Tensor) -> torch.Tensor:
     """Σ h_k x xᵀ for every class, shape (n_classes, n_features, n_features)."""
     if not logits.any():  # the first step: h_k is 1/4 for every row
         return (rows.gram / 4.0).repeat(rows.n_classes, 1, 1)
-    curvatures = SigmoidLoss.hessian_weights(logits)
+    p = torch.sigmoid(logits)
+    curvatures = p * (1.0 - p)
     products = [rows.unit.T @ (h.unsqueeze(1) * rows.unit) for h in curvatures.unbind(dim=1)]
     return torch.stack(products)
 
