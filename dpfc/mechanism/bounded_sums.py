@@ -30,6 +30,7 @@ _MAP_ROWS = 4096  # in a piece of rows as they came
 _MOST_ROWS = 2**16  # in any piece: sums of products of digits stay below 2³¹
 _LEAST_ROWS = 4096
 _PIECES = 2  # a thread
+_UNDER_WAY = 2**28  # bytes of pieces' sums at a time: large matrices take fewer threads
 _Piece = TypeVar("_Piece")
 _Result = TypeVar("_Result")
 
@@ -96,7 +97,8 @@ class BoundedRows:
             part = summand(*piece)
             return torch.from_numpy(part) if isinstance(part, np.ndarray) else part.cpu()
 
-        for part in _worked(summed, self._pieces(query, selected), self._n_threads):
+        n_threads = min(self._n_threads, max(2, _UNDER_WAY // (8 * total.numel())))
+        for part in _worked(summed, self._pieces(query, selected), n_threads):
             total += part.reshape(total.shape)
         return total
 
