@@ -55,6 +55,8 @@ def check_statement(statement: PrivacyStatement) -> None:
         raise ValueError('budget must be given for kind "ledger", and for no other.')
     if statement.schema_version == "1" and any(r.sum_unit is not None for r in statement.releases):
         raise ValueError("releases must have no sum_unit, which came with schema_version 2.")
+    if statement.schema_version == "2" and statement.kind != "ledger":
+        _check_units(statement)
     try:
         _check_noise(statement)
         _check_figures(statement)
@@ -64,6 +66,17 @@ def check_statement(statement: PrivacyStatement) -> None:
             _check_ledger(statement, statement.budget)
     except OverflowError:
         raise ValueError("event is composed more often than a float can count.") from None
+
+
+def _check_units(statement: PrivacyStatement) -> None:
+    """Noisy sums are of integers, which one row moves by 1 at least."""
+    for release in statement.releases:
+        if release.noise_standard_deviation == 0.0:
+            continue
+        if release.sum_unit is None:
+            raise ValueError(f"{release.name} must have a sum_unit: its noise is of integers.")
+        if release.sum_unit > release.l2_sensitivity * (1.0 + _TOLERANCE):
+            raise ValueError(f"sum_unit of {release.name} must not exceed its l2_sensitivity.")
 
 
 def verify_statement(statement: PrivacyStatement) -> None:

@@ -104,11 +104,12 @@ def _estimate(
 
 def _eigh(noisy: torch.Tensor, radius: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Eigenvalues and eigenvectors; in float32, twice as fast, where noise hides its rounding."""
-    if radius < _FLOAT32_NOISE * float(torch.linalg.matrix_norm(noisy)):
+    norm = float(torch.linalg.matrix_norm(noisy))
+    if not 0.0 < _FLOAT32_NOISE * norm <= radius:
         values, vectors = torch.linalg.eigh(noisy)
-    else:
-        values, vectors = torch.linalg.eigh(noisy.float())
-    return values.double(), vectors.double()
+        return values.double(), vectors.double()
+    values, vectors = torch.linalg.eigh((noisy / norm).float())  # whatever a row's unit is
+    return norm * values.double(), vectors.double()
 
 
 def _resolvent(values: torch.Tensor, radius: float) -> torch.Tensor:

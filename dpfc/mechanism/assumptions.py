@@ -61,7 +61,8 @@ def fit_assumptions(
         if searched
         else "hyperparameters were chosen without looking at these rows",
         f"finite rows and labels inside classes; rows bounded to l2 norm {l2_bound:g}",
-        f"{_INTEGERS}; timing and memory use are not protected",
+        f"{_INTEGERS}; a sensitivity has up to 2% of room for rounding rows to them; timing and "
+        "memory use are not protected",
     ]
 
 

@@ -80,7 +80,12 @@ def sweep(
         typer.Option(metavar="N", min=1, help="Runs at a time; the cores by default."),
     ] = None,
     threads: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Threads of each run; digits may differ by it.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Threads of each run; networks may differ by it.",
+        ),
     ] = 1,
     ray: Annotated[
         str | None,

@@ -75,6 +75,7 @@ def statement_of():
             numerical_slack=0.0,
             noise_multiplier=z,
             noise_standard_deviation=z,
+            sum_unit=1.0,
             count=1,
             sampling_probability=1.0,
             share_of_budget=1.0,

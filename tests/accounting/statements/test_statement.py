@@ -212,6 +212,16 @@ def test_the_unit_of_sums_came_with_version_2(example):
         PrivacyStatement.from_json(json.dumps(value))
 
 
+def test_a_noisy_sum_of_version_2_has_a_unit_that_its_sensitivity_holds(example):
+    for change, words in ((None, "must have a sum_unit"), (1e9, "must not exceed")):
+        value = strict_loads(example("full batch").to_json())
+        value["releases"][0].pop("sum_unit")
+        if change is not None:
+            value["releases"][0]["sum_unit"] = change
+        with pytest.raises(StatementError, match=words):
+            PrivacyStatement.from_json(json.dumps(value))
+
+
 @pytest.mark.parametrize("unit", [0.0, -1.0, math.inf, math.nan])
 def test_sums_are_in_units_above_zero(unit):
     with pytest.raises(ValidationError, match="sum_unit"):

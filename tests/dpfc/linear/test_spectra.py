@@ -122,3 +122,14 @@ def test_float32_is_taken_only_where_noise_hides_its_rounding(scale, monkeypatch
     apart, noise = (float(torch.linalg.matrix_norm(m - exact)) for m in (result, other))
     assert apart <= 1e-3 * noise
     assert torch.equal(result, exact) == (scale < 1e-3)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e30])
+def test_float32_is_enough_in_any_unit(unit):
+    rng = np.random.default_rng(8)
+    noise = rng.normal(size=(30, 30))
+    matrix = spd(9, 30) + torch.from_numpy((noise + noise.T) / 2)
+    radius = noise_spectral_radius(1.0, 30)
+    plain = shrunk_inverse(matrix, radius, radius)
+    scaled = shrunk_inverse(matrix * unit**2, radius * unit**2, radius * unit**2)
+    torch.testing.assert_close(scaled * unit**2, plain, rtol=1e-4, atol=1e-5)
