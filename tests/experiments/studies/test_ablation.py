@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,5 +52,6 @@ def test_the_command_prints_a_table(dpfc, capsys, tmp_path):
     assert ablation.main(["--study", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "| digits | ε = 1 |" in out and "| 5 steps | " in out and " ± " in out
-    assert "| defaults, accuracy in % | 89" in out
+    (defaults,) = re.findall(r"\| defaults, accuracy in % \| (\S+) \|", out)
+    assert 82.0 < float(defaults) < 94.0  # 89.5 on average; 0.6 is a deviation of two runs' mean
     assert ablation.main(["--study", str(tmp_path / "nothing")]) != 0
