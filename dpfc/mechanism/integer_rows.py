@@ -24,7 +24,7 @@ from dpfc.mechanism.integer_products import LARGEST, product
 from dpfc.mechanism.rotation import PLAIN_COLUMNS, Rotation
 from dpfc.mechanism.row_map import RowMap, library, ordered_sum
 
-__all__ = ["BASE", "RowGrid", "digits_of", "largest_of", "products_of_digits"]
+__all__ = ["BASE", "RowGrid", "as_int64", "digits_of", "largest_of", "products_of_digits"]
 
 BASE = 128  # of a number's digits: each lies in -64 … 63, the first in -127 … 127
 _MAP_ROWS = 256  # rows that are worked on at once: they stay in a core's cache
@@ -61,14 +61,18 @@ def digits_of(values: Any, n_digits: int) -> list[Any]:
 
 def products_of_digits(a: Sequence[Any], b: Sequence[Any]) -> Any:
     """Multiply two matrices that are given by their digits, exactly, as int64."""
-    total: Any = 0
+    total: Any = None
     for i, left in enumerate(a):
         for j, right in enumerate(b):
-            part = product(left, right)
-            whole = part.astype(np.int64) if isinstance(part, np.ndarray) else part.long()
-            whole *= BASE ** (i + j)
-            total = whole if isinstance(total, int) else total.__iadd__(whole)
+            part = as_int64(product(left, right))
+            part *= BASE ** (i + j)
+            total = part if total is None else total + part
     return total
+
+
+def as_int64(values: Any) -> Any:
+    """Whole numbers of any type as int64."""
+    return values.astype(np.int64) if isinstance(values, np.ndarray) else values.long()
 
 
 @dataclass(frozen=True)

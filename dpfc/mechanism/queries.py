@@ -36,6 +36,7 @@ from dpfc.mechanism.integer_products import product
 from dpfc.mechanism.integer_rows import (
     BASE,
     RowGrid,
+    as_int64,
     bounded_integers,
     digits_of,
     largest_of,
@@ -198,7 +199,7 @@ class FeatureSum(Query):
 
     def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Add the rows."""
-        return lambda rows, codes: _int64(grid.total(rows))
+        return lambda rows, codes: as_int64(grid.total(rows))
 
 
 @dataclass(frozen=True)
@@ -384,7 +385,7 @@ class GradientSum(_LinearQuery):
                 stacked = library(residuals[0]).concatenate(residuals)
                 totals = [t + product(stacked, row.T) for t, row in zip(totals, part, strict=True)]
             return sum(
-                _int64(total[j * n_outputs : (j + 1) * n_outputs]) * BASE ** (i + j)
+                as_int64(total[j * n_outputs : (j + 1) * n_outputs]) * BASE ** (i + j)
                 for i, total in enumerate(totals)
                 for j in range(_DIGITS)
             )
@@ -469,10 +470,6 @@ def _gram(rows: list[Any]) -> Any:
             total[left, right] = part
             total[right, left] = part.T
     return total
-
-
-def _int64(values: Any) -> Any:
-    return values.astype(np.int64) if isinstance(values, np.ndarray) else values.long()
 
 
 def _on_device_of(like: Any) -> Callable[[Any], Any]:
