@@ -16,6 +16,7 @@ from .exceptions import (
     ModelFileError,
     PrivacyWarning,
 )
+from .features.tables.encoder import TableEncoder
 from .full_models.classifier import DPSGDClassifier
 from .linear.feature_covariance import DPFCClassifier
 from .linear.gradient import DPGradientClassifier
@@ -40,6 +41,7 @@ __all__ = [
     "PrivacyWarning",
     "PrivateEvaluation",
     "PrivateSummary",
+    "TableEncoder",
     "__version__",
     "evaluate_privately",
     "load_model",

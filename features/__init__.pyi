@@ -17,6 +17,8 @@ from .exceptions import (
 from .extraction import extract
 from .importing.import_features import import_features
 from .sklearn_transformer import BackboneTransformer
+from .tables.encoder import TableEncoder
+from .tables.schema import TableSchema
 
 __all__ = [
     "BACKBONES",
@@ -33,6 +35,8 @@ __all__ = [
     "ImageItem",
     "MissingDependencyError",
     "OutOfDeviceMemoryError",
+    "TableEncoder",
+    "TableSchema",
     "TextDataset",
     "TextItem",
     "UnreadableImageError",

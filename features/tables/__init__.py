@@ -1,0 +1,1 @@
+"""Tables of mixed columns into features, by a schema that is public."""
