@@ -149,6 +149,7 @@ def _describe(
         class_names=None if names is None else tuple(names),
         has_labels=dataset.has_labels,
         has_ids=True,
+        has_groups=dataset.has_groups,
         shard_rows=shard_rows,
         backbone={"spec": backbone.spec, "weights_sha256": backbone.weights_sha256},
         preprocessing=backbone.preprocessing,
@@ -311,7 +312,8 @@ class _Run:
         kept = [item for place, item in enumerate(items) if place not in batch.unreadable]
         if features is not None:
             labels = np.array([item.label for item in kept]) if self.dataset.has_labels else None
-            self.writer.write(features, labels, [item.id for item in kept])
+            groups = [item.group or "" for item in kept] if self.dataset.has_groups else None
+            self.writer.write(features, labels, [item.id for item in kept], groups)
 
 
 def _embed(

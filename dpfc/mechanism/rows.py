@@ -26,6 +26,7 @@ __all__ = [
     "ArrayRows",
     "BlockSource",
     "CacheRows",
+    "cache_groups",
     "encode_labels",
     "label_gaps",
     "public_classes",
@@ -188,3 +189,27 @@ def check_size(n_samples: int) -> None:
     """
     if n_samples > MAX_SAMPLES:
         raise ValueError(f"X must have at most {MAX_SAMPLES} rows.")
+
+
+def cache_groups(cache: BlockSource) -> NDArray[np.int64] | None:
+    """Codes of the persons that a cache's rows belong to; None if the source has no such column.
+
+    Not every source of blocks knows of persons, so `has_groups` and `groups` are no part of
+    `BlockSource`.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_samples,), or None
+        Equal exactly where the persons are.
+
+    Raises
+    ------
+    ValueError
+        If the source does not give one integer for each row.
+    """
+    if not getattr(cache, "has_groups", False):
+        return None
+    codes = np.asarray(cache.groups())  # type: ignore[attr-defined]
+    if codes.shape != (len(cache),) or codes.dtype.kind not in "iu":
+        raise ValueError("groups() of the feature cache must give one integer for each row.")
+    return codes.astype(np.int64)

@@ -105,6 +105,22 @@ def extract(
         str | None,
         typer.Option(metavar="NAME", help="Of a table or tars: the labels; 'label' if there."),
     ] = None,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of a table or tars, or of --groups: whose each row is, such as a patient's id; "
+            "kept in the cache, so that a whole person can be protected.",
+        ),
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For a folder of images: a table with a column file_name, the images' paths in "
+            "the folder, and a column group.",
+        ),
+    ] = None,
     class_names: Annotated[
         str | None,
         typer.Option(
@@ -138,6 +154,8 @@ def extract(
         data,
         text_column=text_column,
         label_column=label_column,
+        group_column=group_column,
+        groups=groups,
         class_names=None if class_names is None else class_names.split(","),
         header=not no_header,
         unlabelled=unlabelled,
@@ -153,7 +171,7 @@ def extract(
         dtype=compute_dtype,
     )
     if overwrite:
-        refuse_overwritten(out, [Path(data)])
+        refuse_overwritten(out, [Path(data), *([] if groups is None else [groups])])
     cache = extract_features(
         dataset,
         network,
@@ -173,6 +191,7 @@ def extract(
         "skipped": skipped,
         "n_features": cache.n_features,
         "has_labels": cache.description.has_labels,
+        "has_groups": cache.has_groups,
         "class_names": cache.class_names,
         "seconds": round(seconds, 3),
         "rows_per_second": round(len(cache) / seconds, 1),
@@ -181,6 +200,7 @@ def extract(
         print_json(report)
         return
     labels = "with labels" if cache.description.has_labels else "without labels"
+    labels += " and groups" if cache.has_groups else ""
     print(
         f"{counted(len(cache), 'row')} × {counted(cache.n_features, 'feature')}, {labels}, "
         f"in {seconds:.1f} s ({len(cache) / seconds:,.0f} rows/s): {out}"

@@ -61,6 +61,22 @@ def import_features(
             "with a column of ids is matched by them; others have the rows' order.",
         ),
     ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Whose each row is, such as a patient's id, in a file of its own: of the kinds of "
+            "--labels and matched like them.",
+        ),
+    ] = None,
+    group_column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Column, array or field that says whose each row is; kept in the cache, so that a "
+            "whole person can be protected.",
+        ),
+    ] = None,
     label_column: Annotated[
         str | None,
         typer.Option(
@@ -128,7 +144,9 @@ def import_features(
         sources,
         out,
         labels=labels,
+        groups=groups,
         label_column=label_column,
+        group_column=group_column,
         features_column=features_column,
         id_column=id_column,
         class_names=None if class_names is None else class_names.split(","),
@@ -150,15 +168,17 @@ def import_features(
                 "skipped": skipped,
                 "n_features": cache.n_features,
                 "has_labels": labelled,
+                "has_groups": cache.has_groups,
                 "columns": columns,
                 "class_names": cache.class_names,
                 "seconds": round(seconds, 3),
             }
         )
         return
+    told = f"{'with' if labelled else 'without'} labels{' and groups' if cache.has_groups else ''}"
     print(
-        f"{counted(len(cache), 'row')} × {counted(cache.n_features, 'feature')}, "
-        f"{'with' if labelled else 'without'} labels, in {seconds:.1f} s: {out}"
+        f"{counted(len(cache), 'row')} × {counted(cache.n_features, 'feature')}, {told}, "
+        f"in {seconds:.1f} s: {out}"
     )
     if columns is not None:
         print(f"features are the columns {shown(', '.join(columns))}")
@@ -195,6 +215,7 @@ def info(
         "n_features": opened.n_features,
         "dtype": opened.description.dtype,
         "has_labels": opened.description.has_labels,
+        "has_groups": opened.has_groups,
         "class_names": opened.class_names,
         "backbone": manifest["backbone"],
         "preprocessing": manifest["preprocessing"],
@@ -224,6 +245,7 @@ def _print_info(report: dict[str, Any]) -> None:
         "skipped": f"{counted(report['skipped'], 'row')} that could not be read",
         "width": f"{counted(report['n_features'], 'feature')}, {report['dtype']}",
         "labels": f"{labels}: {', '.join(names)}" if names and report["has_labels"] else labels,
+        "groups": "whose each row is" if report["has_groups"] else "none",
         "backbone": _one_line(report["backbone"]),
         "preprocessing": _one_line(report["preprocessing"]),
         "passes": "unknown" if report["passes"] is None else _one_line(report["passes"]),
@@ -270,8 +292,8 @@ def export(
         Path,
         typer.Option(
             metavar="FILE",
-            help="File to write: .npy (features only), .npz (arrays X, y, ids, class_names), "
-            ".parquet or .csv.",
+            help="File to write: .npy (features only), .npz (arrays X, y, ids, groups, "
+            "class_names), .parquet or .csv.",
         ),
     ],
     force: Force = False,

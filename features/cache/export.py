@@ -30,9 +30,10 @@ def export_cache(cache: FeatureCache, path: Path) -> None:
     cache : FeatureCache
     path : Path
         Its ending is the format. ``.npy``: the features, shape (n_samples, n_features).
-        ``.npz``: arrays ``X``, and ``y``, ``ids``, ``class_names`` where the cache has them.
-        ``.parquet``: columns ``features``, ``label``, ``id``, and the class names in the schema's
-        ``huggingface`` metadata. ``.csv``: columns ``id``, ``label``, ``f0``, ``f1``, ….
+        ``.npz``: arrays ``X``, and ``y``, ``ids``, ``groups``, ``class_names`` where the cache has
+        them. ``.parquet``: columns ``features``, ``label``, ``id``, ``group``, and the class names
+        in the schema's ``huggingface`` metadata. ``.csv``: columns ``id``, ``group``, ``label``,
+        ``f0``, ``f1``, ….
 
     Raises
     ------
@@ -58,13 +59,19 @@ def _write_npz(cache: FeatureCache, file: IO[bytes]) -> None:
         if cache.description.has_labels:
             arrays["y"] = cache.read_labels()
         if cache.description.has_ids:
-            ids = [table.column("id").to_pylist() for table in cache.tables()]
-            arrays["ids"] = np.array(list(chain.from_iterable(ids)), dtype=np.str_)
+            arrays["ids"] = _texts(cache, "id")
+        if cache.description.has_groups:
+            arrays["groups"] = _texts(cache, "group")
         if cache.class_names is not None:
             arrays["class_names"] = np.array(cache.class_names, dtype=np.str_)
         for name, array in arrays.items():
             with _member(archive, f"{name}.npy") as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _texts(cache: FeatureCache, column: str) -> NDArray[np.str_]:
+    texts = [table.column(column).to_pylist() for table in cache.tables()]
+    return np.array(list(chain.from_iterable(texts)), dtype=np.str_)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
@@ -98,7 +105,8 @@ def _write_parquet(cache: FeatureCache, file: IO[bytes]) -> None:
 
 def _write_csv(cache: FeatureCache, file: IO[bytes]) -> None:
     about = cache.description
-    names = ["id"] * about.has_ids + ["label"] * about.has_labels
+    present = {"id": about.has_ids, "group": about.has_groups, "label": about.has_labels}
+    names = [name for name, there in present.items() if there]
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
     write_csv(text, [[*names, *(f"f{i}" for i in range(cache.n_features))]])
     for table in cache.tables():

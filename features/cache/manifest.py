@@ -16,6 +16,8 @@ __all__ = ["MANIFEST_NAME", "CacheDescription", "Manifest", "Shard", "Skipped", 
 MANIFEST_NAME = "manifest.json"
 FORMAT = "dpfc feature cache"
 FORMAT_VERSION = 1
+# Caches with groups, which a dpfc that does not know of them must not take for rows alone.
+_GROUPED_VERSION = 2
 DTYPES = ("float16", "float32")
 SHARD_NAME = re.compile(r"part-\d{5}\.parquet")
 # What Arrow's lists and NumPy's shapes hold everywhere.
@@ -62,8 +64,9 @@ class CacheDescription:
         How features are stored.
     class_names : tuple of str or None
         Names of the labels 0, 1, ….
-    has_labels, has_ids : bool
-        Whether the columns ``label`` and ``id`` exist.
+    has_labels, has_ids, has_groups : bool
+        Whether the columns ``label``, ``id`` and ``group`` exist. A group says which person, or
+        other unit of privacy, a row belongs to.
     shard_rows : int
         Rows of the data set that a shard covers: its own rows and those skipped; fewer in the
         last.
@@ -80,6 +83,7 @@ class CacheDescription:
     backbone: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     dataset: Mapping[str, Any] = field(default_factory=dict)
+    has_groups: bool = False
 
     def __post_init__(self) -> None:
         for name in ("n_features", "shard_rows"):
@@ -88,7 +92,7 @@ class CacheDescription:
                 raise ValueError(f"{name} must be an int > 0 and < 2^31, got {value!r:.40}.")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r:.40}.")
-        for name in ("has_labels", "has_ids"):
+        for name in ("has_labels", "has_ids", "has_groups"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name} must be a bool, got {getattr(self, name)!r:.40}.")
         names = self.class_names
@@ -140,12 +144,16 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Contents of ``manifest.json``; the same for the same manifest, byte by byte."""
+        described = asdict(self.description)
+        # Left out where there are none: the manifest is then the one of every version.
+        grouped = described.pop("has_groups")
         body = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": _GROUPED_VERSION if grouped else FORMAT_VERSION,
             "complete": self.complete,
             "n_samples": sum(shard.rows for shard in self.shards),
-            **asdict(self.description),
+            **described,
+            **({"has_groups": True} if grouped else {}),
             **({} if self.passes is None else {"passes": dict(self.passes)}),
             "shards": [asdict(shard) for shard in self.shards],
             "skipped": [asdict(row) for row in self.skipped],
@@ -183,10 +191,11 @@ class Manifest:
             raise _damaged(path, "is not valid JSON") from None
         if not isinstance(body, dict) or body.get("format") != FORMAT:
             raise _damaged(path, "is not the manifest of a feature cache, or is damaged")
-        if body.get("format_version") != FORMAT_VERSION:
+        if body.get("format_version") not in (FORMAT_VERSION, _GROUPED_VERSION):
             raise FeatureCacheError(
                 f"{path} has format version {body.get('format_version')!r}, this dpfc reads "
-                f"version {FORMAT_VERSION}: use the dpfc that wrote it, or extract again."
+                f"versions {FORMAT_VERSION} and {_GROUPED_VERSION}: use the dpfc that wrote it, or "
+                "extract again."
             )
         if body.pop("sha256", None) != _checksum(body):
             raise _damaged(path, "does not match its own checksum")
@@ -201,7 +210,9 @@ class Manifest:
     @classmethod
     def _parse(cls, body: dict[str, Any]) -> "Manifest":
         """Take a manifest apart; a ValueError names the field."""
-        fields = {key: _field(body, key) for key in CacheDescription.__dataclass_fields__}
+        wanted = [key for key in CacheDescription.__dataclass_fields__ if key != "has_groups"]
+        fields = {key: _field(body, key) for key in wanted}
+        fields["has_groups"] = _grouped(body)
         names = fields["class_names"]
         if not isinstance(names, list | None):  # a text's characters would be taken for names
             raise ValueError("class_names must be a list or null")
@@ -224,6 +235,14 @@ class Manifest:
         if type(n_samples) is not int or n_samples != sum(shard.rows for shard in shards):
             raise ValueError("n_samples must be the sum of the rows of all shards")
         return cls(description, shards, body["complete"], skipped, _passes(body.get("passes")))
+
+
+def _grouped(body: Mapping[str, Any]) -> bool:
+    """Whether the rows have groups, which the version says too."""
+    grouped = body.get("has_groups", False)
+    if grouped is not (body["format_version"] == _GROUPED_VERSION):
+        raise ValueError(f"has_groups must be true in version {_GROUPED_VERSION}, and only there")
+    return bool(grouped)
 
 
 def _field(node: Mapping[str, Any], name: str, at: str = "") -> Any:

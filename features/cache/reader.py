@@ -36,6 +36,8 @@ def cache_schema(description: CacheDescription) -> pa.Schema:
         fields.append(pa.field("label", pa.int32(), nullable=False))
     if description.has_ids:
         fields.append(pa.field("id", pa.string(), nullable=False))
+    if description.has_groups:
+        fields.append(pa.field("group", pa.string(), nullable=False))
     return pa.schema(fields)
 
 
@@ -181,7 +183,7 @@ class FeatureCache:
                 yield X[rows].copy(), None if y is None else y[rows].copy()
 
     def tables(self) -> Iterator[pa.Table]:
-        """Stream the shards as Arrow tables of all columns: features, label, id.
+        """Stream the shards as Arrow tables of all columns: features, label, id, group.
 
         Raises
         ------
@@ -223,6 +225,39 @@ class FeatureCache:
         tables = [self._read(i, ["label"]) for i in range(len(self._manifest.shards))]
         labels: NDArray[np.int32] = pa.concat_tables(tables).column("label").to_numpy().copy()
         return labels
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the cache says which person, or other unit, each row belongs to."""
+        return self.description.has_groups
+
+    def groups(self) -> NDArray[np.int64]:
+        """The person of every row as a code, shape (n_samples,).
+
+        Returns
+        -------
+        ndarray of int64
+            Equal exactly where the persons are; numbered from 0 in the order in which they appear.
+
+        Raises
+        ------
+        FeatureCacheError
+            If the cache has no groups, or a shard is damaged.
+        """
+        if not self.has_groups:
+            raise FeatureCacheError(
+                f"the feature cache {self.path} does not say whose rows it holds: write it again "
+                "with group_column=… (--group-column)."
+            )
+        known: dict[str, int] = {}
+        codes = []
+        for index in range(len(self._manifest.shards)):
+            column = self._read(index, ["group"]).column("group").combine_chunks()
+            # Arrow numbers a shard's persons in the order in which they appear in it.
+            shard = column.dictionary_encode()
+            own = [known.setdefault(name, len(known)) for name in shard.dictionary.to_pylist()]
+            codes.append(np.array(own, dtype=np.int64)[shard.indices.to_numpy()])
+        return np.concatenate(codes)
 
     def _arrays(self, index: int) -> Block:
         columns = ["features", "label"] if self.description.has_labels else ["features"]

@@ -130,7 +130,11 @@ class FeatureCacheWriter:
         self._save(replace(self._manifest, complete=True))
 
     def write(
-        self, X: ArrayLike, y: ArrayLike | None = None, ids: Sequence[str] | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        ids: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> None:
         """Append rows. Shards are written as they fill up.
 
@@ -142,6 +146,8 @@ class FeatureCacheWriter:
             Labels; needed if and only if the description says so.
         ids : sequence of str, length n, optional
             Ids; needed if and only if the description says so.
+        groups : sequence of str, length n, optional
+            Whose rows they are, none of them empty; needed if and only if the description says so.
 
         Raises
         ------
@@ -152,7 +158,7 @@ class FeatureCacheWriter:
         """
         if self.is_complete:
             raise ValueError("the cache is complete: nothing can be appended.")
-        features, labels = self._checked(X, y, ids)
+        features, labels = self._checked(X, y, ids, groups)
         start = 0
         while start < len(features):
             rows = min(self._room(), len(features) - start)
@@ -161,6 +167,7 @@ class FeatureCacheWriter:
             self._features[target] = features[source]
             self._labels[target] = 0 if labels is None else labels[source]
             self._ids += [] if ids is None else ids[source]
+            self._groups += [] if groups is None else groups[source]
             self._pending += rows
             start += rows
             if self._room() == 0:
@@ -204,17 +211,28 @@ class FeatureCacheWriter:
         return self.shard_rows - self._pending - len(self._skipped)
 
     def _checked(
-        self, X: ArrayLike, y: ArrayLike | None, ids: Sequence[str] | None
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None,
+        ids: Sequence[str] | None,
+        groups: Sequence[str] | None,
     ) -> tuple[NDArray[Any], NDArray[Any] | None]:
         about = self._manifest.description
         X = np.asarray(X)
         if X.ndim != 2 or X.shape[1] != about.n_features:
             raise ValueError(f"X must have shape (n, {about.n_features}), got {X.shape}.")
-        for name, column, wanted in (("y", y, about.has_labels), ("ids", ids, about.has_ids)):
+        columns = (
+            ("y", y, about.has_labels),
+            ("ids", ids, about.has_ids),
+            ("groups", groups, about.has_groups),
+        )
+        for name, column, wanted in columns:
             if (column is not None) != wanted:
                 raise ValueError(f"{name} must{'' if wanted else ' not'} be given for this cache.")
             if column is not None and np.shape(column) != (len(X),):
                 raise ValueError(f"{name} must have shape ({len(X)},), got {np.shape(column)}.")
+        if not all(isinstance(group, str) and group for group in groups or ()):
+            raise ValueError("groups must be strings, none of them empty.")
         with np.errstate(over="ignore"):
             features = X.astype(about.dtype)
         bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
@@ -251,6 +269,7 @@ class FeatureCacheWriter:
             self._features = np.empty((about.shard_rows, about.n_features), dtype=about.dtype)
             self._labels = np.empty(about.shard_rows, dtype=np.int32)
             self._ids: list[str] = []
+            self._groups: list[str] = []
 
     def _resume(self, found: Manifest) -> None:
         differences = found.description.differences(self._manifest.description)
@@ -287,7 +306,7 @@ class FeatureCacheWriter:
         index = len(self._manifest.shards)
         columns: dict[str, Any] = {"features": self._features[: self._pending].ravel()}
         columns["label"] = self._labels[: self._pending]
-        columns["id"] = self._ids
+        columns["id"], columns["group"] = self._ids, self._groups
         data = _encode(columns, self._schema)
         shard = Shard(shard_name(index), self._pending, hashlib.sha256(data).hexdigest())
         with _clear_errors(self.path):
@@ -300,7 +319,7 @@ class FeatureCacheWriter:
                 skipped=(*listed.skipped, *self._skipped),
             )
         )
-        self._pending, self._ids, self._skipped = 0, [], []
+        self._pending, self._ids, self._groups, self._skipped = 0, [], [], []
 
     def _save(self, manifest: Manifest) -> None:
         with _clear_errors(self.path):

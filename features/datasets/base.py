@@ -22,6 +22,8 @@ from dpfc.features.exceptions import DatasetError, UnreadableItemError, Unreadab
 if TYPE_CHECKING:
     from PIL import Image
 
+    from dpfc.features.datasets.groups import Groups
+
 __all__ = ["Dataset", "ImageDataset", "ImageItem", "Item", "TextDataset", "TextItem", "Wanted"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -50,6 +52,10 @@ class Item(Protocol):
     def id(self) -> str:
         """Unique and stable in its data set."""
 
+    @property
+    def group(self) -> str | None:
+        """Whose row it is; None if the data set has no groups."""
+
     def decode(self, *, at_least: int | None = None) -> "Image.Image | str":
         """The image, or the text."""
 
@@ -67,11 +73,15 @@ class ImageItem:
         row has none, which is then refused when it is decoded.
     id : str
         Unique and stable: a path relative to the data set's root, or ``row-000123``.
+    group : str or None
+        Which person, or other unit of privacy, the row belongs to; None if the data set has no
+        groups.
     """
 
     image: "bytes | Path | Image.Image | None"
     label: int | None
     id: str
+    group: str | None = None
 
     def decode(self, *, at_least: int | None = None) -> "Image.Image":
         """Decode the image to upright 8-bit RGB; see `decode_image`.
@@ -98,11 +108,14 @@ class TextItem:
         row has none, which is then refused when it is decoded.
     id : str
         Unique and stable: ``row-000123``.
+    group : str or None
+        As for `ImageItem`.
     """
 
     text: str | None
     label: int | None
     id: str
+    group: str | None = None
 
     def decode(self, *, at_least: int | None = None) -> str:
         """Return the text.
@@ -149,6 +162,8 @@ class Dataset(ABC):
         labels.
     has_labels : bool
         Whether items carry a label.
+    has_groups : bool
+        Whether items say which person, or other unit, they belong to.
     columns : list of str
         Where labels could stand: columns of a table, or fields; empty if there are none.
     """
@@ -160,6 +175,7 @@ class Dataset(ABC):
     has_labels: bool
     columns: Sequence[str] = ()
     _labels: NDArray[Any] | None = None
+    _groups: "Groups | None" = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -176,6 +192,11 @@ class Dataset(ABC):
     def __iter__(self) -> Iterator[Item]:
         return self.items()
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether items say which person, or other unit, they belong to."""
+        return self._groups is not None
+
     def _forget_labels(self) -> None:
         """Go on as a data set without labels."""
         self.has_labels = self.class_names_from_labels = False
@@ -183,6 +204,9 @@ class Dataset(ABC):
 
     def _label(self, position: int) -> int | None:
         return None if self._labels is None else int(self._labels[position])
+
+    def _group(self, position: int) -> str | None:
+        return None if self._groups is None else self._groups.names[self._groups.codes[position]]
 
 
 class ImageDataset(Dataset):
@@ -215,6 +239,8 @@ class Wanted:
     header: bool = True
     unlabelled: bool = False
     skip_missing: bool = False
+    group_column: str | None = None
+    groups: Path | None = None
 
     def refuse(self, what: str, *names: str) -> None:
         """Refuse what would be without effect."""
@@ -223,6 +249,14 @@ class Wanted:
                 raise DatasetError(f"{name} does not apply to {what}: leave it away.")
         if not self.header:
             raise DatasetError(f"header=False does not apply to {what}: leave it away.")
+
+    def refuse_group_file(self, what: str) -> None:
+        """Refuse a file of groups where they stand beside the rows."""
+        if self.groups is not None:
+            raise DatasetError(
+                f"groups=… is for folders of images, not for {what}: name the column or field that "
+                "says whose row it is, group_column=…"
+            )
 
 
 def checked_names(names: Sequence[str]) -> list[str]:

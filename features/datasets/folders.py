@@ -1,5 +1,6 @@
 """Folders of images: one sub-folder a class, or images without labels."""
 
+import hashlib
 import os
 import re
 import warnings
@@ -15,6 +16,8 @@ from dpfc.features.datasets.base import (
     fingerprint_of_files,
     printable,
 )
+from dpfc.features.datasets.group_file import groups_of_files
+from dpfc.features.datasets.groups import Groups
 from dpfc.features.datasets.labels import whole_number
 from dpfc.features.exceptions import DatasetError
 
@@ -56,21 +59,20 @@ class FolderImages(ImageDataset):
         The folder.
     folders : sequence of Path
         The class folders.
-    class_names : list of str, optional
-        The public list, which must hold the name of every folder.
+    wanted : Wanted
+        The public list of class names, which must hold the name of every folder; a table of the
+        images' groups.
 
     Raises
     ------
     DatasetError
-        If there are no images, or a folder is none of the classes.
+        If there are no images, a folder is none of the classes, or an image has no group.
     """
 
     has_labels = True
 
-    def __init__(
-        self, root: Path, folders: Sequence[Path], class_names: list[str] | None = None
-    ) -> None:
-        self.root = root
+    def __init__(self, root: Path, folders: Sequence[Path], wanted: Wanted) -> None:
+        self.root, class_names = root, wanted.class_names
         self.name = root.resolve().name
         found = [printable(path.name) for path in folders]
         foreign = [name for name in found if name not in (class_names or found)]
@@ -88,14 +90,17 @@ class FolderImages(ImageDataset):
         if not self._files:
             raise _no_images(root, folders)
         others.warn()
+        if wanted.groups is not None:
+            names = [self._relative(path) for path, _ in self._files]
+            self._groups = groups_of_files(wanted.groups, wanted.group_column, names)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def items(self, start: int = 0) -> Iterator[ImageItem]:
         """Yield the rows from position `start` on."""
-        for path, label in self._files[start:]:
-            yield ImageItem(path, label, self._relative(path))
+        for position, (path, label) in enumerate(self._files[start:], start):
+            yield ImageItem(path, label, self._relative(path), self._group(position))
 
     def _relative(self, path: Path) -> str:
         return printable(path.relative_to(self.root).as_posix())
@@ -105,8 +110,8 @@ class FolderImages(ImageDataset):
         """SHA-256 of class names, relative paths and contents."""
         paths = [path for path, _ in self._files]
         names = [self._relative(path) for path in paths]
-        classes = self.class_names or []
-        return fingerprint_of_files("images in class folders", paths, names, classes)
+        extra = [*(self.class_names or []), *_fingerprint_of(self._groups)]
+        return fingerprint_of_files("images in class folders", paths, names, extra)
 
 
 class UnsortedImages(ImageDataset):
@@ -120,28 +125,34 @@ class UnsortedImages(ImageDataset):
         The images, below it.
     name : str
         Short name for people.
+    wanted : Wanted
+        A table of the images' groups.
     """
 
     has_labels = False
     class_names = None
 
-    def __init__(self, root: Path, paths: Sequence[Path], name: str) -> None:
+    def __init__(self, root: Path, paths: Sequence[Path], name: str, wanted: Wanted) -> None:
         self.name = name
         self._paths = list(paths)
         self._ids = [printable(Path(os.path.relpath(path, root)).as_posix()) for path in paths]
+        if wanted.groups is not None:
+            self._groups = groups_of_files(wanted.groups, wanted.group_column, self._ids)
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def items(self, start: int = 0) -> Iterator[ImageItem]:
         """Yield the rows from position `start` on."""
-        for path, name in zip(self._paths[start:], self._ids[start:], strict=True):
-            yield ImageItem(path, None, name)
+        for position in range(start, len(self)):
+            path, name = self._paths[position], self._ids[position]
+            yield ImageItem(path, None, name, self._group(position))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of relative paths and contents."""
-        return fingerprint_of_files("images without labels", self._paths, self._ids)
+        extra = _fingerprint_of(self._groups)
+        return fingerprint_of_files("images without labels", self._paths, self._ids, extra)
 
 
 def open_image_folder(root: Path, entries: Sequence[Path], wanted: Wanted) -> ImageDataset:
@@ -154,7 +165,8 @@ def open_image_folder(root: Path, entries: Sequence[Path], wanted: Wanted) -> Im
     entries : sequence of Path
         What lies in it, by `visible_entries`.
     wanted : Wanted
-        `class_names`, and `unlabelled`, which takes the images of all folders.
+        `class_names`, `unlabelled`, which takes the images of all folders, and `groups`, the table
+        of their groups.
 
     Raises
     ------
@@ -174,14 +186,14 @@ def open_image_folder(root: Path, entries: Sequence[Path], wanted: Wanted) -> Im
         if not images:
             raise _no_images(root, folders)
         others.warn()
-        return UnsortedImages(root, images, root.resolve().name)
+        return UnsortedImages(root, images, root.resolve().name, wanted)
     if stray or not folders:
         found = f"{len(stray)} images outside them" if stray else "none"
         raise DatasetError(
             f"{root} should hold one sub-folder of images per class, or tables; "
             f"found {found}. Move every image into the folder of its class."
         )
-    return FolderImages(root, folders, wanted.class_names)
+    return FolderImages(root, folders, wanted)
 
 
 class _Others:
@@ -217,6 +229,14 @@ class _Others:
                 UserWarning,
                 stacklevel=6,
             )
+
+
+def _fingerprint_of(groups: Groups | None) -> list[str]:
+    """What tells one table of groups from another: images do not hold them."""
+    if groups is None:
+        return []
+    content = repr((groups.names, groups.codes.tolist())).encode()
+    return [hashlib.sha256(content).hexdigest()]
 
 
 def _sorted_names(names: Sequence[str]) -> list[str]:

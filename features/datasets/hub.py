@@ -22,6 +22,7 @@ from dpfc.features.datasets.base import (
     refuse_irregular,
     row_id,
 )
+from dpfc.features.datasets.groups import read_groups
 from dpfc.features.datasets.labels import read_labels
 from dpfc.features.datasets.texts import TEXT_COLUMNS, choose_column
 from dpfc.features.exceptions import DatasetError
@@ -51,7 +52,7 @@ class HubRows(Dataset):
         Column of the images or texts.
     wanted : Wanted
         Column of the labels; by default ``label``, else the only column of classes. Class names,
-        where a column of classes does not state them.
+        where a column of classes does not state them. Column of the groups.
     folder : Path, optional
         Where images lie that the rows only name; others are not opened.
 
@@ -82,6 +83,8 @@ class HubRows(Dataset):
         if label is None and wanted.class_names is not None:
             raise DatasetError(f"{name} has no labels for class_names: name the label_column.")
         self._columns = [content] if label is None else [content, label]
+        group = choose_column(name, self.columns, "group_column", wanted.group_column, ())
+        self._columns += [] if group is None or group in self._columns else [group]
         self._rows = _as_stored(rows, self._columns)
         if label is not None:
             stated = _stated_names(rows.features[label])
@@ -97,6 +100,8 @@ class HubRows(Dataset):
             self._labels = found.codes
             self.class_names = found.class_names
             self.class_names_from_labels = found.from_labels
+        if group is not None:
+            self._groups = read_groups(self._values(group), name)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -131,7 +136,12 @@ class HubImages(HubRows, ImageDataset):
     def items(self, start: int = 0) -> Iterator[ImageItem]:
         """Yield the rows from position `start` on."""
         for position, image in enumerate(self._values(self._content, start), start):
-            yield ImageItem(self._encoded(image), self._label(position), row_id(position))
+            yield ImageItem(
+                self._encoded(image),
+                self._label(position),
+                row_id(position),
+                self._group(position),
+            )
 
     def _encoded(self, image: dict[str, Any] | None) -> bytes | Path | None:
         """The image's bytes, or its file if that lies in the data set's folder."""
@@ -154,7 +164,7 @@ class HubTexts(HubRows, TextDataset):
     def items(self, start: int = 0) -> Iterator[TextItem]:
         """Yield the rows from position `start` on."""
         for position, text in enumerate(self._values(self._content, start), start):
-            yield TextItem(text, self._label(position), row_id(position))
+            yield TextItem(text, self._label(position), row_id(position), self._group(position))
 
 
 def open_hub(spec: str, wanted: Wanted) -> HubImages | HubTexts:
@@ -186,6 +196,7 @@ def open_hub(spec: str, wanted: Wanted) -> HubImages | HubTexts:
         If datasets is not installed.
     """
     wanted.refuse(spec)
+    wanted.refuse_group_file(spec)
     text_column = wanted.text_column
     require("datasets", f"{PREFIX}…", "datasets")
     place, config, split = _parts(spec)

@@ -24,6 +24,8 @@ from dpfc.features.exceptions import DatasetError
 __all__ = ["open_dataset"]
 
 PACKAGED = ("mnist5k", "mnist5k:train", "mnist5k:test", "digits", "digits:train", "digits:test")
+# What says something of a source that has no columns.
+_ALL = ("text_column", "label_column", "class_names", "group_column", "groups")
 PREFIXES = ("bigbench", "hf", "packaged")
 
 
@@ -32,6 +34,8 @@ def open_dataset(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
+    groups: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
     header: bool = True,
     unlabelled: bool = False,
@@ -66,6 +70,14 @@ def open_dataset(
     label_column : str, optional
         Column that holds the labels; by default ``label``, if there is one. In tars, the ending
         of the files with the labels, by default ``cls``, or a field of the ``.json`` files.
+    group_column : str, optional
+        Column that says which person, or other unit of privacy, a row belongs to; rows have no
+        groups without it. In tars, the ending of such files, or a field of the ``.json`` files.
+        Groups are texts or whole numbers, and never missing: two rows belong together exactly
+        where their groups are equal, whatever holds them (``2``, ``2.0`` and the text ``2``).
+    groups : path, optional
+        For a folder of images: a table (CSV, TSV, JSONL, Parquet) with a column ``file_name``, the
+        images' paths relative to the folder, and a column ``group``, or `group_column`.
     class_names : sequence of str, optional
         The public list of class names, where the source does not state it: labels are then
         names in this list or, if no name is a number, positions in it. Without it, labels that
@@ -97,7 +109,16 @@ def open_dataset(
             "unlabelled rows have no label_column and no class_names: leave these away."
         )
     stated = None if class_names is None else checked_names(class_names)
-    wanted = Wanted(text_column, label_column, stated, header, unlabelled, on_error == "skip")
+    wanted = Wanted(
+        text_column,
+        label_column,
+        stated,
+        header,
+        unlabelled,
+        on_error == "skip",
+        group_column,
+        None if groups is None else Path(groups),
+    )
     if isinstance(spec, str) and (found := _open_named(text, wanted)) is not None:
         return found
     path = Path(text)
@@ -125,12 +146,12 @@ def _open_named(text: str, wanted: Wanted) -> Dataset | None:
                 f"name: write packaged:{text} for the data set, {Path('.', text).absolute()} or "
                 f"./{text} for the other."
             )
-        wanted.refuse(text, "text_column", "label_column", "class_names")
+        wanted.refuse(text, *_ALL)
         return open_packaged(name, unlabelled=wanted.unlabelled)
     if text.startswith("bigbench:"):
         from dpfc.features.datasets.bigbench import BigBenchTask
 
-        wanted.refuse(text, "text_column", "label_column", "class_names")
+        wanted.refuse(text, *_ALL)
         return BigBenchTask(text, unlabelled=wanted.unlabelled)
     if text.startswith("hf:"):
         from dpfc.features.datasets.hub import open_hub
@@ -146,8 +167,8 @@ def _open_files(paths: list[Path], name: str, wanted: Wanted) -> Dataset:
     refuse_mixed_splits(paths)
     suffix = paths[0].suffix.lower()
     if suffix in IMAGE_SUFFIXES:
-        wanted.refuse("an image", "text_column", "label_column", "class_names")
-        return UnsortedImages(paths[0].parent, paths, name)
+        wanted.refuse("an image", *_ALL)
+        return UnsortedImages(paths[0].parent, paths, name, wanted)
     if suffix not in FILE_SUFFIXES:
         raise DatasetError(
             f"{paths[0]} is of no kind that is read as a data set: a table "
@@ -182,6 +203,11 @@ def _open_folder(root: Path, wanted: Wanted) -> Dataset:
         files = [p for p in entries if p.is_file() and p.suffix.lower() == kind]
         return _open_files(files, root.resolve().name, wanted)
     wanted.refuse("a folder of images", "text_column", "label_column")
+    if wanted.groups is None and wanted.group_column is not None:
+        raise DatasetError(
+            f"the images in {root} have no columns: write whose each is into a table with the "
+            "columns file_name and group, and name it with groups=…"
+        )
     return open_image_folder(root, entries, wanted)
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from dpfc.features.datasets.base import (
     fingerprint_of_files,
     row_id,
 )
+from dpfc.features.datasets.groups import read_groups
 from dpfc.features.datasets.labels import read_labels
 from dpfc.features.datasets.tables import column_named, parquet_batches, parquet_schema, table_rows
 from dpfc.features.datasets.texts import TEXT_COLUMNS
@@ -36,7 +36,7 @@ class ParquetImages(ImageDataset):
         Short name for people.
     wanted : Wanted
         Column of the labels in the place of ``label``; class names, where the files do not
-        state them.
+        state them; column of the groups.
 
     Raises
     ------
@@ -46,6 +46,7 @@ class ParquetImages(ImageDataset):
 
     def __init__(self, paths: Sequence[Path], name: str, wanted: Wanted) -> None:
         wanted.refuse("image Parquet files")
+        wanted.refuse_group_file("image Parquet files")
         self.name = name
         self._paths = list(paths)
         inspected = [_inspect(path) for path in self._paths]
@@ -59,15 +60,25 @@ class ParquetImages(ImageDataset):
             raise DatasetError(f"{self._paths[0]} holds no rows.")
         if self._label_name is not None:
             self._read_labels(schemas, self._label_name, wanted)
+        self._group_name = None
+        if wanted.group_column is not None:
+            self._group_name = self._column(schemas, wanted.group_column, "the groups", wanted=True)
+            self._groups = read_groups(self._values(self._group_name or ""), name)
 
     def _choose_label(self, schemas: Sequence[pa.Schema], wanted: Wanted) -> str | None:
         if wanted.unlabelled:
             return None
-        name = wanted.label_column or "label"
+        needed = bool(wanted.label_column or wanted.class_names)
+        return self._column(schemas, wanted.label_column or "label", "the labels", wanted=needed)
+
+    def _column(
+        self, schemas: Sequence[pa.Schema], name: str, what: str, *, wanted: bool
+    ) -> str | None:
+        """The column of a name in all files; None if none has it and it is not wanted."""
         found = [column_named(schema.names, name) for schema in schemas]
-        if found[0] is None and (wanted.label_column or wanted.class_names):
+        if found[0] is None and wanted:
             raise DatasetError(
-                f"{self._paths[0]} has no column {name!r} for the labels; its columns are "
+                f"{self._paths[0]} has no column {name!r} for {what}; its columns are "
                 f"{', '.join(schemas[0].names)}."
             )
         if len(set(found)) > 1:
@@ -82,9 +93,8 @@ class ParquetImages(ImageDataset):
                 raise DatasetError(f"{path} names other classes than {self._paths[0]}.")
         if wanted.class_names is not None and stated not in (None, wanted.class_names):
             raise DatasetError(f"{self._paths[0]} names its classes otherwise than class_names.")
-        values = chain.from_iterable(table_rows(path, [label]) for path in self._paths)
         labels = read_labels(
-            (value for (value,) in values),
+            self._values(label),
             self.name,
             stated or wanted.class_names,
             numbered=stated is not None,
@@ -92,6 +102,11 @@ class ParquetImages(ImageDataset):
         )
         self._labels, self.class_names = labels.codes, labels.class_names
         self.class_names_from_labels = labels.from_labels
+
+    def _values(self, column: str) -> Iterator[object]:
+        for path in self._paths:
+            for (value,) in table_rows(path, [column]):
+                yield value
 
     def __len__(self) -> int:
         return sum(self._rows)
@@ -106,15 +121,18 @@ class ParquetImages(ImageDataset):
                 for image in batch.column("image"):
                     content = image.as_py()
                     encoded = None if content is None else content["bytes"]
-                    yield ImageItem(encoded, self._label(position), row_id(position))
+                    yield ImageItem(
+                        encoded, self._label(position), row_id(position), self._group(position)
+                    )
                     position += 1
             first += rows
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the files' names, sizes and contents, and of another label's column."""
+        """SHA-256 of the files' names, sizes and contents, and of other columns than `label`."""
         names = [path.name for path in self._paths]
         extra = [] if self._label_name in (None, "label") else [self._label_name]
+        extra += [] if self._group_name is None else [self._group_name]
         return fingerprint_of_files("image Parquet files", self._paths, names, extra)
 
 

@@ -16,6 +16,7 @@ from dpfc.features.datasets.base import (
     fingerprint_of_files,
     row_id,
 )
+from dpfc.features.datasets.groups import read_groups
 from dpfc.features.datasets.labels import read_labels
 from dpfc.features.datasets.tables import (
     column_named,
@@ -44,17 +45,20 @@ class TextFiles(TextDataset):
     name : str
         Short name for people.
     wanted : Wanted
-        Columns; by default ``text`` or ``sentence``, and ``label`` if there is one. Without
+        Columns; by default ``text`` or ``sentence``, and ``label`` if there is one; groups only
+        where their column is named. Without
         class names, labels that are strings are named by the labels themselves, which is a look
         at private data; see `open_dataset`.
 
     Raises
     ------
     DatasetError
-        If a file is damaged, lacks a column, or a label is missing or outside the classes.
+        If a file is damaged, lacks a column, a label is missing or outside the classes, or a
+        group is missing.
     """
 
     def __init__(self, paths: Sequence[Path], name: str, wanted: Wanted) -> None:
+        wanted.refuse_group_file("a table")
         self.name = name
         self._paths, self._header = list(paths), wanted.header
         first = self._paths[0]
@@ -70,6 +74,8 @@ class TextFiles(TextDataset):
                 first, self.columns, "label_column", wanted.label_column, ("label",)
             )
         self._columns = [text] if label is None else [text, label]
+        group = choose_column(first, self.columns, "group_column", wanted.group_column, ())
+        self._others = [] if group is None else [group]
         for path in self._paths:
             self._check(path, text)
         counts: list[int] = []
@@ -88,6 +94,11 @@ class TextFiles(TextDataset):
         self._rows = counts
         if len(self) == 0:
             raise DatasetError(f"{first} holds no rows.")
+        if group is not None:
+            persons = chain.from_iterable(self._values(path, group) for path in self._paths)
+            self._groups = read_groups(persons, name)
+            if len(self._groups.codes) != len(self):
+                raise DatasetError(f"{first}, or a file beside it, changed: run again.")
 
     def __len__(self) -> int:
         return sum(self._rows)
@@ -102,18 +113,19 @@ class TextFiles(TextDataset):
                 if position >= first + rows:
                     raise DatasetError(f"{path} grew while it was read: run again.")
                 text = text if isinstance(text, str) else None
-                yield TextItem(text, self._label(position), row_id(position))
+                yield TextItem(text, self._label(position), row_id(position), self._group(position))
             first += rows
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the files' names, sizes and contents, and of the columns' names."""
         names = [path.name for path in self._paths]
-        return fingerprint_of_files("texts in tables", self._paths, names, self._columns)
+        columns = [*self._columns, *self._others]
+        return fingerprint_of_files("texts in tables", self._paths, names, columns)
 
     def _check(self, path: Path, text: str) -> None:
         columns = table_columns(path, header=self._header)
-        missing = [name for name in self._columns if name not in columns]
+        missing = [name for name in (*self._columns, *self._others) if name not in columns]
         if missing:
             raise DatasetError(
                 f"{path} has no column {missing[0]!r}, which the files beside it have."

@@ -30,6 +30,7 @@ from dpfc.features.datasets.base import (
     printable,
 )
 from dpfc.features.datasets.folders import IMAGE_SUFFIXES
+from dpfc.features.datasets.groups import read_groups
 from dpfc.features.datasets.labels import read_labels
 from dpfc.features.datasets.tables import column_named
 from dpfc.features.datasets.tar_index import Place, Shard, read_place, reopened, samples, stat_of
@@ -56,6 +57,8 @@ class TarRows(Dataset):
         Where the files lie.
     content, labels : _Column
         The images or texts, and the labels.
+    groups : _Column or None
+        Whose rows they are.
     wanted : Wanted
         The public list of class names, and whether missing labels are refused here.
     """
@@ -66,11 +69,13 @@ class TarRows(Dataset):
         index: "_Index",
         content: "_Column",
         labels: "_Column",
+        groups: "_Column | None",
         wanted: Wanted,
     ) -> None:
         self.name = name
         self._index, self._content = index, content
         self._columns = [*content.endings, content.field, *labels.endings, labels.field]
+        self._columns += [] if groups is None else [*groups.endings, groups.field]
         self.has_labels = labels.is_found and not wanted.unlabelled
         self.columns = index.shown_endings().split(", ")
         self.class_names: list[str] | None = None
@@ -88,6 +93,9 @@ class TarRows(Dataset):
             self.class_names_from_labels = found.from_labels
         elif wanted.class_names is not None:
             raise DatasetError(f"{name} has no labels for class_names: name the label_column.")
+        if groups is not None:
+            persons = index.values(groups, "group_column")
+            self._groups = read_groups(persons, name, index.ids.__getitem__)
 
     def __len__(self) -> int:
         return len(self._index.ids)
@@ -108,7 +116,8 @@ class TarImages(TarRows, ImageDataset):
         """Yield the rows from position `start` on; files before it are not read."""
         contents = self._index.contents(self._content, start)
         for position, image in enumerate(contents, start):
-            yield ImageItem(image, self._label(position), self._index.ids[position])
+            row_id, group = self._index.ids[position], self._group(position)
+            yield ImageItem(image, self._label(position), row_id, group)
 
 
 class TarTexts(TarRows, TextDataset):
@@ -119,7 +128,8 @@ class TarTexts(TarRows, TextDataset):
         texts = self._index.values(self._content, "text_column", start)
         for position, text in enumerate(texts, start):
             text = text if isinstance(text, str) else None
-            yield TextItem(text, self._label(position), self._index.ids[position])
+            row_id, group = self._index.ids[position], self._group(position)
+            yield TextItem(text, self._label(position), row_id, group)
 
 
 def open_tars(paths: Sequence[Path], name: str, wanted: Wanted) -> TarImages | TarTexts:
@@ -140,7 +150,7 @@ def open_tars(paths: Sequence[Path], name: str, wanted: Wanted) -> TarImages | T
         are texts; by default images are, and ``txt`` where no sample has an image. Ending or field
         of the labels: by default ``cls``, else the field ``label`` if a ``.json`` has it. Class
         names; without them, labels that are strings are named by the labels themselves, which is
-        a look at private data; see `open_dataset`.
+        a look at private data; see `open_dataset`. Ending or field of the groups.
 
     Raises
     ------
@@ -151,16 +161,21 @@ def open_tars(paths: Sequence[Path], name: str, wanted: Wanted) -> TarImages | T
         If webdataset is not installed.
     """
     wanted.refuse("tars")
+    wanted.refuse_group_file("tars")
     text_column, label_column = wanted.text_column, wanted.label_column
     require("webdataset", "a WebDataset tar", "webdataset")
     images = _Column(() if text_column else _IMAGE_ENDINGS)
     texts = _Column((_ending(text_column or "txt"),), text_column)
     labels = _Column((_ending(label_column or "cls"),), label_column or "label")
-    index = _Index(paths, (images, texts, labels))
+    grouped = wanted.group_column
+    groups = None if grouped is None else _Column((_ending(grouped),), grouped)
+    index = _Index(paths, [c for c in (images, texts, labels, groups) if c is not None])
+    if groups is not None:
+        index.settle(groups, "group_column", grouped)
     if not wanted.unlabelled:
         index.settle(labels, "label_column", label_column)
     if images.is_found:
-        return TarImages(name, index, images, labels, wanted)
+        return TarImages(name, index, images, labels, groups, wanted)
     index.settle(texts, "text_column", text_column)
     if not texts.is_found:
         raise DatasetError(
@@ -168,7 +183,7 @@ def open_tars(paths: Sequence[Path], name: str, wanted: Wanted) -> TarImages | T
             f"in {index.shown_endings()}. Files must be named KEY.ENDING, with no other dot; for "
             "texts name their ending with text_column=…"
         )
-    return TarTexts(name, index, texts, labels, wanted)
+    return TarTexts(name, index, texts, labels, groups, wanted)
 
 
 class _Column:
@@ -307,8 +322,8 @@ class _Index:
         size = column.sizes[row]
         if column.endings != _IMAGE_ENDINGS and size > _MAX_TEXT_BYTES:
             raise DatasetError(
-                f"a text or label of {self.ids[row]!r} is larger than {_MAX_TEXT_BYTES:,} bytes: "
-                "name another text_column or label_column."
+                f"a text, label or group of {self.ids[row]!r} is larger than "
+                f"{_MAX_TEXT_BYTES:,} bytes: name another column."
             )
         return read_place(file, Place(column.offsets[row], size))
 

@@ -57,6 +57,7 @@ class NpyFile:
 
     has_labels = False
     has_ids = False
+    has_groups = False
     keeps_order = True
     class_names = None
 
@@ -64,11 +65,13 @@ class NpyFile:
         self.path = path
         label = None if columns.labels_apart else columns.label
         named = {"features": columns.features, "label": label, "id": columns.id}
+        named["group"] = columns.group_beside
         for option, value in named.items():
             if value is not None:
                 raise DatasetError(
                     f"{option}_column={value!r} does not apply to {path}, which holds one array "
-                    "without names: leave it away; labels go into a file of their own (labels)."
+                    "without names: leave it away; labels and groups go into files of their own "
+                    "(labels, groups)."
                 )
         self._array = open_npy(path)
         check_array(path, self._array.shape, self._array.dtype)
@@ -105,13 +108,16 @@ class NpzFile:
             labels = None
             if not columns.labels_apart:
                 labels = chosen_column(path, "array", names, "label_column", columns.label, _LABELS)
-            others = {"ids": ids, "labels": labels}
+            wanted = columns.group_beside
+            groups = chosen_column(path, "array", names, "group_column", wanted, set())
+            others = {"ids": ids, "labels": labels, "groups": groups}
             self._others = {key: name for key, name in others.items() if name is not None}
             self._check(archive)
             named = labels is not None and _CLASS_NAMES in names
             self.class_names = self._read_names(archive) if named else None
         self.has_labels = "labels" in self._others
         self.has_ids = "ids" in self._others
+        self.has_groups = "groups" in self._others
 
     def rows(self) -> Iterator[Rows]:
         """Read blocks of rows."""

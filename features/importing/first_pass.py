@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc.features.exceptions import DatasetError
-from dpfc.features.importing.labels import LabelFile
+from dpfc.features.importing.labels import SideFile, Values
 from dpfc.features.importing.rows import IdDigests, Rows, Source
 
 __all__ = ["Survey"]
@@ -65,6 +65,7 @@ class Survey:
                 self._check(rows, rows.X)
             for text in rows.id_texts() or ():
                 self._digests.add(text)
+            rows.group_texts()
             self.n_rows += len(rows)
             yield from rows.labels or ()
         self._settle_failures()
@@ -83,27 +84,28 @@ class Survey:
         spread[self._kept()] = codes
         return spread
 
-    def match(self, file: LabelFile) -> NDArray[np.int32]:
-        """Codes of all rows, from a file of labels.
+    def match(self, file: SideFile[Values]) -> NDArray[np.int32]:
+        """Codes of all rows, from a file of labels or groups.
 
         Raises
         ------
         DatasetError
-            If rows and labels do not match, one to one.
+            If rows and labels do not match, one to one, or a row has no group.
         """
-        codes = file.labels.codes
+        codes = file.values.codes
         if file.digests is not None:
             return self._match_by_id(file)
         unsure = [source.path for source in self.sources if not source.keeps_order]
         if unsure:
             raise DatasetError(
-                f"{file.path} holds labels without ids, but records of {unsure[0]} have ids, since "
-                "services may change the order: give a table with columns id and label."
+                f"{file.path} holds {file.what}s without ids, but records of {unsure[0]} have "
+                "ids, since services may change the order: give a table with columns id and "
+                f"{file.what}."
             )
         if len(codes) != self.n_rows:
             raise DatasetError(
-                f"{file.path} holds {len(codes)} labels for {self.n_rows} rows: there must be as "
-                "many (the first line of a table is its header)."
+                f"{file.path} holds {len(codes)} {file.what}s for {self.n_rows} rows: there must "
+                "be as many (the first line of a table is its header)."
             )
         return codes
 
@@ -129,20 +131,22 @@ class Survey:
     def _kept(self) -> NDArray[np.int64]:
         return np.delete(np.arange(self.n_rows), np.array(self.failed, dtype=np.int64))
 
-    def _match_by_id(self, file: LabelFile) -> NDArray[np.int32]:
+    def _match_by_id(self, file: SideFile[Values]) -> NDArray[np.int32]:
         if not self.sources[0].has_ids:
             raise DatasetError(
-                f"{file.path} has ids beside the labels, the rows of {self.sources[0].path} have "
-                "none: name their column with id_column, or give labels alone, in the rows' order."
+                f"{file.path} has ids beside the {file.what}s, the rows of {self.sources[0].path} "
+                f"have none: name their column with id_column, or give {file.what}s alone, in the "
+                "rows' order."
             )
         codes, unused = file.by_id(self._digests.to_array())
         missing = np.flatnonzero(codes[self._kept()] < 0)
-        if len(missing) and not self.skip_failed:
+        if len(missing) and not (self.skip_failed and file.what == "label"):
             raise DatasetError(
-                f"{self.place_of_kept(int(missing[0]))} has an id without a label in {file.path}, "
-                f"and so have {len(missing) - 1} others: add their labels."
+                f"{self.place_of_kept(int(missing[0]))} has an id without a {file.what} in "
+                f"{file.path}, and so have {len(missing) - 1} others: add their {file.what}s."
             )
-        if len(unused):
+        # One table may say of training and test rows alike whose they are.
+        if len(unused) and file.what == "label":
             raise DatasetError(
                 f"row {unused[0]} of {file.path} has an id that no row of features has, and so "
                 f"have {len(unused) - 1} others: import all files of features together (failed "

@@ -17,12 +17,13 @@ from dpfc.features.cache.manifest import DTYPES, NUMBERED_BY_ROWS, CacheDescript
 from dpfc.features.cache.reader import FeatureCache
 from dpfc.features.cache.writer import FeatureCacheWriter, refuse_overwritten
 from dpfc.features.datasets.base import ON_ERROR, checked_names, printable, refuse_irregular, row_id
+from dpfc.features.datasets.groups import Groups
 from dpfc.features.datasets.labels import read_labels
 from dpfc.features.exceptions import DatasetError
 from dpfc.features.importing.arrays import NpyFile, NpzFile
 from dpfc.features.importing.first_pass import Survey
 from dpfc.features.importing.jsonl import open_records
-from dpfc.features.importing.labels import read_label_file
+from dpfc.features.importing.labels import read_group_file, read_label_file
 from dpfc.features.importing.leaks import refuse_label_columns
 from dpfc.features.importing.parquet import ParquetFeatures
 from dpfc.features.importing.rows import Columns, Source
@@ -44,9 +45,11 @@ def import_features(
     out: str | Path,
     *,
     labels: str | PathLike[str] | None = None,
+    groups: str | PathLike[str] | None = None,
     features_column: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
+    group_column: str | None = None,
     class_names: Sequence[str] | None = None,
     drop: Sequence[str] = (),
     dtype: str = "float16",
@@ -73,11 +76,18 @@ def import_features(
         File of the labels: ``.npy``, ``.txt`` with one a line, or a table. A table with a column
         of ids is matched by them, and every id must have its row; other labels belong to the rows
         in their order, and there must be as many. Those in the sources are then not looked at.
+    groups : path, optional
+        File that says which person, or other unit of privacy, each row belongs to: of the kinds of
+        `labels` and matched like them, but for rows of a table that no id asks for.
     features_column, label_column, id_column : str, optional
         Columns, arrays or fields, where they have not a usual name. In Parquet,
         ``features_column="*"`` takes every column of numbers that is not the label, the id or
         the index of a data frame, nor in `drop`; ``"f*"`` those that start with f. They are
         listed in the manifest, under ``preprocessing``.
+    group_column : str, optional
+        Column, array or field of the groups, beside the features or, with `groups`, in that file.
+        Rows have no groups without either. Groups are texts or whole numbers and never missing;
+        rows belong together exactly where they are equal, as for `open_dataset`.
     class_names : sequence of str, optional
         The public list of class names, as for `open_dataset`; names that are collected from the
         labels are private and are not kept.
@@ -115,12 +125,19 @@ def import_features(
     check("on_error", on_error, ON_ERROR)
     listed = [sources] if isinstance(sources, str | PathLike) else list(sources)
     paths, label_path = [Path(path) for path in listed], None if labels is None else Path(labels)
+    group_path = None if groups is None else Path(groups)
     columns = Columns(
-        features_column, label_column, id_column, labels is not None, _checked_drop(drop, listed)
+        features_column,
+        label_column,
+        id_column,
+        labels is not None,
+        _checked_drop(drop, listed),
+        group_column,
+        groups is not None,
     )
     if not paths:
         raise ValueError("sources must name at least one file.")
-    files = paths if label_path is None else [*paths, label_path]
+    files = [*paths, *(path for path in (label_path, group_path) if path is not None)]
     if overwrite:
         refuse_overwritten(Path(out), files)
     before = _stamps(files)
@@ -128,6 +145,7 @@ def import_features(
     names = _stated_names(opened, None if class_names is None else checked_names(class_names))
     survey = Survey(opened, dtype, skip_failed=on_error == "skip")
     codes, numbered = _labels_of(survey, columns, label_path, names)
+    persons = None if group_path is None else _groups_of(survey, columns, group_path)
     taken = getattr(opened[0], "taken", None)
     if taken is not None and codes is not None:
         refuse_label_columns(survey, taken, codes, paths[0])
@@ -138,15 +156,16 @@ def import_features(
         class_names=None if names is None else tuple(names),
         has_labels=codes is not None,
         has_ids=True,
+        has_groups=group_path is not None or opened[0].has_groups,
         shard_rows=shard_rows,
         preprocessing={} if taken is None else {"columns": list(taken)},
-        **_provenance(paths, label_path, columns, survey.n_rows, numbered),
+        **_provenance(paths, label_path, group_path, columns, survey.n_rows, numbered),
     )
     with FeatureCacheWriter(out, description, overwrite=overwrite) as writer:
         if not writer.is_complete:
             total = survey.n_rows - len(survey.answered)
             with reporting(progress, writer.n_covered, total, doing="importing") as shown:
-                _write(writer, survey, codes, shown)
+                _write(writer, survey, codes, persons, shown)
             if _stamps(files) != before:
                 raise _changed(paths[0])
             writer.finish()
@@ -170,7 +189,7 @@ def _open(paths: list[Path], columns: Columns) -> Sequence[Source]:
         )
     opened = [_OPENERS[kind](path, columns) for path in paths]
     for source in opened[1:]:
-        for what in ("labels", "ids"):
+        for what in ("labels", "ids", "groups"):
             if getattr(source, f"has_{what}") != getattr(opened[0], f"has_{what}"):
                 raise DatasetError(f"of {opened[0].path} and {source.path} only one has {what}.")
         if getattr(source, "taken", None) != getattr(opened[0], "taken", None):
@@ -203,7 +222,7 @@ def _labels_of(
     if path is not None:
         file = read_label_file(path, columns, names, skip_missing=survey.skip_failed)
         deque(survey.run(), maxlen=0)
-        return survey.match(file), file.labels.from_labels
+        return survey.match(file), file.values.from_labels
     if survey.sources[0].has_labels:
         found = read_labels(
             survey.run(),
@@ -224,14 +243,30 @@ def _labels_of(
     return None, False
 
 
+def _groups_of(survey: Survey, columns: Columns, path: Path) -> Groups:
+    """The groups of all rows, in their order, from a file; the rows have been checked.
+
+    A failed request may have none, which its code -1 says.
+    """
+    file = read_group_file(path, columns)
+    return Groups(survey.match(file), file.values.names)
+
+
 def _provenance(
-    paths: list[Path], labels: Path | None, columns: Columns, n_rows: int, numbered: bool
+    paths: list[Path],
+    labels: Path | None,
+    groups: Path | None,
+    columns: Columns,
+    n_rows: int,
+    numbered: bool,
 ) -> dict[str, dict[str, Any]]:
     """Where the features come from, as a manifest tells it."""
     sources = [{"name": printable(path.name), "sha256": sha256_of_file(path)} for path in paths]
     beside = None if labels is None else sha256_of_file(labels)
     content = repr(([source["sha256"] for source in sources], beside, columns))
     content += repr(columns.drop) if columns.drop else ""
+    content += repr(("group", columns.group)) if columns.group is not None else ""
+    content += repr(("groups", sha256_of_file(groups))) if groups is not None else ""
     name = sources[0]["name"] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
     return {
         "backbone": {"spec": "imported", "sources": sources},
@@ -245,7 +280,11 @@ def _provenance(
 
 
 def _write(
-    writer: FeatureCacheWriter, survey: Survey, codes: NDArray[np.int32] | None, shown: Progress
+    writer: FeatureCacheWriter,
+    survey: Survey,
+    codes: NDArray[np.int32] | None,
+    persons: Groups | None,
+    shown: Progress,
 ) -> None:
     """Write the rows from where the writer stands."""
     start, position, covered = writer.n_covered, 0, 0
@@ -261,7 +300,16 @@ def _write(
             writer.skip(ids[0], _FAILED)
         elif done < len(rows) and rows.X is not None:
             labels = None if codes is None else codes[place + done : position]
-            _write_rows(writer, rows.X[done:], labels, ids[done:])
+            groups = rows.group_texts()
+            if persons is not None:
+                groups = persons.texts(persons.codes[place:position])
+            _write_rows(
+                writer,
+                rows.X[done:],
+                labels,
+                ids[done:],
+                None if groups is None else groups[done:],
+            )
         shown.report(max(covered, start), total)
     if position != survey.n_rows:
         raise _changed(survey.sources[0].path)
@@ -272,16 +320,18 @@ def _write_rows(
     X: NDArray[Any],
     codes: NDArray[np.int32] | None,
     ids: Sequence[str],
+    groups: Sequence[str] | None,
 ) -> None:
     """Write rows in their order, and skip those whose label is missing."""
     if codes is None or (codes >= 0).all():
-        writer.write(X, codes, ids)
+        writer.write(X, codes, ids, groups)
         return
     # A shard covers consecutive rows, so that a stopped import knows where to go on.
     ends = np.flatnonzero(np.diff(codes >= 0)) + 1
     for part in np.split(np.arange(len(codes)), ends):
         if codes[part[0]] >= 0:
-            writer.write(X[part], codes[part], [ids[row] for row in part])
+            own = None if groups is None else [groups[row] for row in part]
+            writer.write(X[part], codes[part], [ids[row] for row in part], own)
             continue
         for row in part:
             writer.skip(ids[row], _UNLABELLED)

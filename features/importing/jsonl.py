@@ -31,12 +31,16 @@ _MAX_DEPTH = 8
 
 @dataclass(frozen=True)
 class RecordFile:
-    """Features, and ids and labels where they are, in a JSONL file; see `open_records`."""
+    """Features, and ids, labels and groups where they are, in a JSONL file.
+
+    See `open_records`.
+    """
 
     path: Path
     features_field: str | None
     label_field: str | None
     id_field: str | None
+    group_field: str | None = None
 
     class_names = None
 
@@ -49,6 +53,11 @@ class RecordFile:
     def has_ids(self) -> bool:
         """Whether records carry ids."""
         return self.id_field is not None
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether records say whose they are."""
+        return self.group_field is not None
 
     @property
     def keeps_order(self) -> bool:
@@ -77,18 +86,20 @@ class RecordFile:
             np.stack(vectors) if vectors else None,
             [row.id for row in rows] if self.has_ids else None,
             [row.label for row in rows] if self.has_labels and vectors else None,
+            [row.group for row in rows] if self.has_groups and vectors else None,
         )
 
     def _each(self) -> Iterator["_Row"]:
         for index, record in enumerate(json_records(self.path)):
             row_id = field_of(record, self.id_field) if self.id_field else None
             if has_failed(record, self.features_field):
-                yield _Row(index, None, row_id, None)
+                yield _Row(index, None, row_id, None, None)
                 continue
             found = vectors_in(record, self.features_field)
             if found is None:
                 raise self._no_vector(index)
             label = field_of(record, self.label_field) if self.label_field else None
+            group = field_of(record, self.group_field) if self.group_field else None
             if len(found) > 1 and self.has_labels:
                 raise DatasetError(
                     f"{self._place(index)} holds {len(found)} embeddings and one label: give the "
@@ -97,7 +108,7 @@ class RecordFile:
             for place, values in enumerate(found):
                 # One request with several texts has one id.
                 part = f"{row_id}/{place}" if len(found) > 1 else row_id
-                yield _Row(index, self._checked(values, index), part, label)
+                yield _Row(index, self._checked(values, index), part, label, group)
 
     def _checked(self, values: list[Any], index: int) -> NDArray[np.float64]:
         # Not left to NumPy: it reads strings and booleans as numbers too.
@@ -133,6 +144,7 @@ class _Row:
     vector: NDArray[np.float64] | None
     id: object
     label: object
+    group: object
 
     @property
     def width(self) -> int:
@@ -155,7 +167,9 @@ def open_records(paths: Sequence[Path], columns: Columns) -> list[RecordFile]:
             if has_failed(record, columns.features):
                 continue
             wanted = None if columns.labels_apart else columns.label
-            for option, field in (("label_column", wanted), ("id_column", columns.id)):
+            group = columns.group_beside
+            named = {"label_column": wanted, "id_column": columns.id, "group_column": group}
+            for option, field in named.items():
                 if field is not None and not _any_has(paths, field):
                     raise DatasetError(
                         f"line {nth_line(path, index)} of {path} has no field {field!r} "
@@ -165,7 +179,7 @@ def open_records(paths: Sequence[Path], columns: Columns) -> list[RecordFile]:
             label = wanted
             if label is None and not columns.labels_apart and _any_has(paths, _LABEL):
                 label = _LABEL
-            return [RecordFile(path, columns.features, label, row_id) for path in paths]
+            return [RecordFile(path, columns.features, label, row_id, group) for path in paths]
     raise DatasetError(f"{paths[0]} holds no embedding: it is empty, or all requests have failed.")
 
 

@@ -41,6 +41,7 @@ def refuse_suspects(path: object, taken: Sequence[str], *, labelled: bool) -> No
         what = "a label" if is_label_name(name) else what
         if what is not None:
             option = "id_column" if what == "ids" else "label_column"
+            option += " (or group_column, if it says whose row it is)" if what == "ids" else ""
             remedy = "" if labelled and what == "a label" else f" name it with {option}, or"
             raise DatasetError(
                 f"column {name!r} of {path} has the name of {what}, which would be a feature:"

@@ -21,12 +21,12 @@ _FEATURES = {"features", "embeddings", "embedding", "vector", "vectors", "values
 
 
 class ParquetFeatures:
-    """Features, and labels and ids where they are, in a Parquet file.
+    """Features, and labels, ids and groups where they are, in a Parquet file.
 
     The features stand in one column of lists, of fixed or variable size, or in several columns of
     numbers whose names share a beginning (``features_column="f*"``), in the file's order; the
-    label, the id and the index of a data frame are none of them. Class names come from the
-    ``huggingface`` metadata.
+    label, the id, the group and the index of a data frame are none of them. Class names come from
+    the ``huggingface`` metadata.
 
     Attributes
     ----------
@@ -53,6 +53,8 @@ class ParquetFeatures:
                 path, "column", names, "label_column", columns.label, {"label"}
             )
         self._id = chosen_column(path, "column", names, "id_column", columns.id, {"id"})
+        wanted = columns.group_beside
+        self._group = chosen_column(path, "column", names, "group_column", wanted, set())
         self.taken: list[str] | None = None
         if columns.features is not None and columns.features.endswith("*"):
             self._features = self.taken = self._starred(schema, columns)
@@ -60,13 +62,15 @@ class ParquetFeatures:
             self._features = self._choose_features(schema, columns)
         self.has_labels = self._label is not None
         self.has_ids = self._id is not None
+        self.has_groups = self._group is not None
         self.class_names = None if self._label is None else stated_class_names(schema, self._label)
 
     def rows(self) -> Iterator[Rows]:
         """Read blocks of rows."""
-        others = [name for name in (self._label, self._id) if name is not None]
+        # Each once: the id may be the group.
+        named = dict.fromkeys([*self._features, self._label, self._id, self._group])
         start = 0
-        for batch in parquet_batches(self.path, [*self._features, *others]):
+        for batch in parquet_batches(self.path, [name for name in named if name]):
             place = place_in("row", start, self.path)
             columns = [batch.column(name) for name in self._features]
             X = self._vectors(columns[0], start) if _is_list(columns[0].type) else None
@@ -74,7 +78,8 @@ class ParquetFeatures:
                 X = np.column_stack([self._numbers(column, start) for column in columns])
             labels = batch.column(self._label).to_pylist() if self._label else None
             ids = batch.column(self._id).to_pylist() if self._id else None
-            yield Rows(place, X, ids, labels)
+            groups = batch.column(self._group).to_pylist() if self._group else None
+            yield Rows(place, X, ids, labels, groups)
             start += batch.num_rows
 
     def _starred(self, schema: pa.Schema, columns: Columns) -> list[str]:
@@ -84,7 +89,7 @@ class ParquetFeatures:
         if unknown:
             raise DatasetError(f"{self.path} has no column {unknown[0]!r} (drop).")
         apart: set[str | None] = {"label" if columns.label is None else columns.label}
-        apart |= {self._label, self._id, *index_columns(schema), *columns.drop}
+        apart |= {self._label, self._id, self._group, *index_columns(schema), *columns.drop}
         found = [n for n in schema.names if n.startswith(start) and n not in apart]
         if not start:  # all columns: those of strings are not meant
             found = [name for name in found if _is_number(schema.field(name).type)]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc._support.files import open_regular
+from dpfc.features.datasets.groups import group_texts
 from dpfc.features.exceptions import DatasetError
 
 __all__ = [
@@ -36,7 +37,7 @@ class Columns:
     """What the caller said of a file's columns, arrays or fields; None leaves it to the file.
 
     With `labels_apart`, labels come from a file of their own and those beside features are not
-    looked at. Columns in `drop` are no features.
+    looked at; with `groups_apart`, groups. Columns in `drop` are no features.
     """
 
     features: str | None = None
@@ -44,6 +45,13 @@ class Columns:
     id: str | None = None
     labels_apart: bool = False
     drop: tuple[str, ...] = field(default=(), repr=False)
+    group: str | None = field(default=None, repr=False)
+    groups_apart: bool = field(default=False, repr=False)
+
+    @property
+    def group_beside(self) -> str | None:
+        """The column of the groups that stand beside the features."""
+        return None if self.groups_apart else self.group
 
 
 @dataclass(frozen=True)
@@ -59,12 +67,16 @@ class Rows:
     ids, labels : sequence or None
         One each a row, as the file writes them; None if the file has none. A row without
         features has no label.
+    groups : sequence or None
+        Whose rows they are, as the file writes it; None if the file has none, or for a row without
+        features.
     """
 
     place: Callable[[int], str]
     X: NDArray[Any] | None
     ids: Sequence[object] | None = None
     labels: Sequence[object] | None = None
+    groups: Sequence[object] | None = None
 
     def __len__(self) -> int:
         return 1 if self.X is None else len(self.X)
@@ -80,6 +92,16 @@ class Rows:
         if self.ids is None:
             return None
         return [id_text(value, self.place, row) for row, value in enumerate(self.ids)]
+
+    def group_texts(self) -> list[str] | None:
+        """The groups as strings.
+
+        Raises
+        ------
+        DatasetError
+            If one is missing, or neither text nor whole number.
+        """
+        return None if self.groups is None else group_texts(self.groups, self.place)
 
 
 def id_text(value: object, place: Callable[[int], str], row: int) -> str:
@@ -118,6 +140,10 @@ class Source(Protocol):
     @property
     def has_ids(self) -> bool:
         """Whether every row has an id."""
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether every row with features says whose it is."""
 
     @property
     def keeps_order(self) -> bool:

@@ -124,8 +124,8 @@ def test_an_edited_manifest_is_refused(cache):
 
 
 def test_a_manifest_of_a_later_version_is_refused(cache):
-    edit_manifest(cache.path, lambda m: m.update(format_version=2))
-    with pytest.raises(FeatureCacheError, match="format version 2, this dpfc reads version 1"):
+    edit_manifest(cache.path, lambda m: m.update(format_version=3))
+    with pytest.raises(FeatureCacheError, match="version 3, this dpfc reads versions 1 and 2"):
         FeatureCache.open(cache.path)
 
 

@@ -335,7 +335,7 @@ def test_bad_samples_are_refused_without_showing_what_they_hold(tmp_path, files,
 def test_a_label_too_large_for_one_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr("dpfc.features.datasets.webdataset._MAX_TEXT_BYTES", 10)
     path = write_tar(tmp_path / "a.tar", [("0.png", b""), ("0.cls", b"SECRET" * 2)])
-    with pytest.raises(DatasetError, match="a text or label of '0' is larger than 10 bytes"):
+    with pytest.raises(DatasetError, match="a text, label or group of '0' is larger than 10 bytes"):
         open_dataset(path)
 
 
