@@ -55,13 +55,13 @@ def extract(
     ] = "auto",
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        typer.Option(help="Where the network runs; auto: on CUDA where PyTorch finds a GPU."),
+        typer.Option(help="Where the network runs; auto: CUDA where PyTorch can."),
     ] = "auto",
     compute_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(
-            help="What the network computes in; auto: on CUDA bfloat16 or, without it, float16; "
-            "float32 on a CPU, which does nothing else."
+            help="What the network computes in; auto: on CUDA bfloat16 or, without it, float16, "
+            "else float32."
         ),
     ] = "auto",
     batch_size: Annotated[
@@ -109,16 +109,14 @@ def extract(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of a table or tars, or of --groups: whose each row is, such as a patient's id; "
-            "kept in the cache, so that a whole person can be protected.",
+            help="Of a table or tars: whose each row is, such as a patient's id.",
         ),
     ] = None,
     groups: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="For a folder of images: a table with a column file_name, the images' paths in "
-            "the folder, and a column group.",
+            help="Of a folder of images: a table, columns file_name and group.",
         ),
     ] = None,
     class_names: Annotated[
