@@ -55,7 +55,7 @@ def extract(
     ] = "auto",
     device: Annotated[
         Literal["auto", "cpu", "cuda"],
-        typer.Option(help="Where the network runs; auto: CUDA where PyTorch can."),
+        typer.Option(help="Where the network runs; auto: CUDA if it can."),
     ] = "auto",
     compute_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
