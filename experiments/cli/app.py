@@ -22,6 +22,7 @@ from dpfc.experiments.cli.features import features_app
 from dpfc.experiments.cli.fit import fit
 from dpfc.experiments.cli.predict import predict
 from dpfc.experiments.cli.report import report_app
+from dpfc.experiments.cli.schema import schema_app
 from dpfc.experiments.cli.search import search
 from dpfc.experiments.cli.summarize import summarize
 from dpfc.experiments.cli.sweep import results, sweep
@@ -36,6 +37,7 @@ for command in (demo, extract, summarize, fit, train, search, evaluate, predict,
 app.add_typer(budget_app, name="budget")
 app.add_typer(features_app, name="features")
 app.add_typer(report_app, name="report")
+app.add_typer(schema_app, name="schema")
 
 
 def _first_sentence(function: Callable[..., object] | None) -> str:

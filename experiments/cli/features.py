@@ -12,6 +12,7 @@ from dpfc._support.words import counted, shown
 from dpfc.experiments.cli.console import print_json, sized
 from dpfc.experiments.cli.files import check_writable
 from dpfc.experiments.cli.options import Force, Json
+from dpfc.experiments.cli.schema import told_source
 
 if TYPE_CHECKING:
     from dpfc.features import FeatureCache
@@ -47,12 +48,21 @@ def import_features(
         typer.Argument(
             metavar="SOURCE",
             help="Files of one kind, whose rows follow each other: .npy, .npz, .parquet, or .jsonl "
-            "as Gemini, Vertex AI, OpenAI, Cohere and Bedrock return embeddings.",
+            "as Gemini, Vertex AI, OpenAI, Cohere and Bedrock return embeddings; with --schema "
+            "tables: .csv, .tsv, .parquet, .jsonl.",
         ),
     ],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the cache; new, or one to go on with.")
     ],
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What is public about a table's columns, from which its features are made, and "
+            "which column is the label: see `dpfc schema`.",
+        ),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -127,7 +137,7 @@ def import_features(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write embeddings that were made elsewhere into a feature cache.
+    """Write embeddings that were made elsewhere, or a table's columns, into a feature cache.
 
     Every row is checked before anything is written. Rows and labels are matched by id, or must be
     as many, in one order.
@@ -136,6 +146,8 @@ def import_features(
 
     dpfc features import batch-1.jsonl batch-2.jsonl --labels labels.csv --class-names bad,good
     --out features/reviews
+
+    dpfc features import patients.csv --schema schema.yaml --out features/patients
     """
     from dpfc.features import import_features as run_import
 
@@ -151,6 +163,7 @@ def import_features(
         id_column=id_column,
         class_names=None if class_names is None else class_names.split(","),
         drop=drop or (),
+        schema=schema,
         dtype=dtype,
         on_error=on_error,
         overwrite=overwrite,
@@ -159,6 +172,7 @@ def import_features(
     skipped = len(cache.manifest["skipped"])
     labelled = cache.description.has_labels
     columns = cache.manifest["preprocessing"].get("columns")
+    known = cache.manifest["preprocessing"].get("schema")
     if json:
         print_json(
             {
@@ -170,6 +184,7 @@ def import_features(
                 "has_labels": labelled,
                 "has_groups": cache.has_groups,
                 "columns": columns,
+                "schema_source": None if known is None else known["source"],
                 "class_names": cache.class_names,
                 "seconds": round(seconds, 3),
             }
@@ -182,6 +197,8 @@ def import_features(
     )
     if columns is not None:
         print(f"features are the columns {shown(', '.join(columns))}")
+    if known is not None:
+        print(f"features by {schema} ({told_source(known['source'])}), which counts as public")
     if skipped:
         print_skipped(cache, f"requests that had failed, or rows without a label: {skipped:,}")
 

@@ -1,4 +1,4 @@
-"""New images or texts, embedded as a model's training rows were."""
+"""New images, texts or tables as features, made as a model's training rows were."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dpfc.features import Backbone, FeatureCache
     from dpfc.features.datasets.base import Dataset
 
-__all__ = ["embed_new_rows"]
+__all__ = ["embed_new_rows", "encode_new_table"]
 
 
 def embed_new_rows(
@@ -66,6 +66,40 @@ def embed_new_rows(
     return extract(rows, network, out, dtype=dtype, on_error=on_error, progress=None)
 
 
+def encode_new_table(model: Any, out: Path, table: Path) -> FeatureCache:
+    """Encode a table's rows into a feature cache, by the schema of a model's training rows.
+
+    Label and group are not needed, nor read.
+
+    Parameters
+    ----------
+    model : estimator
+        Fitted; its `features_from_` holds the schema.
+    out : Path
+        Folder of the cache, for the time being.
+    table : Path
+
+    Raises
+    ------
+    ValueError
+        If the model was not trained on a table.
+    DatasetError
+        If the table cannot be read, or does not fit the schema.
+    """
+    from dpfc.features import TableSchema, import_features
+    from dpfc.features.importing.table import TABLE_SPEC
+
+    origin = getattr(model, "features_from_", None)
+    if origin is None or origin["spec"] != TABLE_SPEC:
+        raise ValueError(
+            "the model was not trained on a table that was imported with a schema: give it a "
+            "feature cache with --features, images or texts."
+        )
+    schema = TableSchema.from_dict(origin["preprocessing"]["schema"], "the model's schema")
+    dtype = origin["dtype"]
+    return import_features(table, out, schema=schema.for_new_rows(), dtype=dtype, progress=None)
+
+
 def _images(paths: Sequence[Path]) -> Dataset:
     from dpfc.features import DatasetError, open_dataset
     from dpfc.features.datasets.folders import IMAGE_SUFFIXES, UnsortedImages
@@ -101,8 +135,11 @@ def _texts(texts: Sequence[str], column: str | None) -> Dataset:
 def _backbone(origin: dict[str, Any] | None, spec: str | None) -> Backbone:
     """Load the network, and check that it is the one that made the training rows."""
     from dpfc.features import load_backbone
+    from dpfc.features.importing.table import TABLE_SPEC
 
     wanted = spec or (None if origin is None else origin["spec"])
+    if wanted == TABLE_SPEC:
+        raise ValueError("the model was trained on a table: give it new rows with --table.")
     if wanted is None:
         raise ValueError(
             "the model does not say which backbone made its features: name it with --backbone, as "

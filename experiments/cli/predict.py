@@ -1,4 +1,4 @@
-"""`dpfc predict`: a model file applied to images, texts or a feature cache."""
+"""`dpfc predict`: a model file applied to images, texts, a table or a feature cache."""
 
 from __future__ import annotations
 
@@ -40,6 +40,13 @@ def predict(
         Path | None,
         typer.Option(metavar="DIR", help="Feature cache that `dpfc extract` wrote."),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A table, encoded by the schema of the table that the model was trained on.",
+        ),
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(
@@ -74,7 +81,9 @@ def predict(
     force: Force = False,
     json: Json = False,
 ) -> None:
-    """Write a model's predictions for new images, texts or a feature cache, one line a row.
+    """Write a model's predictions for new images, texts, a table or a feature cache.
+
+    One line a row.
 
     Columns: id (or row, counted from 0, where a cache has no ids), predicted_class, and with
     --proba one column probability_CLASS a class. Labels are not needed, nor read.
@@ -82,23 +91,34 @@ def predict(
     Examples: dpfc predict --model model.safetensors --images photos --out out.csv
 
     dpfc predict --model model.safetensors --features features/test --out out.csv
+
+    dpfc predict --model model.safetensors --table new-patients.csv --out out.csv
     """
     from dpfc import load_model
-    from dpfc.experiments.cli.new_rows import embed_new_rows
+    from dpfc.experiments.cli.new_rows import embed_new_rows, encode_new_table
     from dpfc.features import FeatureCache
 
     if out == "-" and json:
         raise ValueError("--json and --out - would both write to standard output; choose one.")
-    if sum(source is not None for source in (features, images or None, text or None)) != 1:
-        raise ValueError("name the rows with one of --features, --images and --text.")
+    if sum(map(bool, (features, images, text, table))) != 1:
+        raise ValueError("name the rows with one of --features, --images, --text and --table.")
     if out != "-":
-        reads = (model, features, *(images or ()), *_tables(text or ()))
+        reads = (model, features, table, *(images or ()), *_tables(text or ()))
         check_writable(Path(out), reads=reads, force=force, suffixes=(".csv", ".parquet"))
     classifier = load_model(model)
     if features is not None:
         _predict(classifier, FeatureCache.open(features), out, proba, json)
         return
     with tempfile.TemporaryDirectory(prefix="dpfc-predict-") as folder:
+        if table is not None:
+            _predict(
+                classifier,
+                encode_new_table(classifier, Path(folder, "cache"), table),
+                out,
+                proba,
+                json,
+            )
+            return
         cache = embed_new_rows(
             classifier,
             Path(folder, "cache"),

@@ -1,8 +1,8 @@
-"""Embeddings made elsewhere into a feature cache: NumPy arrays, Parquet, a service's JSONL."""
+"""Features and tables into a feature cache: NumPy arrays, Parquet, a service's JSONL, CSV."""
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,14 @@ from dpfc._support.validation import Choice, check
 from dpfc.features.cache.manifest import DTYPES, NUMBERED_BY_ROWS, CacheDescription
 from dpfc.features.cache.reader import FeatureCache
 from dpfc.features.cache.writer import FeatureCacheWriter, refuse_overwritten
-from dpfc.features.datasets.base import ON_ERROR, checked_names, printable, refuse_irregular, row_id
+from dpfc.features.datasets.base import (
+    ON_ERROR,
+    TABLE_SUFFIXES,
+    checked_names,
+    printable,
+    refuse_irregular,
+    row_id,
+)
 from dpfc.features.datasets.groups import Groups
 from dpfc.features.datasets.labels import read_labels
 from dpfc.features.exceptions import DatasetError
@@ -27,6 +34,8 @@ from dpfc.features.importing.labels import read_group_file, read_label_file
 from dpfc.features.importing.leaks import refuse_label_columns
 from dpfc.features.importing.parquet import ParquetFeatures
 from dpfc.features.importing.rows import Columns, Source
+from dpfc.features.importing.table import TABLE_SPEC, TableFile
+from dpfc.features.tables.schema import TableSchema, read_schema
 
 __all__ = ["import_features"]
 
@@ -52,6 +61,7 @@ def import_features(
     group_column: str | None = None,
     class_names: Sequence[str] | None = None,
     drop: Sequence[str] = (),
+    schema: TableSchema | Mapping[str, Any] | str | PathLike[str] | None = None,
     dtype: str = "float16",
     on_error: str = "stop",
     progress: bool | Report | None = None,
@@ -69,7 +79,8 @@ def import_features(
     sources : path or sequence of paths
         One or several files of one kind, whose rows follow each other: ``.npy``, ``.npz``,
         ``.parquet``, or ``.jsonl`` (also ``.ndjson``) with one record of an embedding service a
-        line; see the page on importing features.
+        line; see the page on importing features. With `schema`, tables: ``.csv``, ``.tsv``,
+        ``.parquet`` or ``.jsonl``.
     out : str or Path
         Folder of the cache: new, empty, or a cache of the same files.
     labels : path, optional
@@ -93,6 +104,10 @@ def import_features(
         labels are private and are not kept.
     drop : sequence of str
         Columns that a star must not take.
+    schema : TableSchema, dict or path, optional
+        What is public about a table's columns: they become features as `TableEncoder` makes
+        them, and label, classes, group and id are what it says. It is kept in the manifest, and in
+        models, so that new rows are encoded the same.
     dtype : {"float16", "float32"}
         How features are stored; they are rounded to it.
     on_error : {"stop", "skip"}
@@ -113,7 +128,7 @@ def import_features(
     Raises
     ------
     ValueError
-        If a parameter is out of range.
+        If a parameter is out of range, or the schema is none.
     DatasetError
         If a file cannot be read, rows differ in width, a feature is not finite in `dtype`, ids
         repeat, or labels do not match the rows; the message names the file and the row or line.
@@ -141,14 +156,15 @@ def import_features(
     if overwrite:
         refuse_overwritten(Path(out), files)
     before = _stamps(files)
-    opened = _open(paths, columns)
+    known = None if schema is None else _read_schema(schema, columns)
+    opened = _open(paths, columns, known)
     names = _stated_names(opened, None if class_names is None else checked_names(class_names))
     survey = Survey(opened, dtype, skip_failed=on_error == "skip")
     codes, numbered = _labels_of(survey, columns, label_path, names)
     persons = None if group_path is None else _groups_of(survey, columns, group_path)
     taken = getattr(opened[0], "taken", None)
     if taken is not None and codes is not None:
-        refuse_label_columns(survey, taken, codes, paths[0])
+        refuse_label_columns(survey, taken, codes, paths[0], by_schema=known is not None)
     description = CacheDescription(
         n_features=survey.n_features,
         dtype=dtype,
@@ -158,8 +174,8 @@ def import_features(
         has_ids=True,
         has_groups=group_path is not None or opened[0].has_groups,
         shard_rows=shard_rows,
-        preprocessing={} if taken is None else {"columns": list(taken)},
-        **_provenance(paths, label_path, group_path, columns, survey.n_rows, numbered),
+        preprocessing=_preprocessing(known, taken),
+        **_provenance(paths, label_path, group_path, columns, survey.n_rows, numbered, known),
     )
     with FeatureCacheWriter(out, description, overwrite=overwrite) as writer:
         if not writer.is_complete:
@@ -172,7 +188,37 @@ def import_features(
     return FeatureCache.open(out)
 
 
-def _open(paths: list[Path], columns: Columns) -> Sequence[Source]:
+def _read_schema(
+    schema: TableSchema | Mapping[str, Any] | str | PathLike[str], columns: Columns
+) -> TableSchema:
+    """The schema of a table, which also says which column is what.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read, or columns are named beside it.
+    """
+    said = {
+        "features_column": columns.features,
+        "label_column": None if columns.labels_apart else columns.label,
+        "id_column": columns.id,
+        "group_column": columns.group_beside,
+        "drop": columns.drop or None,
+    }
+    named = [option for option, value in said.items() if value is not None]
+    if named:
+        raise ValueError(f"{named[0]} does not go with schema, which gives columns their roles.")
+    return read_schema(schema)
+
+
+def _preprocessing(schema: TableSchema | None, taken: list[str] | None) -> dict[str, Any]:
+    """What was done to the rows, as a manifest tells it."""
+    if schema is not None:
+        return {"schema": schema.to_dict()}
+    return {} if taken is None else {"columns": list(taken)}
+
+
+def _open(paths: list[Path], columns: Columns, schema: TableSchema | None) -> Sequence[Source]:
     """Open files, which must be of one kind and hold the same."""
     if len({path.resolve() for path in paths}) < len(paths):
         raise DatasetError("a file is named twice: its rows would count twice.")
@@ -180,14 +226,26 @@ def _open(paths: list[Path], columns: Columns) -> Sequence[Source]:
     if len(kinds) > 1:
         raise DatasetError(f"import one kind of file at a time, got {', '.join(sorted(kinds))}.")
     (kind,) = kinds
-    if kind in _RECORDS:
+    if schema is None and kind in _RECORDS:
         return open_records(paths, columns)
-    if kind not in _OPENERS:
+    if schema is not None and kind not in TABLE_SUFFIXES:
+        raise DatasetError(
+            f"{paths[0]} is no table that a schema can describe: {', '.join(TABLE_SUFFIXES)}."
+        )
+    if schema is None and kind in TABLE_SUFFIXES and kind not in _OPENERS:
+        raise DatasetError(
+            f"{paths[0]} is a table: its columns become features by a public schema (schema, "
+            "--schema); `dpfc schema` helps to write one."
+        )
+    if schema is None and kind not in _OPENERS:
         raise DatasetError(
             f"{paths[0]} is of no kind that is read as features: "
             f"{', '.join([*_OPENERS, *_RECORDS])}. Write its rows as one of these."
         )
-    opened = [_OPENERS[kind](path, columns) for path in paths]
+    opened: list[Source] = [
+        _OPENERS[kind](path, columns) if schema is None else TableFile(path, schema, columns)
+        for path in paths
+    ]
     for source in opened[1:]:
         for what in ("labels", "ids", "groups"):
             if getattr(source, f"has_{what}") != getattr(opened[0], f"has_{what}"):
@@ -259,6 +317,7 @@ def _provenance(
     columns: Columns,
     n_rows: int,
     numbered: bool,
+    schema: TableSchema | None,
 ) -> dict[str, dict[str, Any]]:
     """Where the features come from, as a manifest tells it."""
     sources = [{"name": printable(path.name), "sha256": sha256_of_file(path)} for path in paths]
@@ -267,9 +326,14 @@ def _provenance(
     content += repr(columns.drop) if columns.drop else ""
     content += repr(("group", columns.group)) if columns.group is not None else ""
     content += repr(("groups", sha256_of_file(groups))) if groups is not None else ""
+    # A table's features are told by its schema alone: so a model can say how they were made.
+    spec = {"spec": "imported"}
+    if schema is not None:
+        spec = {"spec": TABLE_SPEC, "weights_sha256": schema.sha256}
+        content += schema.sha256
     name = sources[0]["name"] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
     return {
-        "backbone": {"spec": "imported", "sources": sources},
+        "backbone": {**spec, "sources": sources},
         "dataset": {
             "name": name,
             "n_samples": n_rows,

@@ -50,7 +50,12 @@ def refuse_suspects(path: object, taken: Sequence[str], *, labelled: bool) -> No
 
 
 def refuse_label_columns(
-    survey: Survey, names: Sequence[str], codes: NDArray[np.int32], path: object
+    survey: Survey,
+    names: Sequence[str],
+    codes: NDArray[np.int32],
+    path: object,
+    *,
+    by_schema: bool = False,
 ) -> None:
     """Refuse a column that equals the label, or tells it: it has one value for each class.
 
@@ -62,6 +67,10 @@ def refuse_label_columns(
         The columns.
     codes : ndarray of int32
         Of all rows; -1 for one without a label.
+    path : path
+        Of the table, for the message.
+    by_schema : bool
+        Whether a schema says what is a feature.
 
     Raises
     ------
@@ -89,7 +98,8 @@ def refuse_label_columns(
     tells = constant & differs & (labelled >= _ROWS_PER_CLASS * len(first))
     leaks = np.flatnonzero(equal | tells)
     if len(leaks):
+        remedy = "Give its column role: ignore" if by_schema else "Leave it out with drop=[…]"
         raise DatasetError(
-            f"column {names[leaks[0]]!r} of {path} equals the label: a classifier would read the "
-            "answer from it. Leave it out with drop=[…]."
+            f"{'feature' if by_schema else 'column'} {names[leaks[0]]!r} of {path} equals the "
+            f"label: a classifier would read the answer from it. {remedy}."
         )

@@ -1,4 +1,4 @@
-"""A column's values as features: shares of public cells, centred by their number."""
+"""A column's values as features, scaled and centred by what is public."""
 
 from __future__ import annotations
 
@@ -35,18 +35,20 @@ _THURSDAY = 3  # 1970-01-01
 _EPOCH = date(1970, 1, 1)
 _MISSING, _OTHER = "(missing)", "(other)"
 
-Cells = NDArray[np.float64]
+Features = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Block:
-    """The features of one column.
+    """The features of one column, of about length 1 whatever the value is.
 
-    A value is shares of m cells that add up to 1: all of one cell for a category; for a number,
-    shares of the two knots that it lies between (a linear B-spline). From each share 1/m is
-    taken, so that the block's mean over its cells is zero whatever the rows are, and no value
-    makes a row much longer than another. Two cells say the same thing twice, so they are one
-    feature of the same length, ± 1/√2.
+    A number is k - 1 features that fill one after the other: feature i goes from -1 to 1 between
+    the knots i and i + 1, and all are divided by √(k - 1). Two numbers are the closer the nearer
+    they lie, and a linear model on them is piecewise linear in the number.
+
+    A category is a one among m cells, less 1/m each: the block's mean over its cells is zero
+    whatever the rows are. Two cells say the same thing twice, so they are one feature of the same
+    length, ± 1/√2.
 
     Attributes
     ----------
@@ -57,11 +59,12 @@ class Block:
 
     References
     ----------
-    Eilers, Marx (1996), Flexible Smoothing with B-splines and Penalties, section 2.
+    Gorishniy, Rubachev, Babenko (2022), On Embeddings for Numerical Features in Tabular Deep
+    Learning, equation 1 (piecewise linear encoding).
     """
 
     names: tuple[str, ...]
-    encode: Callable[[Values, Fail], Cells]
+    encode: Callable[[Values, Fail], Features]
 
 
 def blocks_of(schema: TableSchema) -> dict[str, Block]:
@@ -80,12 +83,12 @@ def _block(name: str, column: FeatureColumn, schema: TableSchema) -> Block:
 
 
 def _number(name: str, column: NumberColumn, schema: TableSchema) -> Block:
-    spline = _Spline(
+    ladder = _Ladder(
         _scaled(column, column.min), _scaled(column, column.max), column.knots or schema.knots
     )
     marked = column.missing == "indicator"
 
-    def encode(values: Values, fail: Fail) -> Cells:
+    def encode(values: Values, fail: Fail) -> Features:
         numbers, missing = as_numbers(values, schema.missing_values, fail)
         if isinstance(column.missing, float):
             numbers, missing = np.where(missing, column.missing, numbers), np.zeros_like(missing)
@@ -93,10 +96,10 @@ def _number(name: str, column: NumberColumn, schema: TableSchema) -> Block:
         inside = np.clip(np.where(missing, column.min, numbers), column.min, column.max)
         if column.scale == "log":
             inside = _logarithms(inside, column)
-        return _centred(spline.shares(inside), missing, marked)
+        return _filled(ladder.fill(inside), missing, marked)
 
-    knots = [f"{name}[{_unscaled(column, knot):.4g}]" for knot in spline.knots]
-    return Block(_names(name, knots, marked), encode)
+    knots = [f"{name}[{_unscaled(column, knot):.4g}]" for knot in ladder.knots[1:]]
+    return Block((*([name] if len(knots) == 1 else knots), *_mark(name, marked)), encode)
 
 
 def _category(name: str, column: CategoryColumn, schema: TableSchema) -> Block:
@@ -106,7 +109,7 @@ def _category(name: str, column: CategoryColumn, schema: TableSchema) -> Block:
     other = column.unlisted == "other"
     size = len(places) + other
 
-    def encode(values: Values, fail: Fail) -> Cells:
+    def encode(values: Values, fail: Fail) -> Features:
         codes = as_codes(values, places, schema.missing_values, fail)
         unlisted = codes == -2
         if column.unlisted == "refuse" and unlisted.any():
@@ -117,83 +120,80 @@ def _category(name: str, column: CategoryColumn, schema: TableSchema) -> Block:
         return _centred(_one_of(codes, size), codes == -1, marked)
 
     cells = [f"{name}={value}" for value in column.values] + [f"{name}={_OTHER}"] * other
-    return Block(_names(name, cells, marked), encode)
+    return Block(_cell_names(name, cells, marked), encode)
 
 
 def _boolean(name: str, column: BooleanColumn, schema: TableSchema) -> Block:
     marked = column.missing == "indicator"
     stands_in = int(column.missing) if isinstance(column.missing, bool) else -1
 
-    def encode(values: Values, fail: Fail) -> Cells:
+    def encode(values: Values, fail: Fail) -> Features:
         codes = as_booleans(values, schema.missing_values, fail)
         codes = np.where(codes == -1, stands_in, codes)
         _refuse_missing(codes == -1, marked, fail)
         return _centred(_one_of(codes, 2), codes == -1, marked)
 
-    return Block(_names(name, [f"{name}=false", f"{name}=true"], marked), encode)
+    return Block(_cell_names(name, [f"{name}=false", f"{name}=true"], marked), encode)
 
 
 def _date(name: str, column: DateColumn, schema: TableSchema) -> Block:
     low, high = ((day - _EPOCH).days for day in (column.min, column.max))
-    spline = _Spline(low, high, column.knots or schema.knots)
+    ladder = _Ladder(low, high, column.knots or schema.knots)
     marked = column.missing == "indicator"
     cells = {
         "date": [
-            f"{name}[{date.fromordinal(_EPOCH.toordinal() + round(k))}]" for k in spline.knots
+            f"{name}[{date.fromordinal(_EPOCH.toordinal() + round(k))}]" for k in ladder.knots[1:]
         ],
         "month": [f"{name}.month={month}" for month in range(1, 13)],
         "weekday": [f"{name}.weekday={day}" for day in _WEEKDAYS],
     }
 
-    def encode(values: Values, fail: Fail) -> Cells:
+    def encode(values: Values, fail: Fail) -> Features:
         days, missing = as_days(values, column.format, schema.missing_values, fail)
         if isinstance(column.missing, date):
             days = np.where(missing, (column.missing - _EPOCH).days, days)
             missing = np.zeros_like(missing)
         _refuse_missing(missing, marked, fail)
         months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) % 12
-        shares = {
-            "date": lambda: spline.shares(np.clip(days, low, high).astype(np.float64)),
-            "month": lambda: _one_of(months, 12),
-            "weekday": lambda: _one_of((days + _THURSDAY) % 7, 7),
+        parts = {
+            "date": lambda: ladder.fill(np.clip(days, low, high).astype(np.float64)),
+            "month": lambda: _one_of(months, 12) - 1 / 12,
+            "weekday": lambda: _one_of((days + _THURSDAY) % 7, 7) - 1 / 7,
         }
-        # That it is missing is said once, in the first part; the others are then at their middle.
-        blocks = [
-            _centred(shares[part](), missing, marked and place == 0)
-            for place, part in enumerate(column.parts)
-        ]
-        return np.concatenate(blocks, axis=1)
+        features = np.concatenate([parts[part]() for part in column.parts], axis=1)
+        return _filled(features, missing, marked)
 
-    names: list[str] = []
-    for place, part in enumerate(column.parts):
-        names += _names(f"{name}.{part}", cells[part], marked and place == 0)
-    return Block(tuple(names), encode)
+    names = [name for part in column.parts for name in cells[part]]
+    return Block((*names, *_mark(name, marked)), encode)
 
 
-class _Spline:
-    """Linear B-splines on evenly spaced knots."""
+class _Ladder:
+    """Features of a number between evenly spaced knots."""
 
     def __init__(self, low: float, high: float, n_knots: int) -> None:
         self._low, self._width, self._n = low, high - low, n_knots
         self.knots = [low + self._width * i / (n_knots - 1) for i in range(n_knots)]
 
-    def shares(self, inside: NDArray[np.float64]) -> Cells:
-        """Of the two knots that a number lies between; IEEE operations on it alone."""
-        place = np.clip((inside - self._low) / self._width, 0.0, 1.0) * (self._n - 1)
-        left = np.minimum(place.astype(np.int64), self._n - 2)
-        shares = np.zeros((len(inside), self._n))
-        rows = np.arange(len(inside))
-        shares[rows, left] = 1.0 - (place - left)
-        shares[rows, left + 1] = place - left
-        return shares
+    def fill(self, inside: NDArray[np.float64]) -> Features:
+        """By IEEE operations on each number alone."""
+        steps = self._n - 1
+        place = (inside - self._low) / self._width * steps
+        share = np.clip(place[:, None] - np.arange(steps), 0.0, 1.0)
+        return (2.0 * share - 1.0) / math.sqrt(steps)
 
 
-def _one_of(codes: NDArray[np.int64], size: int) -> Cells:
+def _one_of(codes: NDArray[np.int64], size: int) -> Features:
     """All of one cell; a code of -1 has no share of any."""
     return (codes[:, None] == np.arange(size)).astype(np.float64)
 
 
-def _centred(shares: Cells, missing: NDArray[np.bool_], marked: bool) -> Cells:
+def _filled(features: Features, missing: NDArray[np.bool_], marked: bool) -> Features:
+    """Features of numbers; a missing one is zero, and marked with a one in a feature of its own."""
+    features[missing] = 0.0
+    return np.column_stack([features, missing]) if marked else features
+
+
+def _centred(shares: Features, missing: NDArray[np.bool_], marked: bool) -> Features:
     """Features of a block from its shares; a missing value has its own cell, or is zero."""
     shares[missing] = 0.0
     if marked:
@@ -205,8 +205,13 @@ def _centred(shares: Cells, missing: NDArray[np.bool_], marked: bool) -> Cells:
     return centred[:, 1:] * math.sqrt(2.0) if size == 2 else centred
 
 
-def _names(name: str, cells: list[str], marked: bool) -> tuple[str, ...]:
-    names = [*cells, f"{name}={_MISSING}"] if marked else cells
+def _mark(name: str, marked: bool) -> list[str]:
+    """Name of the feature that says that a value is missing."""
+    return [f"{name}={_MISSING}"] * marked
+
+
+def _cell_names(name: str, cells: list[str], marked: bool) -> tuple[str, ...]:
+    names = [*cells, *_mark(name, marked)]
     return tuple(names[1:] if len(names) == 2 else names)
 
 

@@ -24,8 +24,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Nothing is learned from rows: bounds, categories and what a missing value counts as stand in
     the schema, so encoding spends no privacy, and a row's features depend on that row alone.
-    Numbers become shares of the knots that they lie between, categories a one of their own;
-    each column's features are centred and of about one length (`dpfc.features.tables.blocks`).
+    A number's features fill one after the other between its knots, a category has a one of its
+    own; each column's features are centred and of about one length.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     >>> encoder.transform([{"age": 54, "smoker": "no", "ward": "B"}]).round(2)
     array([[ 0.  , -0.71, -0.25,  0.75, -0.25, -0.25]], dtype=float32)
     >>> encoder.get_feature_names_out().tolist()
-    ['age[90]', 'smoker=true', 'ward=A', 'ward=B', 'ward=C', 'ward=(other)']
+    ['age', 'smoker=true', 'ward=A', 'ward=B', 'ward=C', 'ward=(other)']
     """
 
     schema: TableSchema | Mapping[str, Any] | str | PathLike[str]

@@ -72,6 +72,9 @@ def made(write_cache, tmp_path_factory):
     write_cache(folder / "cache")
     np.savez(folder / "rows.npz", X=np.eye(4, dtype=np.float32), y=np.arange(4) % 2)
     (folder / "texts.csv").write_text("text,label\ngood,yes\nbad,no\n")
+    (folder / "table.yaml").write_text(
+        "columns:\n  text: {type: category, values: [good, bad]}\n  label: {role: label}\n"
+    )
     (folder / "study.yaml").write_text(
         "name: small\ndatasets: [{name: digits, builtin: digits}]\nmethods: [ls]\n"
         "epsilons: [1]\nseeds: 1\n"
@@ -91,6 +94,8 @@ COMMANDS = {
     "features info": "features info cache",
     "features verify": "features verify cache",
     "features export": "features export cache --out rows.npy",
+    "schema": "schema --from-public texts.csv --label-column label --out schema.yaml",
+    "schema check": "schema check table.yaml --table texts.csv",
     "summarize": "summarize --features cache --epsilon 1",
     "fit": "fit --features cache --epsilon 1 --out fitted",
     "train": "train --features cache --epsilon 1 --steps 2 --out trained",
@@ -116,7 +121,7 @@ COMMANDS = {
 ELSEWHERE = {"demo", "extract"}
 
 
-@pytest.mark.parametrize("group", ["", "budget", "features", "report"])
+@pytest.mark.parametrize("group", ["", "budget", "features", "report", "schema"])
 @pytest.mark.parametrize("columns", [60, 80, 100])
 def test_lists_of_commands_have_whole_sentences(dpfc, monkeypatch, group, columns):
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -107,7 +107,7 @@ def test_a_model_of_imported_features_holds_nothing_of_their_sources(dpfc, fitte
     run = dpfc("predict", "--model", model, "--out", "-", "--images", tmp_path / "new")
     assert run.code == 1 and "name it with --backbone" in run.err
     run = dpfc("predict", "--model", model, "--out", "-")
-    assert run.code == 1 and "one of --features, --images and --text" in run.err
+    assert run.code == 1 and "one of --features, --images, --text and --table" in run.err
 
 
 def test_a_path_of_this_computer_does_not_get_into_a_model(tmp_path):

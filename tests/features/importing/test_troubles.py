@@ -156,7 +156,8 @@ BAD = [
         "line 1 of .* 2 embeddings and one label",
     ),
     ("e.jsonl", lambda p: p.write_text("[" * 5000), {}, "line 1 of .* not valid JSON"),
-    ("x.csv", lambda p: p.write_text("SECRET"), {}, "of no kind that is read as features"),
+    ("x.csv", lambda p: p.write_text("SECRET"), {}, "is a table: its columns become features by"),
+    ("x.txt", lambda p: p.write_text("SECRET"), {}, "of no kind that is read as features"),
     ("x", lambda p: p.mkdir(), {}, "is a folder"),
     ("x.npy", lambda p: None, {}, "does not exist"),
 ]

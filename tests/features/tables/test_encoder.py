@@ -44,7 +44,7 @@ ROW = {
     "smoker": True,
     "seen": date(2022, 2, 3),
 }
-N_FEATURES = 4 + 5 + 4 + 3 + 1 + (6 + 12 + 7)
+N_FEATURES = 3 + 8 + 4 + 3 + 1 + (8 + 12 + 7 + 1)
 
 
 def encoded(**changes):
@@ -61,27 +61,42 @@ def test_it_is_a_public_name():
     assert dpfc.TableEncoder is TableEncoder
 
 
-def test_a_number_is_shares_of_the_knots_beside_it():
+def filled(*rows):
+    """Of shares that are filled between knots, the features."""
+    shares = np.array(rows, dtype=float)
+    return (2 * shares - 1) / np.sqrt(shares.shape[1])
+
+
+def test_a_numbers_features_fill_one_after_the_other():
     column = {"type": "number", "min": 0, "max": 100, "knots": 3}
-    expected = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0.2, 0.8], [0, 0, 1]]) - 1 / 3
+    expected = filled([0, 0], [0.5, 0], [1, 0], [1, 0.8], [1, 1])
     np.testing.assert_allclose(one(column, 0, 25, 50, 90, 100), expected, atol=1e-6)
     np.testing.assert_array_equal(one(column, -5, 1e300, -np.inf), one(column, 0, 100, 0))
+    marked = one({**column, "missing": "indicator"}, 25, None)
+    np.testing.assert_allclose(marked, [[0, -(0.5**0.5), 0], [0, 0, 1]], atol=1e-6)
 
 
-def test_two_cells_are_one_feature_of_the_same_length():
-    np.testing.assert_allclose(
-        one({"type": "number", "min": 0, "max": 10, "knots": 2}, 0, 5, 10),
-        [[-(0.5**0.5)], [0], [0.5**0.5]],
-        atol=1e-6,
-    )
+def test_what_two_numbers_have_in_common_falls_with_their_distance():
+    """Whatever the knots, so that more of them do not cost more."""
+    for knots in (9, 33):
+        X = one({"type": "number", "min": 0, "max": 8, "knots": knots}, 1, 2, 5, 8)
+        np.testing.assert_allclose(X[0] @ X.T, [1, 0.75, 0, -0.75], atol=1e-6)
+
+
+def test_two_knots_or_cells_are_one_feature():
+    number = {"type": "number", "min": 0, "max": 10, "knots": 2}
+    np.testing.assert_allclose(one(number, 0, 5, 10), [[-1], [0], [1]], atol=1e-6)
     np.testing.assert_allclose(one({"type": "boolean"}, "no", 1), [[-(0.5**0.5)], [0.5**0.5]])
+    names = TableEncoder({"columns": {"x": number, "y": {"type": "boolean"}}})
+    assert names.get_feature_names_out().tolist() == ["x", "y=true"]
 
 
 def test_equal_ratios_are_equal_steps_on_a_log_scale():
     column = {"type": "number", "min": 1, "max": 10_000, "scale": "log", "knots": 5}
-    np.testing.assert_allclose(one(column, 1, 10, 100, 1000, 10_000), np.eye(5) - 0.2, atol=1e-6)
+    steps = np.tril(np.ones((5, 4)), -1)
+    np.testing.assert_allclose(one(column, 1, 10, 100, 1000, 10_000), filled(*steps), atol=1e-6)
     from_zero = {**column, "min": 0, "max": 3, "knots": 3}
-    np.testing.assert_allclose(one(from_zero, 0, 1, 3), np.eye(3) - 1 / 3, atol=1e-6)
+    np.testing.assert_allclose(one(from_zero, 0, 1, 3), filled([0, 0], [1, 0], [1, 1]), atol=1e-6)
 
 
 def test_a_category_is_one_of_its_values_other_or_missing():
@@ -101,7 +116,7 @@ def test_a_date_is_its_place_its_month_and_its_weekday():
     days = [(day - date(2020, 1, 1)).days / 1826 for day in (date(2020, 1, 1), date(2022, 2, 3))]
     np.testing.assert_allclose(
         one(place, "2019-05-05", "2022-02-03 23:59")[:, 0],
-        (2 * np.array(days) - 1) * 0.5**0.5,
+        2 * np.array(days) - 1,
         atol=1e-6,
     )
     german = {**place, "format": "%d.%m.%Y"}
@@ -115,7 +130,7 @@ def test_public_values_stand_in_for_missing_ones():
     np.testing.assert_array_equal(one(stands_in, "?"), one(stands_in, "2021-01-01"))
 
 
-def test_every_block_is_centred_over_its_cells_and_rows_are_of_about_one_length():
+def test_cells_are_centred_and_rows_are_of_about_one_length():
     rng = np.random.default_rng(0)
     table = {
         "age": rng.uniform(-10, 110, 500),
@@ -129,7 +144,7 @@ def test_every_block_is_centred_over_its_cells_and_rows_are_of_about_one_length(
     assert X.shape == (500, N_FEATURES) and X.dtype == np.float32
     lengths = np.linalg.norm(X, axis=1)
     assert lengths.max() < 1.5 * lengths.min()
-    for start, stop in ((0, 4), (4, 9), (9, 13), (13, 16), (17, 23)):
+    for start, stop in ((11, 15), (15, 18), (27, 39), (39, 46)):  # categories' cells
         np.testing.assert_allclose(X[:, start:stop].sum(axis=1), 0, atol=1e-6)
 
 
@@ -313,4 +328,4 @@ def test_any_value_becomes_a_bounded_row_or_a_refusal_that_quotes_nothing(rows):
         assert (error.__cause__ is None and error.__suppress_context__) or error.__context__ is None
         return
     assert X.shape == (len(rows), N_FEATURES)
-    assert np.isfinite(X).all() and np.abs(X).max() < 1
+    assert np.isfinite(X).all() and np.abs(X).max() <= 1
