@@ -151,10 +151,15 @@ def _check_parts(model: PrivateLinearClassifier, tensors: dict[str, NDArray[Any]
     classes, n_features = model.classes_, model.n_features_in_
     if classes.ndim != 1 or len(classes) < 2 or not np.array_equal(np.unique(classes), classes):
         raise ValueError("its classes are not a sorted list of different labels")
-    linear, n_outputs = model.linear_map_, 1 if len(classes) == 2 else len(classes)
+    scale, linear, n_outputs = (
+        model.scale_,
+        model.linear_map_,
+        1 if len(classes) == 2 else len(classes),
+    )
     shapes_fit = (
         model.coef_.shape == (n_outputs, n_features)
         and model.intercept_.shape == (n_outputs,)
+        and (scale is None or scale.shape == (2, n_features))
         and (model.center_ is None or model.center_.shape == (n_features,))
         and (linear is None or linear.shape == (n_features, n_features))
         and (model.length_coef_ is None or model.length_coef_.shape == (n_outputs, 2))
@@ -165,6 +170,8 @@ def _check_parts(model: PrivateLinearClassifier, tensors: dict[str, NDArray[Any]
         raise ValueError("its weights do not fit its classes")
     if linear is not None and not (model.normalize and is_exact_linear_map(linear)):
         raise ValueError("its linear map is none that rows can be multiplied with exactly")
+    if scale is not None and not (scale[1] > 0.0).all():
+        raise ValueError("its columns are not scaled by positive numbers")
     if not all(t.dtype == np.float64 and np.isfinite(t).all() for t in tensors.values()):
         raise ValueError("its weights are not finite float64 numbers")
 

@@ -95,13 +95,13 @@ def _plain(bound: float) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words."""
+    """One of a few words, or None where it is among them."""
 
-    options: tuple[str, ...]
+    options: tuple[str | None, ...]
 
     def accepts(self, value: object) -> bool:
         """Whether the value is one of the options."""
-        return isinstance(value, str) and value in self.options
+        return (value is None or isinstance(value, str)) and value in self.options
 
     def __str__(self) -> str:
         return "one of " + ", ".join(repr(option) for option in self.options)

@@ -27,6 +27,7 @@ from dpfc._support.validation import (
     EPSILON,
     RELATION,
     ROWS,
+    Choice,
     Constraint,
     Flag,
     Interval,
@@ -38,9 +39,11 @@ from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calib
 from dpfc.linear.centering import mean_share
 from dpfc.linear.prediction import LinearPredictor
 from dpfc.linear.saving import model_bytes
+from dpfc.linear.scaling import column_scales, scale_share
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
 from dpfc.mechanism.assumptions import fit_assumptions
 from dpfc.mechanism.bounded_sums import LabeledRows
+from dpfc.mechanism.column_histograms import ColumnHistograms
 from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
@@ -67,6 +70,7 @@ __all__ = ["PrivateLinearClassifier"]
 # mean's is what a fit starts from: `mean_share` derives it once the number of rows is known.
 _MEAN_SHARE = 0.03
 _COUNT_SHARE = 0.005
+_SCALE_SHARE = 0.1  # likewise, until `scale_share`
 _LABEL_ROWS = 4096
 _FURTHER = ("_columns_in",)
 _LOGIT_ROWS = 512  # rows in a block of logits; not the number of rows, which is private
@@ -92,6 +96,7 @@ class PrivateLinearClassifier(LinearPredictor):
     dataset: Annotated[str | None, Text()] = None
     l2_clip_norm: Annotated[float, BOUND] = 1.0
     normalize: Annotated[bool, Flag()] = True
+    scale: Annotated[str | None, Choice(("private", None))] = None
     center: Annotated[bool, Flag()] = True
     fit_intercept: Annotated[bool, Flag()] = True
     intercept_scaling: Annotated[float, Interval(0, 1)] = 0.1
@@ -152,10 +157,13 @@ class PrivateLinearClassifier(LinearPredictor):
         """
         self._check_parameters()
         extra = []
+        if self.scale is not None:
+            extra.append(ReleaseRequest("column_histograms", _SCALE_SHARE))
         if self.center:
             extra.append(ReleaseRequest("feature_sum", _MEAN_SHARE))
         public_count = self.neighboring_relation == "replace_one" or self.n_samples is not None
-        if (self.center or self._needs_n_samples()) and not public_count:
+        counted = self.center or self.scale is not None or self._needs_n_samples()
+        if counted and not public_count:
             extra.append(ReleaseRequest("count", _COUNT_SHARE))
         rest = 1.0 - sum(request.share for request in extra)
         own = [
@@ -225,11 +233,29 @@ class PrivateLinearClassifier(LinearPredictor):
         )
         mechanism.reserve()
         with _one_thread():
+            if self.scale is not None:
+                self._scale(mechanism)
             if self.center:
                 self._center(mechanism, rows.n_features)
             self._prepare(mechanism)
             self._set_model(self._solve(mechanism), mechanism)
         return mechanism
+
+    def _scale(self, mechanism: GaussianMechanism) -> None:
+        """Scale the columns where their histograms can be told from noise."""
+        plan, query = mechanism.run.plan, ColumnHistograms(mechanism.n_features)
+        if plan.mu is not None and not mechanism.run.exact:
+            factor = ColumnHistograms.relation_factor(plan.neighboring_relation)
+            n_samples = max(mechanism.n_samples(), mechanism.n_samples_noise())
+            share = scale_share(plan.mu * n_samples / factor, mechanism.n_features)
+            mechanism.run.reallocate(query.name, share)
+            if share == 0.0:
+                return
+        drawn = mechanism.release(query.name, query)
+        scale = column_scales(
+            drawn.value.cpu().numpy(), mechanism.n_samples(), drawn.noise_standard_deviation
+        )
+        mechanism.map_rows(scale=scale)
 
     def _center(self, mechanism: GaussianMechanism, n_features: int) -> None:
         """Centre the rows where their mean can be told from noise, for what that is worth."""
@@ -254,6 +280,11 @@ class PrivateLinearClassifier(LinearPredictor):
             raise ValueError(
                 "intercept_scaling and length_scaling leave nothing for the features: their "
                 "squares must add up to less than 1."
+            )
+        if self.scale is not None and getattr(self, "public_features", None) is not None:
+            raise ValueError(
+                'scale="private" and public_features do not go together: the public rows are not '
+                "on the scale that is found. Scale both by public knowledge, and leave scale out."
             )
         noise = noise_source(self.random_state)
         return PrivateRun(noise, ledger=self.ledger, dataset=self.dataset)
@@ -281,6 +312,7 @@ class PrivateLinearClassifier(LinearPredictor):
         row_map = mechanism.row_map
         if len(self.classes_) == 2 and len(weights) == 2:
             weights = weights[1:] - weights[:1]
+        self.scale_ = row_map.scale
         self.center_, self.linear_map_ = (
             None if tensor is None else tensor.cpu().numpy()
             for tensor in (row_map.center, row_map.linear)

@@ -61,6 +61,12 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
         C, the length that rows are scaled to, or clipped at.
     normalize : bool, default=True
         Scale every row to length C; otherwise only longer rows are scaled down.
+    scale : {"private"} or None, default=None
+        "private": for columns whose ranges are not known beforehand. Noisy logarithmic
+        histograms of all columns are released, each column is centred and scaled by what they
+        show, and cut at four spreads. Their share of the budget follows from the noisy number
+        of rows; where they would be lost in their noise, columns stay as they are
+        (`dpfc.linear.scaling`). Ranges that are public are better: they cost nothing.
     center : bool, default=True
         Release the mean row, subtract it, and bound the rows again. Its share of the
         budget follows from the noisy number of rows; where the mean would be lost in its
@@ -100,6 +106,8 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
         On bounded, centred rows.
     intercept_ : ndarray of shape (n_classes,) or (1,)
+    scale_ : ndarray of shape (2, n_features) or None
+        Released centres of the columns, and one over their spreads.
     center_ : ndarray of shape (n_features,) or None
         The released mean of the bounded rows; None where rows were not centred.
     linear_map_ : ndarray of shape (n_features, n_features) or None

@@ -38,6 +38,7 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     coef_: NDArray[np.float64]
     intercept_: NDArray[np.float64]
+    scale_: NDArray[np.float64] | None
     center_: NDArray[np.float64] | None
     linear_map_: NDArray[np.float64] | None
     length_coef_: NDArray[np.float64] | None
@@ -138,6 +139,7 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """How arrays are mapped to what `_row_coef` is for: without the constant column."""
         row_map = replace(
             self._row_map(),
+            scale=self.scale_,
             center=self.center_,
             linear=self.linear_map_,
             intercept_scaling=0.0,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["OPTIONAL_PARTS", "model_bytes"]
 
 # Fitted arrays that a model may lack.
-OPTIONAL_PARTS = ("center", "linear_map", "length_coef")
+OPTIONAL_PARTS = ("scale", "center", "linear_map", "length_coef")
 
 
 def model_bytes(model: PrivateLinearClassifier) -> bytes:

@@ -10,6 +10,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dpfc._support.late import torch
 from dpfc.mechanism.bounded_sums import BoundedRows, LabeledRows, reserve
 from dpfc.mechanism.noisy_sum import BoundedSum, Release
@@ -97,12 +100,18 @@ class GaussianMechanism:
         return 0.0 if drawn is None else drawn.noise_standard_deviation
 
     def map_rows(
-        self, *, center: torch.Tensor | None = None, linear: torch.Tensor | None = None
+        self,
+        *,
+        center: torch.Tensor | None = None,
+        linear: torch.Tensor | None = None,
+        scale: NDArray[np.float64] | None = None,
     ) -> None:
-        """Centre the rows of all further releases, or multiply them by an `exact_linear_map`.
+        """Centre or scale the rows of all further releases, or multiply them.
 
-        Both must be public, or come from releases.
+        What with (`RowMap` has it) must be public, or come from releases.
         """
+        if scale is not None:
+            self.row_map = replace(self.row_map, scale=scale)
         if center is not None:
             self.row_map = replace(self.row_map, center=center)
         if linear is not None:

@@ -28,6 +28,7 @@ __all__ = [
 # Norms below are zero: of a row that is its centre but for rounding, or whose squares underflow.
 _NO_LENGTH = {"float64": 2.0**-500, "float32": 2.0**-20}
 _TURNED_ROWS = 32  # rows that are written at once as columns: more of them miss the cache
+_REACH = 4.0  # spreads about the centre, where scaled entries are cut
 _PEAK = 2  # rows are scaled to a largest entry between 2 and 4, by a power of two
 _LEVEL = 0.75  # of the mean of a row's roots: what is taken off them
 _LENGTH_PERIOD = 4.0  # powers of two
@@ -39,19 +40,22 @@ _Rows = TypeVar("_Rows")  # a tensor in, a tensor out; an array in, an array out
 class RowMap:
     """Map a row x of any finite values to a row of norm at most `l2_bound`.
 
-    0. `nonnegative_root`, with `normalize`: a row without a negative entry is replaced
+    0. `scale`, released: a column's centre is subtracted from its entry, which is multiplied by
+       one over its spread and cut at 4 either way. Step 1 is left out then: what has been
+       centred has no sign of its own.
+    1. `nonnegative_root`, with `normalize`: a row without a negative entry is replaced
        by the square roots of its entries (the Hellinger map), less three quarters of
        their own mean: non-negative rows all lean the same way, which would take up most
        of their bounded length and costs budget to learn from them together. A quarter
        stays, so that nothing is lost where features are few.
-    1. `normalize` scales x to length `l2_clip_norm` (a zero row stays zero);
+    2. `normalize` scales x to length `l2_clip_norm` (a zero row stays zero);
        otherwise x is scaled down to that length if it is longer.
-    2. `center`, a released vector, is subtracted, and step 1 is done again.
-    3. `linear`, a public matrix, is multiplied from the right, and step 1 is done again.
-    4. `length_scaling`, with `normalize`, appends two columns that say how long x was,
-       which step 1 took away: two triangle waves of log2 ||x||, a quarter of a period
+    3. `center`, a released vector, is subtracted, and step 2 is done again.
+    4. `linear`, a public matrix, is multiplied from the right, and step 2 is done again.
+    5. `length_scaling`, with `normalize`, appends two columns that say how long x was,
+       which step 2 took away: two triangle waves of log2 ||x||, a quarter of a period
        apart. A period is a factor of 16, so that no scale has to be known.
-    5. A constant column is appended: with `normalize` as a share of the length
+    6. A constant column is appended: with `normalize` as a share of the length
        (the row is shortened so that the whole keeps length `l2_clip_norm`),
        otherwise as a plain column that lengthens the bound to
        sqrt(l2_clip_norm² + intercept_scaling²).
@@ -62,7 +66,7 @@ class RowMap:
         C, the length that a row is scaled to or clipped at; inf does neither.
     normalize : bool
     center : torch.Tensor or ndarray of shape (n_features,), or None
-        In the units of the bounded row (step 1); like `linear`, of the kind that rows are.
+        In the units of the bounded row (step 2); like `linear`, of the kind that rows are.
     intercept_scaling : float
         The constant column's value (with `normalize`: in units of `l2_clip_norm`,
         below 1); 0 appends none.
@@ -72,6 +76,8 @@ class RowMap:
     length_scaling : float
         Largest norm of the two columns for the length, in units of `l2_clip_norm`; 0 appends
         none. Its square and that of `intercept_scaling` add up to less than 1.
+    scale : ndarray of shape (2, n_features), float64, or None
+        Centres of columns, and one over their spreads.
 
     Notes
     -----
@@ -107,6 +113,7 @@ class RowMap:
     nonnegative_root: bool = False
     linear: Any = None
     length_scaling: float = 0.0
+    scale: Any = None
 
     @property
     def l2_bound(self) -> float:
@@ -170,16 +177,19 @@ class RowMap:
         ----------
         block : torch.Tensor or ndarray of shape (n_rows, n_features), any real dtype
         out, spare : torch.Tensor or ndarray of shape (n_rows, n_columns), float32 or float64
-            All of one kind. No other memory is taken than a few numbers a row.
+            All of one kind. With `scale`, a copy of the block in float64 is made; else no other
+            memory is taken than a few numbers a row.
         scale : float
         """
         with np.errstate(all="ignore"):  # PyTorch does not warn either
             width = block.shape[1]
             rows, other = out[:, :width], spare[:, :width]
             size = scale * self._unit * math.sqrt(self.feature_share)  # once all is done
+            if self.scale is not None:
+                block = self._rescaled(block)
             exponents, nonnegative = _scaled(block, rows)
             norms = lengths = _norms(rows, other)
-            if self.nonnegative_root and self.normalize and bool(nonnegative.any()):
+            if self._takes_roots and bool(nonnegative.any()):
                 _take_roots(rows, other, nonnegative)
                 norms = _norms(rows, other)
             plain = self.center is None and self.linear is None
@@ -197,8 +207,18 @@ class RowMap:
             if self.intercept_scaling > 0:
                 out[:, -1] = scale * self.constant
 
+    @property
+    def _takes_roots(self) -> bool:
+        return self.nonnegative_root and self.normalize and self.scale is None
+
+    def _rescaled(self, block: Any) -> Any:
+        """Step 0, in float64: what overflows is cut as well."""
+        rows = _double(block)
+        centers, factors = self._public(self.scale, rows)
+        return library(rows).clip((rows - centers) * factors, -_REACH, _REACH)
+
     def _bound(self, rows: Any, norms: Any, size: float, exponents: Any = None) -> None:
-        """Step 1: scale each row to, or down to, length 1, times a size; the unit is C then."""
+        """Step 2: scale each row to, or down to, length 1, times a size; the unit is C then."""
         xp = library(rows)
         # A factor below what rounding can add, so that the bound holds after rounding too.
         length = (1.0 - 2.0**-40) if math.isfinite(self.l2_clip_norm) else math.inf
@@ -258,7 +278,7 @@ def _scaled(block: Any, rows: Any) -> tuple[Any, Any]:
 
 
 def _take_roots(rows: Any, other: Any, nonnegative: Any) -> None:
-    """Step 0, in place."""
+    """Step 1, in place."""
     if bool(nonnegative.all()):
         _root(rows, other)
         return

@@ -176,6 +176,7 @@ def _set_zero(model: PrivateLinearClassifier) -> None:
     n_outputs = 1 if len(model.classes_) == 2 else len(model.classes_)
     model.coef_ = np.zeros((n_outputs, model.n_features_in_))
     model.intercept_ = np.zeros(n_outputs)
+    model.scale_ = None
     model.center_ = None
     model.linear_map_ = None
     model.length_coef_ = None

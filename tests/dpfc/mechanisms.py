@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dpfc.accounting import PlannedRelease, PrivacyPlan
+from dpfc.mechanism.column_histograms import ColumnHistograms
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.losses import SoftmaxLoss
 from dpfc.mechanism.noise import SystemNoise
@@ -39,6 +40,7 @@ QUERIES = {
     "count": Count(),
     "class_counts": ClassCounts(),
     "feature_sum": FeatureSum(),
+    "column_histograms": ColumnHistograms(N_FEATURES),
     "class_sums": ClassSums(),
     "gram": Gram(),
     "class_grams": ClassGrams(),

@@ -45,7 +45,7 @@ def fit(estimator_class, X, y, monkeypatch, size, **options):
 
 
 def published(model):
-    names = ("coef_", "intercept_", "center_", "linear_map_", "length_coef_")
+    names = ("coef_", "intercept_", "scale_", "center_", "linear_map_", "length_coef_")
     arrays = [getattr(model, name) for name in names]
     return [None if a is None else a.tolist() for a in arrays], model.privacy_.to_json()
 
@@ -55,6 +55,15 @@ def published(model):
 def test_what_is_published_depends_on_releases_only(estimator_class, monkeypatch, size, epsilon):
     one = fit(estimator_class, *data(40, 0), monkeypatch, size, epsilon=epsilon)
     other = fit(estimator_class, *data(711, 1, -3.0), monkeypatch, size, epsilon=epsilon)
+    assert published(one) == published(other)
+
+
+@pytest.mark.parametrize("size", [5, 300, 100_000])
+def test_the_scale_of_columns_depends_on_releases_only(estimator_class, monkeypatch, size):
+    options = {"epsilon": 2.0, "scale": "private"}
+    one = fit(estimator_class, *data(40, 0), monkeypatch, size, **options)
+    other = fit(estimator_class, *data(711, 1, -3e4), monkeypatch, size, **options)
+    assert (one.scale_ is None) == (size == 5)
     assert published(one) == published(other)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dpfc.mechanism.column_histograms import ColumnHistograms
 from dpfc.mechanism.integer_rows import RowGrid
 from dpfc.mechanism.losses import LOSSES
 from dpfc.mechanism.queries import (
@@ -26,6 +27,7 @@ from dpfc.mechanism.row_map import RowMap
 RELATIONS = ["add_or_remove_one", "replace_one"]
 N_CLASSES, N_FEATURES = 4, 41  # rows of 44 columns are turned
 PLAIN = [Count(), ClassCounts(), FeatureSum(), ClassSums(), Gram(), ClassGrams()]
+PLAIN.append(ColumnHistograms(N_FEATURES))
 MAPS = {
     "normalized": RowMap(intercept_scaling=0.1, nonnegative_root=True, length_scaling=0.2),
     "clipped, in two digits": RowMap(2.5, False, intercept_scaling=0.5),
@@ -186,6 +188,7 @@ ADDED = {
     "count": (Count(), E[0], 0),
     "class counts": (ClassCounts(), E[0], 2),
     "feature sum": (FeatureSum(), E[1], 0),
+    "column histograms": (ColumnHistograms(5), E[1], 0),
     "class sums": (ClassSums(), E[1], 3),
     "gram": (Gram(), np.ones(5), 0),
     "class grams": (ClassGrams(), np.ones(5), 1),
@@ -203,6 +206,7 @@ ADDED = {
 }  # fmt: skip
 REPLACED = {
     "class counts, another class": (ClassCounts(), E[0], 0, E[0], 1),
+    "column histograms, no bin in common": (ColumnHistograms(5), E[0] + 1, 0, E[0] - 3, 0),
     "feature sum, antipodes": (FeatureSum(), E[0], 0, -E[0], 0),
     "class sums, antipodes of one class": (ClassSums(), E[0], 2, -E[0], 2),
     "gram, orthogonal rows": (Gram(), E[0], 0, E[1], 0),
