@@ -16,6 +16,7 @@ from .exceptions import (
     ModelFileError,
     PrivacyWarning,
 )
+from .exporting.onnx_file import export_onnx
 from .features.tables.encoder import TableEncoder
 from .full_models.classifier import DPSGDClassifier
 from .linear.feature_covariance import DPFCClassifier
@@ -44,6 +45,7 @@ __all__ = [
     "TableEncoder",
     "__version__",
     "evaluate_privately",
+    "export_onnx",
     "load_model",
     "summarize_privately",
 ]

@@ -62,7 +62,7 @@ class ScoredRows:
     @property
     def central_logits(self) -> NDArray[np.float64]:
         """Logits that the model gives a row at its own centre, shape (n_classes,); public."""
-        p = self._model._probabilities(self._model.intercept_[np.newaxis])[0]
+        p = self._model._head().probabilities(self._model.intercept_[np.newaxis])[0]
         return np.asarray(logit(p.clip(_SMALLEST, 1.0 - _SMALLEST)))
 
     def blocks(self, block_rows: int) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
@@ -75,9 +75,8 @@ class ScoredRows:
         """Predicted class and probabilities of mapped rows, (n_rows, 1 + n_classes)."""
         with np.errstate(all="ignore"):  # that a row's score overflows is private
             scores = self._scores(rows).numpy() + self._model.intercept_
-            single = scores.shape[1] == 1
-            predicted = scores[:, 0] > 0 if single else scores.argmax(axis=1)
-            scored = np.column_stack([predicted, self._model._probabilities(scores)])
+            head = self._model._head()
+            scored = np.column_stack([head.codes(scores), head.probabilities(scores)])
         return np.asarray(scored, dtype=np.float64)
 
     def _scores(self, rows: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ class PrivateLinearClassifier(LinearPredictor):
     """A linear classifier on bounded rows, trained from a plan of private releases.
 
     A subclass says what its solver asks for (`_requests`), turns releases into weights
-    (`_solve`), and turns scores into probabilities (`_probabilities`). It never sees a row.
+    (`_solve`), and says how scores become probabilities (`_link`). It never sees a row.
     """
 
     epsilon: Annotated[float, EPSILON] = 1.0

@@ -13,7 +13,7 @@ from dpfc._support.late import torch
 from dpfc._support.validation import BOUND, SHARE, STEPS, Choice, Interval, declared
 from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier
-from dpfc.linear.probabilities import logistic_probabilities
+from dpfc.linear.probabilities import Link
 from dpfc.linear.public_features import PublicFeatures
 from dpfc.linear.spectra import noise_spectral_radius, shrunk_inverse
 from dpfc.mechanism.gaussian import GaussianMechanism
@@ -255,8 +255,9 @@ class DPFCClassifier(PrivateLinearClassifier):
         moments[size:, size:] = torch.diag(moments.new_tensor(others))
         return mechanism.n_samples() * moments
 
-    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return logistic_probabilities(scores, self.loss)
+    @property
+    def _link(self) -> Link:
+        return "softmax" if self.loss == "softmax" else "sigmoid"
 
 
 def _shrinkage(noisy: torch.Tensor, expected_noise: float) -> float:

@@ -13,7 +13,7 @@ from dpfc._support.late import torch
 from dpfc._support.validation import BOUND, STEPS, Choice, Interval, declared
 from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier
-from dpfc.linear.probabilities import logistic_probabilities
+from dpfc.linear.probabilities import Link
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.losses import LOSSES
 from dpfc.mechanism.queries import GradientSum
@@ -177,5 +177,6 @@ class DPGradientClassifier(PrivateLinearClassifier):
                 rate = min(rate, _LOGIT_NOISE * self.sampling_probability * n_samples / walk)
         return torch.optim.SGD([coef], lr=float(rate), momentum=self.momentum)
 
-    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return logistic_probabilities(scores, self.loss)
+    @property
+    def _link(self) -> Link:
+        return "softmax" if self.loss == "softmax" else "sigmoid"

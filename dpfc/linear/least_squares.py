@@ -14,7 +14,7 @@ from dpfc._support.memory import check_memory
 from dpfc._support.validation import SHARE, Interval, declared
 from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier
-from dpfc.linear.probabilities import squared_probabilities
+from dpfc.linear.probabilities import Link
 from dpfc.linear.spectra import noise_spectral_radius, shrunk_inverse
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.noisy_sum import Release
@@ -188,5 +188,6 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
         radius = noise_spectral_radius(noise_standard_deviation, len(noisy))
         return shrunk_inverse(noisy, radius, self.damping * radius + self.l2_regularization)
 
-    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return squared_probabilities(scores)
+    @property
+    def _link(self) -> Link:
+        return "squared"

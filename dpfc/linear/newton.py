@@ -13,7 +13,7 @@ from dpfc._support.memory import check_memory
 from dpfc._support.validation import BOUND, SHARE, STEPS, Interval, declared
 from dpfc.accounting import ReleaseRequest
 from dpfc.linear.base import PrivateLinearClassifier
-from dpfc.linear.probabilities import logistic_probabilities
+from dpfc.linear.probabilities import Link
 from dpfc.linear.spectra import noise_spectral_radius, shrunk_inverse
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.losses import SigmoidLoss
@@ -158,5 +158,6 @@ class DPNewtonClassifier(PrivateLinearClassifier):
             coef = coef - torch.stack(steps)
         return np.asarray(coef.cpu().numpy())
 
-    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return logistic_probabilities(scores, "sigmoid")
+    @property
+    def _link(self) -> Link:
+        return "sigmoid"

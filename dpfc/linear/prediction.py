@@ -12,6 +12,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dpfc.accounting import PrivacyStatement
+from dpfc.linear.head import LinearHead
+from dpfc.linear.probabilities import Link
 from dpfc.linear.sklearn_guard import warn_of_learning_from_scores
 from dpfc.mechanism.labels import accuracy
 from dpfc.mechanism.row_map import RowMap
@@ -46,9 +48,10 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_features_in_: int
     privacy_: PrivacyStatement
 
+    @property
     @abstractmethod
-    def _probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities (n_rows, n_classes) from scores (n_rows, n_outputs or 1)."""
+    def _link(self) -> Link:
+        """How scores become probabilities; see `dpfc.linear.probabilities`."""
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Scores of each class.
@@ -66,13 +69,12 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities of each class, shape (n_samples, n_classes)."""
-        return self._probabilities(self._scores(X))
+        return self._head().probabilities(self._scores(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Most likely class of each row, shape (n_samples,)."""
         scores = self._scores(X)
-        codes = (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)
-        return np.asarray(self.classes_[codes])
+        return self._head().labels(scores)
 
     def score(self, X: Any, y: ArrayLike | None = None, sample_weight: Any = None) -> float:
         """Accuracy on rows with labels; a feature cache brings its own labels.
@@ -89,7 +91,7 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Linear scores, block by block, shape (n_samples, n_outputs or 1)."""
         check_is_fitted(self, "coef_")
         warn_of_learning_from_scores()
-        row_map, coef = self._fitted_row_map(), self._row_coef().T
+        head = self._head()
         X = self._check_features(X, reset=False)
         if isinstance(X, BlockSource):
             blocks = (np.asarray(block, dtype=np.float64) for block, _ in X.blocks(_PREDICT_ROWS))
@@ -98,8 +100,13 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 _on_cpu(X[start : start + _PREDICT_ROWS])
                 for start in range(0, len(X), _PREDICT_ROWS)
             )
-        with np.errstate(all="ignore"):  # that a row's score overflows is not said
-            return np.concatenate([row_map(block) @ coef for block in blocks]) + self.intercept_
+        return np.concatenate([head.scores(block) for block in blocks])
+
+    def _head(self) -> LinearHead:
+        """What the fitted weights do."""
+        return LinearHead(
+            self._fitted_row_map(), self._row_coef(), self.intercept_, self._link, self.classes_
+        )
 
     def _check_features(self, X: Any, *, reset: bool) -> Any:
         """Check rows, or a cache's width; a fit remembers their columns, the rest keeps to them.

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
-__all__ = ["logistic_probabilities", "squared_probabilities"]
+__all__ = ["Link", "logistic_probabilities", "probabilities", "squared_probabilities"]
+
+Link = Literal["softmax", "sigmoid", "squared"]
+
+
+def probabilities(scores: NDArray[np.float64], link: Link) -> NDArray[np.float64]:
+    """Probabilities by the kind of the scores: of a logistic loss, or of least squares.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_rows, n_classes), or (n_rows, 1) for two classes
+    link : {"softmax", "sigmoid", "squared"}
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_classes)
+    """
+    if link == "squared":
+        return squared_probabilities(scores)
+    return logistic_probabilities(scores, link)
 
 
 def logistic_probabilities(scores: NDArray[np.float64], loss: str) -> NDArray[np.float64]:
@@ -22,6 +42,8 @@ def logistic_probabilities(scores: NDArray[np.float64], loss: str) -> NDArray[np
     -------
     ndarray of shape (n_rows, n_classes)
     """
+    from scipy.special import expit, softmax  # here: classes alone are predicted without SciPy
+
     if scores.shape[1] == 1:
         return np.hstack([expit(-scores), expit(scores)])
     if loss == "softmax":
@@ -44,6 +66,8 @@ def squared_probabilities(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     -------
     ndarray of shape (n_rows, n_classes)
     """
+    from scipy.special import expit, softmax  # here: classes alone are predicted without SciPy
+
     if scores.shape[1] == 1:
         return np.hstack([expit(-2.0 * scores), expit(2.0 * scores)])
     return np.asarray(softmax(scores.shape[1] * scores, axis=1))

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from dpfc._support.late import torch
 
 __all__ = [
+    "GRID",
+    "LENGTH_PERIOD",
+    "LEVEL",
     "RowMap",
     "as_type",
     "exact_linear_map",
@@ -30,9 +33,9 @@ _NO_LENGTH = {"float64": 2.0**-500, "float32": 2.0**-20}
 _TURNED_ROWS = 32  # rows that are written at once as columns: more of them miss the cache
 _REACH = 4.0  # spreads about the centre, where scaled entries are cut
 _PEAK = 2  # rows are scaled to a largest entry between 2 and 4, by a power of two
-_LEVEL = 0.75  # of the mean of a row's roots: what is taken off them
-_LENGTH_PERIOD = 4.0  # powers of two
-_GRID = 2.0**-26  # of unit rows and linear maps: sums of their products are exact in float64
+LEVEL = 0.75  # of the mean of a row's roots: what is taken off them
+LENGTH_PERIOD = 4.0  # powers of two
+GRID = 2.0**-26  # of unit rows and linear maps: sums of their products are exact in float64
 _Rows = TypeVar("_Rows")  # a tensor in, a tensor out; an array in, an array out
 
 
@@ -198,7 +201,7 @@ class RowMap:
                 rows -= self._public(self.center, rows) / self._unit
                 self._bound(rows, _norms(rows, other), size if self.linear is None else 1.0)
             if self.linear is not None:
-                unit = library(rows).round(_double(rows) / _GRID) * _GRID
+                unit = library(rows).round(_double(rows) / GRID) * GRID
                 rows[:] = unit @ self._public(self.linear, unit)
                 self._bound(rows, _norms(rows, other), size)
             if self.n_length_columns:
@@ -290,7 +293,7 @@ def _take_roots(rows: Any, other: Any, nonnegative: Any) -> None:
 def _root(rows: Any, other: Any) -> None:
     roots(rows)
     other[:] = rows
-    rows -= ordered_sum(other) * (_LEVEL / rows.shape[1])
+    rows -= ordered_sum(other) * (LEVEL / rows.shape[1])
 
 
 def exact_linear_map(matrix: torch.Tensor) -> torch.Tensor:
@@ -306,8 +309,8 @@ def exact_linear_map(matrix: torch.Tensor) -> torch.Tensor:
     """
     longest = torch.linalg.vector_norm(matrix, dim=0).max()
     # Rounding lengthens a column by at most √d/2 grid steps.
-    room = 1.0 - math.sqrt(len(matrix)) * _GRID
-    return torch.round(matrix * (room / longest / _GRID)) * _GRID
+    room = 1.0 - math.sqrt(len(matrix)) * GRID
+    return torch.round(matrix * (room / longest / GRID)) * GRID
 
 
 def is_exact_linear_map(linear: NDArray[Any]) -> bool:
@@ -315,20 +318,20 @@ def is_exact_linear_map(linear: NDArray[Any]) -> bool:
     with np.errstate(all="ignore"):
         return (
             linear.dtype == np.float64
-            and np.array_equal(np.round(linear / _GRID) * _GRID, linear)
+            and np.array_equal(np.round(linear / GRID) * GRID, linear)
             and bool((np.linalg.norm(linear, axis=0) <= 1.0).all())
         )
 
 
 def _length_waves(norms: Any, exponents: Any) -> Any:
-    """Where in a period of `_LENGTH_PERIOD` each row's log2 length lies, shape (n_rows, 2).
+    """Where in a period of `LENGTH_PERIOD` each row's log2 length lies, shape (n_rows, 2).
 
     Two triangle waves in [-1, 1] whose absolute values add up to 1, so their norm is at most 1.
     The logarithm is linear between powers of two: exponent and mantissa are exact, which
     a library's logarithm is not.
     """
     xp = library(norms)
-    phases = (_log2(norms) + exponents) / _LENGTH_PERIOD
+    phases = (_log2(norms) + exponents) / LENGTH_PERIOD
     waves = xp.concatenate([_triangle(phases), _triangle(phases + 0.25)], axis=1)
     return xp.where(norms > 0.0, waves, 0.0)
 

@@ -17,6 +17,7 @@ from dpfc.experiments.cli.budget import budget_app
 from dpfc.experiments.cli.console import run_guarded
 from dpfc.experiments.cli.demo import demo
 from dpfc.experiments.cli.evaluate import evaluate
+from dpfc.experiments.cli.export import export
 from dpfc.experiments.cli.extract import extract
 from dpfc.experiments.cli.features import features_app
 from dpfc.experiments.cli.fit import fit
@@ -32,7 +33,8 @@ __all__ = ["app", "main"]
 
 # Without boxes, so that the help of every command fits a screen.
 app = typer.Typer(rich_markup_mode=None, context_settings={"max_content_width": 100})
-for command in (demo, extract, summarize, fit, train, search, evaluate, predict, sweep, results):
+_FIRST = (demo, extract, summarize, fit, train, search, evaluate, predict, export, sweep, results)
+for command in _FIRST:
     app.command()(command)
 app.add_typer(budget_app, name="budget")
 app.add_typer(features_app, name="features")

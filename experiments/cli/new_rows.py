@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dpfc.features import Backbone, FeatureCache
     from dpfc.features.datasets.base import Dataset
 
-__all__ = ["embed_new_rows", "encode_new_table"]
+__all__ = ["embed_new_rows", "encode_new_table", "load_matching_backbone"]
 
 
 def embed_new_rows(
@@ -55,7 +55,7 @@ def embed_new_rows(
 
     rows = _images(images) if images else _texts(texts, text_column)
     origin = getattr(model, "features_from_", None)
-    network = _backbone(origin, backbone)
+    network = load_matching_backbone(origin, backbone)
     if rows.modality != network.modality:
         option = "--images" if network.modality == "image" else "--text"
         raise ValueError(
@@ -132,7 +132,7 @@ def _texts(texts: Sequence[str], column: str | None) -> Dataset:
     return open_dataset(Path(tables[0]), text_column=column, unlabelled=True)
 
 
-def _backbone(origin: dict[str, Any] | None, spec: str | None) -> Backbone:
+def load_matching_backbone(origin: dict[str, Any] | None, spec: str | None) -> Backbone:
     """Load the network, and check that it is the one that made the training rows."""
     from dpfc.features import load_backbone
     from dpfc.features.importing.table import TABLE_SPEC

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dpfc._support.validation import Choice, check
 from dpfc.features.backbones.devices import DTYPES, check_device
 
-__all__ = ["POOLINGS", "Backbone", "BackboneOptions", "available_cores"]
+__all__ = ["POOLINGS", "Backbone", "BackboneOptions", "OnnxNetwork", "available_cores"]
 
 POOLINGS = ("auto", "class_token", "mean", "pooler", "last_token")
 IMAGE_SIZES = (32, 1024)
@@ -67,6 +67,25 @@ class Backbone(Protocol):
 
     def embed(self, batch: NDArray[Any] | Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """Features, shape (n, n_features), of n prepared inputs."""
+
+
+@runtime_checkable
+class OnnxNetwork(Protocol):
+    """What a backbone has besides, where its network can be one of ONNX.
+
+    The network has one input; its one output is features (n, n_features), or maps
+    (n, n_features, h, w) whose mean they are.
+    """
+
+    @property
+    def image_size(self) -> int:
+        """Side of its images in pixels."""
+
+    def onnx_network(self) -> bytes:
+        """Content of a file of one network."""
+
+    def onnx_input(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """Prepared images, uint8 (n, side, side, 3), as that network takes them."""
 
 
 @dataclass(frozen=True)

@@ -157,8 +157,18 @@ class EfficientNetLite0:
             return self._padded_forward
         from dpfc.features.backbones.onnx_session import onnx_forward
 
+        return onnx_forward(self.onnx_network())
+
+    def onnx_network(self) -> bytes:
+        """The network as ONNX: ``pixels``, uint8 (rows, side, side, 3), in, features out."""
+        from dpfc.features.backbones.onnx_session import cached_export
+
         stem = f"{self.spec}-{self.weights_sha256[:16]}-{self.image_size}px"
-        return onnx_forward(self._network, stem, self.image_size)
+        return cached_export(self._network, stem, self.image_size)
+
+    def onnx_input(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """Prepared images as that network takes them: as they are."""
+        return pixels
 
     def _padded_forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Forward pass in PyTorch, in batches of few sizes."""

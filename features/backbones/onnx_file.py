@@ -167,13 +167,7 @@ class OnnxBackbone:
         n_rows = self._input.rows or padded_rows(len(pixels), _CPU_ROWS, self.device)
         padded = np.zeros((n_rows, *pixels.shape[1:]), np.uint8)
         padded[: len(pixels)] = pixels
-        images: NDArray[Any] = padded
-        if self._input.dtype != "uint8":
-            scaled = padded.astype(np.float32) / 255
-            mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-            images = ((scaled - mean) / std).astype(self._input.dtype)
-        if self._input.channels_first:
-            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        images = self.onnx_input(padded)
         try:
             output = self._session.run(None, {self._input.name: images})[0]
         # ONNX Runtime's errors share no public class.
@@ -193,6 +187,21 @@ class OnnxBackbone:
                 f"(n, n_features, h, w), got shape {output.shape} for {len(padded)} images."
             )
         return features[: len(pixels)]
+
+    def onnx_network(self) -> bytes:
+        """The file's content."""
+        return read_regular(self._path, limit="onnx_bytes")
+
+    def onnx_input(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
+        """Prepared images, uint8 (n, side, side, 3), as the network takes them."""
+        images: NDArray[Any] = pixels
+        if self._input.dtype != "uint8":
+            scaled = pixels.astype(np.float32) / 255
+            mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+            images = ((scaled - mean) / std).astype(self._input.dtype)
+        if self._input.channels_first:
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        return images
 
     def _channels(self, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
         if key not in self._metadata:

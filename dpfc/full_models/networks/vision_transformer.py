@@ -46,7 +46,7 @@ class _Patches(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         patches = functional.unfold(images, self.patch, stride=self.patch)
-        tokens: torch.Tensor = self.linear(patches.mT)
+        tokens: torch.Tensor = self.linear(patches.transpose(1, 2))  # ONNX has no mT
         return tokens
 
 

@@ -105,6 +105,7 @@ COMMANDS = {
     "evaluate": "evaluate --model model --features cache",
     "evaluate --epsilon": "evaluate --model model --features cache --epsilon 1",
     "predict": "predict --model model --features cache --out predictions.csv",
+    "export": "export model --onnx exported.onnx",
     "sweep": "sweep study.yaml --out swept",
     "sweep --dry-run": "sweep study.yaml --out swept --dry-run",
     "results": "results study.yaml --study swept --format json",

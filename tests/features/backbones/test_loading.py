@@ -101,13 +101,13 @@ def exports(monkeypatch):
     """How often a network is exported."""
     from dpfc.features.backbones import onnx_session as onnx_models
 
-    counted, original = [], onnx_models._export
+    counted, original = [], onnx_models.exported_module
 
     def export(*args):
         counted.append(args)
         return original(*args)
 
-    monkeypatch.setattr(onnx_models, "_export", export)
+    monkeypatch.setattr(onnx_models, "exported_module", export)
     return counted
 
 
