@@ -252,6 +252,7 @@ def _state(
                 neighboring_relation=parameters["neighboring_relation"],
                 n_samples_stated=parameters["n_samples"] is not None,
                 network=not isinstance(model, PrivateLinearClassifier),
+                origin=getattr(model, "features_from_", None),
             ),
             *gaps,
             *delta_notes(run.plan, n_samples),

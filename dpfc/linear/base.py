@@ -350,6 +350,7 @@ class PrivateLinearClassifier(LinearPredictor):
             l2_bound=self._row_map().l2_bound,
             public_features=getattr(self, "public_features", None) is not None,
             columns_named=hasattr(self, "feature_names_in_") or hasattr(self, "_columns_in"),
+            origin=getattr(self, "features_from_", None),
         )
 
     # -- model file and scikit-learn -------------------------------------------------

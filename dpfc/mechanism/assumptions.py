@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from dpfc._support.words import shown
+
 __all__ = [
     "evaluation_assumptions",
     "fit_assumptions",
@@ -24,6 +29,7 @@ def fit_assumptions(
     public_features: bool = False,
     searched: bool = False,
     columns_named: bool = False,
+    origin: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """List the assumptions behind a fit.
 
@@ -44,6 +50,8 @@ def fit_assumptions(
         Whether hyperparameters were chosen by a private search, among given candidates.
     columns_named : bool, default=False
         Whether the model keeps the names of a data frame's columns.
+    origin : mapping, optional
+        How a cache's features were made, as it tells it.
 
     Returns
     -------
@@ -51,7 +59,7 @@ def fit_assumptions(
     """
     return [
         f"each {_person(unit_of_privacy)} contributes one row",
-        "the features come from a backbone that was not trained on these rows",
+        _features(origin),
         _classes(classes_stated, classes_in_cache),
         *_columns(columns_named),
         *(["public_features hold no private rows"] if public_features else []),
@@ -142,6 +150,7 @@ def evaluation_assumptions(
     neighboring_relation: str,
     n_samples_stated: bool,
     network: bool = False,
+    origin: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """List the assumptions behind a private evaluation.
 
@@ -154,6 +163,8 @@ def evaluation_assumptions(
         Whether the number of test rows was given as public knowledge.
     network : bool, default=False
         Whether the model is a network, in place of a linear model.
+    origin : mapping, optional
+        As for `fit_assumptions`.
 
     Returns
     -------
@@ -178,7 +189,7 @@ def evaluation_assumptions(
         f"each {_person(unit_of_privacy)} contributes one test row",
         "the model and its classes are public: fitted without these rows, or under a guarantee "
         "that is counted beside this one",
-        "the features come from a backbone that was not trained on these rows",
+        _features(origin),
         count,
         "finite rows and labels inside the model's classes",
         f"{scored}; {_INTEGERS}; timing and memory use are not protected",
@@ -208,6 +219,16 @@ def _count(neighboring_relation: str, n_samples_stated: bool) -> str:
     if n_samples_stated:
         return "n_samples was stated as public knowledge"
     return "the number of rows is private; a noisy count was released where one was needed"
+
+
+def _features(origin: Mapping[str, Any] | None) -> str:
+    schema = None if origin is None else origin.get("preprocessing", {}).get("schema")
+    if not isinstance(schema, Mapping):
+        return "the features come from a backbone that was not trained on these rows"
+    return (
+        "the table's schema is public, and none of its bounds and values was read off these rows; "
+        f"it says that they come from: {shown(str(schema.get('source')))}"
+    )
 
 
 def _classes(classes_stated: bool, classes_in_cache: bool) -> str:

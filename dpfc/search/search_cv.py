@@ -309,6 +309,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             public_features=self._uses_public_features(),
             searched=True,
             columns_named=hasattr(model, "feature_names_in_") or hasattr(model, "_columns_in"),
+            origin=getattr(model, "features_from_", None),
         )
         return run.statement(
             type(model).__name__,

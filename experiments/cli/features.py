@@ -264,7 +264,7 @@ def _print_info(report: dict[str, Any]) -> None:
         "labels": f"{labels}: {', '.join(names)}" if names and report["has_labels"] else labels,
         "groups": "whose each row is" if report["has_groups"] else "none",
         "backbone": _one_line(report["backbone"]),
-        "preprocessing": _one_line(report["preprocessing"]),
+        "preprocessing": _preprocessing(report["preprocessing"]),
         "passes": "unknown" if report["passes"] is None else _one_line(report["passes"]),
         "data set": _one_line(report["dataset"]),
         "size": f"{sized(report['bytes'])} in {counted(report['shards'], 'shard')}",
@@ -275,6 +275,15 @@ def _print_info(report: dict[str, Any]) -> None:
     for name, value in lines.items():
         print(f"{name:14} {shown(value)}")
     print(f"\n{report['private']}")
+
+
+def _preprocessing(values: dict[str, Any]) -> str:
+    """In one line: of a table's schema, which fills a page, where it comes from."""
+    if (schema := values.get("schema")) is None:
+        return _one_line(values)
+    return (
+        f"schema of {counted(len(schema['columns']), 'column')} ({told_source(schema['source'])})"
+    )
 
 
 def _one_line(values: dict[str, Any]) -> str:

@@ -164,7 +164,8 @@ def import_features(
     persons = None if group_path is None else _groups_of(survey, columns, group_path)
     taken = getattr(opened[0], "taken", None)
     if taken is not None and codes is not None:
-        refuse_label_columns(survey, taken, codes, paths[0], by_schema=known is not None)
+        facts = getattr(opened[0], "facts", None)
+        refuse_label_columns(survey, taken, codes, paths[0], facts=facts)
     description = CacheDescription(
         n_features=survey.n_features,
         dtype=dtype,

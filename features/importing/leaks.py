@@ -55,7 +55,7 @@ def refuse_label_columns(
     codes: NDArray[np.int32],
     path: object,
     *,
-    by_schema: bool = False,
+    facts: Sequence[int] | None = None,
 ) -> None:
     """Refuse a column that equals the label, or tells it: it has one value for each class.
 
@@ -69,8 +69,9 @@ def refuse_label_columns(
         Of all rows; -1 for one without a label.
     path : path
         Of the table, for the message.
-    by_schema : bool
-        Whether a schema says what is a feature.
+    facts : sequence of int, length n_features, optional
+        Where a schema made the features of columns: features of one number are one fact, which
+        tells the label only if none of them varies within a class.
 
     Raises
     ------
@@ -96,10 +97,12 @@ def refuse_label_columns(
     values = np.sort(np.stack(list(first.values())), axis=0)
     differs = (np.diff(values, axis=0) != 0).all(axis=0)
     tells = constant & differs & (labelled >= _ROWS_PER_CLASS * len(first))
-    leaks = np.flatnonzero(equal | tells)
+    owners = np.arange(len(names)) if facts is None else np.asarray(facts)
+    varies = np.bincount(owners, ~constant)[owners] > 0
+    leaks = np.flatnonzero((equal | tells) & ~varies)
     if len(leaks):
-        remedy = "Give its column role: ignore" if by_schema else "Leave it out with drop=[…]"
+        remedy = "Leave it out with drop=[…]" if facts is None else "Give its column role: ignore"
         raise DatasetError(
-            f"{'feature' if by_schema else 'column'} {names[leaks[0]]!r} of {path} equals the "
+            f"{'column' if facts is None else 'feature'} {names[leaks[0]]!r} of {path} equals the "
             f"label: a classifier would read the answer from it. {remedy}."
         )

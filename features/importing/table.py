@@ -31,6 +31,8 @@ class TableFile:
     ----------
     taken : list of str
         Names of the features.
+    facts : list of int
+        For each feature a number, equal where only several together say what stands in a column.
 
     Raises
     ------
@@ -58,6 +60,10 @@ class TableFile:
         self._schema = schema
         self._blocks = blocks_of(schema)
         self.taken = [name for block in self._blocks.values() for name in block.names]
+        self.facts: list[int] = []
+        for block in self._blocks.values():
+            first = max(self.facts, default=-1) + 1
+            self.facts += [first + fact for fact in block.facts()]
         self.has_labels = self._label is not None
         self.has_ids = self._id is not None
         self.has_groups = self._group is not None

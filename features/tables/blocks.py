@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ class Block:
         Of the features.
     encode : callable
         From values and a `Fail` to an array of shape (n_rows, n_features).
+    ladders : tuple of str
+        Names of the features that fill one after the other.
 
     References
     ----------
@@ -65,6 +68,12 @@ class Block:
 
     names: tuple[str, ...]
     encode: Callable[[Values, Fail], Features]
+    ladders: tuple[str, ...] = ()
+
+    def facts(self) -> list[int]:
+        """For each feature, which fact of the column it is part of: a ladder as a whole is one."""
+        alone = itertools.count(1)
+        return [0 if name in self.ladders else next(alone) for name in self.names]
 
 
 def blocks_of(schema: TableSchema) -> dict[str, Block]:
@@ -83,7 +92,7 @@ def _block(name: str, column: FeatureColumn, schema: TableSchema) -> Block:
 
 
 def _number(name: str, column: NumberColumn, schema: TableSchema) -> Block:
-    ladder = _Ladder(
+    rungs = _Ladder(
         _scaled(column, column.min), _scaled(column, column.max), column.knots or schema.knots
     )
     marked = column.missing == "indicator"
@@ -96,10 +105,11 @@ def _number(name: str, column: NumberColumn, schema: TableSchema) -> Block:
         inside = np.clip(np.where(missing, column.min, numbers), column.min, column.max)
         if column.scale == "log":
             inside = _logarithms(inside, column)
-        return _filled(ladder.fill(inside), missing, marked)
+        return _filled(rungs.fill(inside), missing, marked)
 
-    knots = [f"{name}[{_unscaled(column, knot):.4g}]" for knot in ladder.knots[1:]]
-    return Block((*([name] if len(knots) == 1 else knots), *_mark(name, marked)), encode)
+    knots = [f"{name}[{_unscaled(column, knot):.4g}]" for knot in rungs.knots[1:]]
+    ladder = (name,) if len(knots) == 1 else tuple(knots)
+    return Block((*ladder, *_mark(name, marked)), encode, ladder)
 
 
 def _category(name: str, column: CategoryColumn, schema: TableSchema) -> Block:
@@ -164,7 +174,7 @@ def _date(name: str, column: DateColumn, schema: TableSchema) -> Block:
         return _filled(features, missing, marked)
 
     names = [name for part in column.parts for name in cells[part]]
-    return Block((*names, *_mark(name, marked)), encode)
+    return Block((*names, *_mark(name, marked)), encode, tuple(cells["date"]))
 
 
 class _Ladder:

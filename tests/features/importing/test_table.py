@@ -135,15 +135,28 @@ def test_rows_without_a_group_are_refused(tmp_path):
         import_features(tmp_path / "t.csv", tmp_path / "c", schema=SCHEMA)
 
 
-def test_a_column_that_tells_the_label_is_refused(tmp_path):
-    schema = SCHEMA | {
-        "columns": SCHEMA["columns"]
-        | {"diagnosis": {"type": "category", "values": ["flu"], "missing": "indicator"}}
-    }
-    told = ["flu" if label == "yes" else "NA" for label in TABLE["ill"]]
-    write(tmp_path / "t.csv", TABLE | {"diagnosis": told})
-    with pytest.raises(DatasetError, match=r"feature 'diagnosis=.*role: ignore"):
+TELLING = {
+    "category": ({"type": "category", "values": ["flu"], "missing": "indicator"}, ["NA", "flu"]),
+    "number": ({"type": "number", "min": 0, "max": 10}, [2, 7]),
+    "boolean": ({"type": "boolean"}, ["no", "yes"]),
+}
+
+
+@pytest.mark.parametrize("kind", ["category", "number", "boolean"])
+def test_a_column_that_tells_the_label_is_refused(tmp_path, kind):
+    column, values = TELLING[kind]
+    schema = SCHEMA | {"columns": SCHEMA["columns"] | {"diagnosis": column}}
+    told = [values[label == "yes"] for label in TABLE["ill"]]
+    write(tmp_path / "t.csv", TABLE | {"diagnosis": [str(value) for value in told]})
+    with pytest.raises(DatasetError, match=r"feature 'diagnosis.*role: ignore"):
         import_features(tmp_path / "t.csv", tmp_path / "c", schema=schema)
+
+
+def test_a_number_that_parts_the_classes_is_a_feature(tmp_path):
+    """Its first and last features are the same for all rows of a class: not what it says."""
+    ages = [(70 if label == "yes" else 20) + i % 9 for i, label in enumerate(TABLE["ill"])]
+    write(tmp_path / "t.csv", TABLE | {"age": ages})
+    assert len(import_features(tmp_path / "t.csv", tmp_path / "c", schema=SCHEMA)) == N
 
 
 @pytest.mark.parametrize(
