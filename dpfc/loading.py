@@ -129,6 +129,8 @@ def _rebuild(
     name = header["estimator"]
     estimator_class = getattr(import_module(_MODULES[name]), name)
     parameters = {k: _from_plain(v) for k, v in parameters_of(header, estimator_class).items()}
+    if isinstance(parameters.get("class_weight"), list):
+        parameters["class_weight"] = dict(parameters["class_weight"])
     # Models that were saved before rows had roots, or columns for their length, have none.
     parameters.setdefault("nonnegative_root", False)
     if "length_scaling" in estimator_class().get_params():

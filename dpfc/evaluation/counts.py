@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from dpfc.mechanism.integer_rows import RowGrid
+from dpfc.mechanism.people import Members
 from dpfc.mechanism.queries import Query, Summand
 
 __all__ = ["N_BINS", "ConfusionCounts", "HitCounts", "ScoreHistogram"]
@@ -51,7 +52,15 @@ class _Cells(Query):
     def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Count the rows of a block by cell."""
         size = math.prod(self.shape(grid.n_features, n_classes))
-        return lambda rows, codes: np.bincount(self.cell(rows, codes, n_classes), minlength=size)
+
+        def add(
+            rows: NDArray[np.float64], codes: NDArray[np.int64], members: Members | None = None
+        ) -> NDArray[np.int64]:
+            weights = None if members is None else members.weights
+            cells = self.cell(rows, codes, n_classes)
+            return np.bincount(cells, weights, minlength=size).astype(np.int64)
+
+        return add
 
     def cell(
         self, rows: NDArray[np.float64], codes: NDArray[np.int64], n_classes: int

@@ -27,6 +27,7 @@ from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.mechanism.assumptions import evaluation_assumptions
 from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.groups import shares_of
 from dpfc.mechanism.noise import noise_source
 from dpfc.mechanism.noisy_sum import Release
 from dpfc.mechanism.private_run import PrivateRun
@@ -68,6 +69,7 @@ def evaluate_privately(
     accountant: str = "auto",
     ledger: str | os.PathLike[str] | None = None,
     dataset: str | None = None,
+    groups: ArrayLike | None = None,
     random_state: int | np.random.Generator | np.random.RandomState | None = None,
 ) -> PrivateEvaluation:
     """Measure a fitted model on private test rows, spending (ε, δ) once.
@@ -99,6 +101,9 @@ def evaluate_privately(
         `PrivacyLedger` file; the spend is written there before anything is released.
     dataset : str or None, default=None
         Name of the budget in `ledger`: that of the test rows.
+    groups : array-like of shape (n_samples,), optional
+        Whose rows are: what is protected is then a person with all of his rows, and each counts
+        once, in equal parts for each of them. A feature cache with a group column has its own.
     random_state : int, Generator, RandomState or None, default=None
         None draws from the operating system's secure source. A seed makes the result not
         private.
@@ -140,6 +145,7 @@ def evaluate_privately(
     run.open(plan, f"evaluate {type(model).__name__}")
     warn_of_numbered_labels(X)
     rows = _score(model, X, y)
+    rows.shares = shares_of(X, groups, rows.n_samples)
     run.warn_if_seeded()
     check_memory(
         16 * 8 * len(model.classes_) ** 2,
@@ -152,7 +158,9 @@ def evaluate_privately(
         releases = {name: _draw(mechanism, name, rows) for name in asked}
         public = n_samples is not None or neighboring_relation == "replace_one"
         n_rows = mechanism.known_n_samples if public else _noisy_size(releases)
-        privacy = _state(run, model, parameters, n_rows, label_gaps(X))
+        privacy = _state(
+            run, model, parameters, n_rows, label_gaps(X), grouped=rows.shares is not None
+        )
         return evaluation_of(
             releases,
             classes=model.classes_,
@@ -242,6 +250,8 @@ def _state(
     parameters: dict[str, Any],
     n_samples: float | None,
     gaps: list[str],
+    *,
+    grouped: bool,
 ) -> PrivacyStatement:
     """Put together what ran; with a ledger, file it there beside the spend."""
     statement = run.statement(
@@ -253,6 +263,7 @@ def _state(
                 n_samples_stated=parameters["n_samples"] is not None,
                 network=not isinstance(model, PrivateLinearClassifier),
                 origin=getattr(model, "features_from_", None),
+                grouped=grouped,
             ),
             *gaps,
             *delta_notes(run.plan, n_samples),

@@ -58,6 +58,7 @@ class ScoredRows:
         self.n_samples = source.n_samples
         self.n_features = 1 + len(model.classes_)
         self.codes = source.codes
+        self.shares = source.shares
 
     @property
     def central_logits(self) -> NDArray[np.float64]:

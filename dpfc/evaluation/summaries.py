@@ -20,6 +20,7 @@ from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.mechanism.assumptions import summary_assumptions
 from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.groups import shares_of
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanism.noise import noise_source
 from dpfc.mechanism.private_run import PrivateRun
@@ -90,6 +91,7 @@ def summarize_privately(
     accountant: str = "auto",
     ledger: str | os.PathLike[str] | None = None,
     dataset: str | None = None,
+    groups: ArrayLike | None = None,
     random_state: int | np.random.Generator | np.random.RandomState | None = None,
 ) -> PrivateSummary:
     """Count private rows, by class too, and average them, spending (ε, δ) once.
@@ -117,6 +119,9 @@ def summarize_privately(
         `PrivacyLedger` file; the spend is written there before anything is released.
     dataset : str or None, default=None
         Name of the budget in `ledger`.
+    groups : array-like of shape (n_samples,), optional
+        Whose rows are: what is protected, and counted, is then a person with all of his rows, who
+        counts in equal parts for each of them. A feature cache with a group column has its own.
     random_state : int, Generator, RandomState or None, default=None
         None draws from the operating system's secure source. A seed makes the result not
         private.
@@ -164,6 +169,7 @@ def summarize_privately(
     if labelled:
         warn_of_numbered_labels(X)
     rows, known = _open_rows(X, y, classes, labelled=labelled)
+    rows.shares = shares_of(X, groups, rows.n_samples)
     run.warn_if_seeded()
     n_classes = 1 if known is None else len(known)
     check_memory(8 * 8 * (rows.n_features + n_classes), "a sum of rows", "Reduce it.", rows.device)
@@ -175,7 +181,7 @@ def summarize_privately(
             **values,
             noise_standard_deviation=deviations,
             classes_=known,
-            privacy_=_state(run, _size(values, mechanism), gaps),
+            privacy_=_state(run, _size(values, mechanism), gaps, grouped=rows.shares is not None),
         )
 
 
@@ -279,7 +285,9 @@ def _shortened(mean: NDArray[np.float64], l2_clip_norm: float) -> NDArray[np.flo
     return mean * min(1.0, l2_clip_norm / max(length, 1e-300))
 
 
-def _state(run: PrivateRun, n_samples: float | None, gaps: list[str]) -> PrivacyStatement:
+def _state(
+    run: PrivateRun, n_samples: float | None, gaps: list[str], *, grouped: bool
+) -> PrivacyStatement:
     """Put together what ran; with a ledger, file it there beside the spend."""
     statement = run.statement(
         "summarize_privately",
@@ -287,6 +295,7 @@ def _state(run: PrivateRun, n_samples: float | None, gaps: list[str]) -> Privacy
             *summary_assumptions(
                 unit_of_privacy=run.unit_of_privacy,
                 neighboring_relation=run.plan.neighboring_relation,
+                grouped=grouped,
             ),
             *gaps,
             *delta_notes(run.plan, n_samples),

@@ -17,6 +17,7 @@ from dpfc.full_models.dp_sgd.dry_run import check_evaluation, failed_on_row
 from dpfc.full_models.dp_sgd.module_state import difference, module_state
 from dpfc.full_models.dp_sgd.rows import as_input, check_labels
 from dpfc.full_models.silence import in_silence
+from dpfc.mechanism.people import Shares
 
 if TYPE_CHECKING:
     from dpfc.full_models.classifier import DPSGDClassifier
@@ -59,6 +60,7 @@ class ScoredNetworkRows:
         self.codes = check_labels(rows.labels, model.classes_).numpy()
         self.n_samples = len(self.codes)
         self.n_features = 1 + len(model.classes_)
+        self.shares: Shares | None = None
         module = copy.deepcopy(model.module_).cpu().eval()
         by_name = isinstance(model.module, str) and model.trainable != "lora"
         with _alone():

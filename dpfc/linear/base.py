@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -46,12 +46,21 @@ from dpfc.mechanism.bounded_sums import LabeledRows
 from dpfc.mechanism.column_histograms import ColumnHistograms
 from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.gaussian import GaussianMechanism
+from dpfc.mechanism.groups import (
+    balanced_factors,
+    bounded_weights,
+    class_factors,
+    group_codes,
+    has_groups,
+    rows_of_people,
+)
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
-from dpfc.mechanism.noise import noise_source
+from dpfc.mechanism.noise import NoiseSource, noise_source
 from dpfc.mechanism.paid_models import linear_room, reserve_room
+from dpfc.mechanism.people import MOST_ROWS
 from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.progress import release_progress
-from dpfc.mechanism.queries import FeatureSum
+from dpfc.mechanism.queries import ClassCounts, FeatureSum
 from dpfc.mechanism.rows import (
     ArrayRows,
     BlockSource,
@@ -71,6 +80,7 @@ __all__ = ["PrivateLinearClassifier"]
 _MEAN_SHARE = 0.03
 _COUNT_SHARE = 0.005
 _SCALE_SHARE = 0.1  # likewise, until `scale_share`
+_CLASS_COUNTS_SHARE = 0.02
 _LABEL_ROWS = 4096
 _FURTHER = ("_columns_in",)
 _LOGIT_ROWS = 512  # rows in a block of logits; not the number of rows, which is private
@@ -101,6 +111,10 @@ class PrivateLinearClassifier(LinearPredictor):
     fit_intercept: Annotated[bool, Flag()] = True
     intercept_scaling: Annotated[float, Interval(0, 1)] = 0.1
     nonnegative_root: Annotated[bool, Flag()] = True
+    group_method: Annotated[str, Choice(("clip", "average"))] = "clip"
+    max_group_rows: Annotated[int, Interval(1, MOST_ROWS, closed="both", integer=True)] = 32
+    class_weight: Mapping[Any, float] | str | None = None
+    max_sample_weight: Annotated[float | None, Interval(0, 1e9, words=(None,))] = None
     random_state: int | np.random.Generator | np.random.RandomState | None = None
     verbose: Annotated[bool, Flag()] = False
 
@@ -165,6 +179,8 @@ class PrivateLinearClassifier(LinearPredictor):
         counted = self.center or self.scale is not None or self._needs_n_samples()
         if counted and not public_count:
             extra.append(ReleaseRequest("count", _COUNT_SHARE))
+        if self.class_weight == "balanced":
+            extra.append(ReleaseRequest("class_counts", _CLASS_COUNTS_SHARE))
         rest = 1.0 - sum(request.share for request in extra)
         own = [
             ReleaseRequest(r.name, rest * r.share, r.count, r.sampling_probability)
@@ -178,7 +194,14 @@ class PrivateLinearClassifier(LinearPredictor):
             accountant=self.accountant,
         )
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Train under the budget.
 
         Parameters
@@ -187,6 +210,11 @@ class PrivateLinearClassifier(LinearPredictor):
             Private rows. A tensor on a GPU is worked on there.
         y : array-like of shape (n_samples,), optional
             Labels; left out for a feature cache, which has its own.
+        sample_weight : array-like of shape (n_samples,), optional
+            How much rows count, 0 … `max_sample_weight`; as private as rows.
+        groups : array-like of shape (n_samples,), optional
+            Whose rows are, numbers or strings: what is protected is then a person with all of his
+            rows (`dpfc.mechanism.people`). A feature cache with a group column has its own.
 
         Returns
         -------
@@ -213,7 +241,8 @@ class PrivateLinearClassifier(LinearPredictor):
             warn_under_model_selection()
             plan = self.privacy_plan()
             run.open(plan, f"fit {type(self).__name__}")
-            rows = self._open_rows(X, y)
+            grouped = has_groups(X, groups)
+            rows = self._open_rows(X, y, sample_weight, groups, run.noise)
             row_map = self._row_map()
             self._check_size(row_map.n_columns(rows.n_features), len(self.classes_))
             run.warn_if_seeded()
@@ -222,7 +251,7 @@ class PrivateLinearClassifier(LinearPredictor):
             draws = sum(release.count for release in plan.releases)
             with release_progress(draws) if self.verbose else nullcontext() as run.on_release:
                 mechanism = self._train(rows, run)
-            self.privacy_ = self._state(mechanism, X)
+            self.privacy_ = self._state(mechanism, X, grouped=grouped)
             run.finish(self.privacy_)
         return self
 
@@ -237,6 +266,7 @@ class PrivateLinearClassifier(LinearPredictor):
                 self._scale(mechanism)
             if self.center:
                 self._center(mechanism, rows.n_features)
+            self._weigh_classes(mechanism)
             self._prepare(mechanism)
             self._set_model(self._solve(mechanism), mechanism)
         return mechanism
@@ -270,8 +300,22 @@ class PrivateLinearClassifier(LinearPredictor):
                 return
         mechanism.center_rows(guess)
 
+    def _weigh_classes(self, mechanism: GaussianMechanism) -> None:
+        """Let rows count as their class does, as stated or by noisy counts."""
+        if self.class_weight == "balanced":
+            counts = mechanism.release("class_counts", ClassCounts())
+            values = counts.value.cpu().numpy()
+            mechanism.weigh_classes(balanced_factors(values, counts.noise_standard_deviation))
+        elif isinstance(self.class_weight, Mapping):
+            mechanism.weigh_classes(class_factors(self.class_weight, self.classes_))
+
     def _check_parameters(self) -> PrivateRun:
         check_parameters(self.get_params(deep=False), self._constraints)
+        if not (self.class_weight in (None, "balanced") or isinstance(self.class_weight, Mapping)):
+            raise ValueError(
+                'class_weight must be None, "balanced" or a dict of classes and weights, got '
+                f"{self.class_weight!r}."
+            )
         if math.isinf(self.l2_clip_norm) and (self.normalize or not math.isinf(self.epsilon)):
             raise ValueError(
                 "l2_clip_norm must be finite unless epsilon is inf and normalize is False, got inf."
@@ -289,8 +333,31 @@ class PrivateLinearClassifier(LinearPredictor):
         noise = noise_source(self.random_state)
         return PrivateRun(noise, ledger=self.ledger, dataset=self.dataset)
 
-    def _open_rows(self, X: Any, y: ArrayLike | None) -> ArrayRows | CacheRows:
+    def _open_rows(
+        self,
+        X: Any,
+        y: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+        noise: NoiseSource,
+    ) -> LabeledRows:
         """Check the data, set the public attributes, and hand the rows to the mechanism."""
+        rows = self._labelled_rows(X, y)
+        if isinstance(self.class_weight, Mapping):
+            class_factors(self.class_weight, self.classes_)  # refused now, or never
+        weights, largest = bounded_weights(sample_weight, rows.n_samples, self.max_sample_weight)
+        return rows_of_people(
+            rows,
+            group_codes(X, groups, rows.n_samples),
+            weights,
+            largest,
+            method=self.group_method,
+            max_group_rows=int(self.max_group_rows),
+            noise=noise,
+        )
+
+    def _labelled_rows(self, X: Any, y: ArrayLike | None) -> ArrayRows | CacheRows:
+        """Check rows and labels, and set the public attributes."""
         # How a cache's features were made, so that new images or texts can be predicted.
         self.features_from_ = getattr(X, "origin", None) if isinstance(X, BlockSource) else None
         if isinstance(X, BlockSource):
@@ -326,13 +393,13 @@ class PrivateLinearClassifier(LinearPredictor):
         self.coef_ = features * math.sqrt(row_map.feature_share / longer)
         self.length_coef_ = lengths if row_map.n_length_columns else None
 
-    def _state(self, mechanism: GaussianMechanism, X: Any) -> PrivacyStatement:
+    def _state(self, mechanism: GaussianMechanism, X: Any, *, grouped: bool) -> PrivacyStatement:
         """Put together what ran."""
         run = mechanism.run
         return run.statement(
             type(self).__name__,
             [
-                *self._assumptions(run.unit_of_privacy, X),
+                *self._assumptions(run.unit_of_privacy, X, grouped=grouped),
                 *label_gaps(X),
                 *gaps_around_fit(),
                 *delta_notes(run.plan, mechanism.known_n_samples),
@@ -340,9 +407,10 @@ class PrivateLinearClassifier(LinearPredictor):
             ],
         )
 
-    def _assumptions(self, unit_of_privacy: str, X: Any) -> list[str]:
+    def _assumptions(self, unit_of_privacy: str, X: Any, *, grouped: bool) -> list[str]:
         return fit_assumptions(
             unit_of_privacy=unit_of_privacy,
+            max_group_rows=int(self.max_group_rows) if grouped else None,
             classes_stated=self.classes is not None,
             classes_in_cache=isinstance(X, BlockSource) and X.class_names is not None,
             neighboring_relation=self.neighboring_relation,

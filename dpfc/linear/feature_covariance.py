@@ -83,6 +83,18 @@ class DPFCClassifier(PrivateLinearClassifier):
         quarters of their mean, before it is scaled. Pooled activations and counts have
         few large entries and all lean the same way, which would take up most of a
         row's bounded length. Used with `normalize` only.
+    group_method : {"clip", "average"}, default="clip"
+        What stands for a person in `fit`'s groups: his rows, whose part in every sum of products
+        is scaled down where it is longer than one row's may be, or the mean of his rows of each
+        class, so scaled down together.
+    max_group_rows : int in [1, 256], default=32
+        Of a person with more rows, that many are drawn by secret coins.
+    class_weight : dict, "balanced" or None, default=None
+        How much rows of a class count: public numbers by class, 1 where none is given; "balanced"
+        is n / (K n_k) from noisy counts, with 2% of the budget. Noise grows with the largest.
+    max_sample_weight : float or None, default=None
+        The largest that a `sample_weight` may be, public; noise is scaled by it. None reads it
+        from the weights, with a `PrivacyWarning`.
     length_scaling : float in [0, 1), default=0.2
         Norm of two columns that say how long a row was before it was scaled, which tells
         classes apart where features are measurements; 0 leaves them out. Used with

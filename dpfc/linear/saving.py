@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +35,9 @@ def model_bytes(model: PrivateLinearClassifier) -> bytes:
     parameters |= {"ledger": None, "dataset": None}
     # What public features did to the rows is kept as `linear_map_`.
     parameters |= {"public_features": None} if "public_features" in parameters else {}
+    if isinstance(parameters["class_weight"], Mapping):  # JSON's keys are strings
+        pairs = [[plain_number(k), plain_number(v)] for k, v in parameters["class_weight"].items()]
+        parameters["class_weight"] = pairs
     if not isinstance(parameters["random_state"], int | None):
         parameters["random_state"] = None
     header = header_of(model, LINEAR_FORMAT) | {

@@ -30,6 +30,7 @@ def fit_assumptions(
     searched: bool = False,
     columns_named: bool = False,
     origin: Mapping[str, Any] | None = None,
+    max_group_rows: int | None = None,
 ) -> list[str]:
     """List the assumptions behind a fit.
 
@@ -52,13 +53,15 @@ def fit_assumptions(
         Whether the model keeps the names of a data frame's columns.
     origin : mapping, optional
         How a cache's features were made, as it tells it.
+    max_group_rows : int, optional
+        How many rows of a group of them counted at most; None where rows had no groups.
 
     Returns
     -------
     list of str
     """
     return [
-        f"each {_person(unit_of_privacy)} contributes one row",
+        rows_of(unit_of_privacy, max_group_rows),
         _features(origin),
         _classes(classes_stated, classes_in_cache),
         *_columns(columns_named),
@@ -151,6 +154,7 @@ def evaluation_assumptions(
     n_samples_stated: bool,
     network: bool = False,
     origin: Mapping[str, Any] | None = None,
+    grouped: bool = False,
 ) -> list[str]:
     """List the assumptions behind a private evaluation.
 
@@ -165,6 +169,8 @@ def evaluation_assumptions(
         Whether the model is a network, in place of a linear model.
     origin : mapping, optional
         As for `fit_assumptions`.
+    grouped : bool, default=False
+        Whether rows came in groups.
 
     Returns
     -------
@@ -186,7 +192,7 @@ def evaluation_assumptions(
         else "the number of test rows is private; only noisy counts were released"
     )
     return [
-        f"each {_person(unit_of_privacy)} contributes one test row",
+        _counted(unit_of_privacy, "test row", grouped=grouped),
         "the model and its classes are public: fitted without these rows, or under a guarantee "
         "that is counted beside this one",
         _features(origin),
@@ -196,7 +202,9 @@ def evaluation_assumptions(
     ]
 
 
-def summary_assumptions(*, unit_of_privacy: str, neighboring_relation: str) -> list[str]:
+def summary_assumptions(
+    *, unit_of_privacy: str, neighboring_relation: str, grouped: bool = False
+) -> list[str]:
     """List the assumptions behind private counts and means; parameters as for a fit."""
     count = (
         "the number of rows is public (replacing a row keeps it)"
@@ -204,13 +212,37 @@ def summary_assumptions(*, unit_of_privacy: str, neighboring_relation: str) -> l
         else "the number of rows is private; only a noisy count was released"
     )
     return [
-        f"each {_person(unit_of_privacy)} contributes one row",
+        _counted(unit_of_privacy, "row", grouped=grouped),
         "the list of classes and the length that rows are clipped at are public knowledge, chosen "
         "without looking at these rows",
         count,
         "finite rows and labels inside classes",
         f"{_INTEGERS}; timing and memory use are not protected",
     ]
+
+
+def rows_of(unit_of_privacy: str, max_group_rows: int | None) -> str:
+    """What a person has in the data."""
+    if max_group_rows is None:
+        return f"each {_person(unit_of_privacy)} contributes one row"
+    return (
+        f"{_group(unit_of_privacy)}, of which {max_group_rows} at most count, drawn by secret "
+        "coins, and all together no more than one row"
+    )
+
+
+def _counted(unit_of_privacy: str, row: str, *, grouped: bool) -> str:
+    if not grouped:
+        return f"each {_person(unit_of_privacy)} contributes one {row}"
+    return f"{_group(unit_of_privacy)}, which count as one in equal parts"
+
+
+def _group(unit_of_privacy: str) -> str:
+    person = _person(unit_of_privacy)
+    return (
+        f"all rows of a {person} are in one group, and no other row is; neighbouring data differ "
+        f"in one {person} with all rows"
+    )
 
 
 def _count(neighboring_relation: str, n_samples_stated: bool) -> str:

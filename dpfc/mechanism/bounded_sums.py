@@ -20,7 +20,8 @@ from dpfc._support.late import torch
 from dpfc._support.memory import available_memory
 from dpfc.exceptions import InsufficientMemoryError
 from dpfc.mechanism.integer_products import MOST_TERMS, kernel_name
-from dpfc.mechanism.integer_rows import RowGrid
+from dpfc.mechanism.integer_rows import BASE, RowGrid
+from dpfc.mechanism.people import MOST_ROWS, WHOLE, Members, Shares
 from dpfc.mechanism.queries import Query
 from dpfc.mechanism.row_map import RowMap
 
@@ -42,6 +43,7 @@ class LabeledRows(Protocol):
     n_features: int
     device: torch.device
     codes: NDArray[np.int64]
+    shares: Shares | None  # None: each row is a person's only one, and counts fully
 
     def blocks(self, block_rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
         """Yield (rows (n, n_features), codes (n,)), the same at every call.
@@ -62,6 +64,8 @@ class BoundedRows:
     source : LabeledRows
     row_map : RowMap
     n_classes : int
+    shares : Shares, optional
+        Of rows that are weighed, or belong to persons who have several.
     n_threads : int, default=1
         That take blocks of rows; sums are the same for any number. A GPU has its own.
     store : array or tensor, optional
@@ -74,6 +78,7 @@ class BoundedRows:
         row_map: RowMap,
         n_classes: int,
         *,
+        shares: Shares | None = None,
         n_threads: int = 1,
         store: Any = None,
     ):
@@ -83,6 +88,10 @@ class BoundedRows:
         self.grid = RowGrid.of(row_map, source.n_features)
         self._store = store
         self._filled = False
+        self._members: dict[int, Members] = {}  # of pieces of kept rows, by their first row
+        self.shares = shares
+        order = None if shares is None else shares.order()
+        self._order = np.arange(source.n_samples) if order is None else order
         self._n_threads = n_threads if source.device.type == "cpu" else 1
 
     def sum(self, query: Query, selected: NDArray[np.bool_] | None = None) -> torch.Tensor:
@@ -93,7 +102,7 @@ class BoundedRows:
             query.shape(self.grid.n_columns, self.n_classes), dtype=torch.int64, device="cpu"
         )
 
-        def summed(piece: tuple[Any, Any]) -> torch.Tensor:
+        def summed(piece: tuple[Any, Any, Members | None]) -> torch.Tensor:
             part = summand(*piece)
             return torch.from_numpy(part) if isinstance(part, np.ndarray) else part.cpu()
 
@@ -104,41 +113,80 @@ class BoundedRows:
 
     def _pieces(
         self, query: Query, selected: NDArray[np.bool_] | None
-    ) -> Iterator[tuple[Any, Any]]:
-        """Rows as a query reads them, with their codes."""
+    ) -> Iterator[tuple[Any, Any, Members | None]]:
+        """Rows as a query reads them, with their codes and whose they are."""
         if query.reads == "digits":
             return self._kept_pieces(selected)
+        shares = self.shares
+        even = None if shares is None else shares.even
         if query.reads == "codes":
-            codes = self.source.codes
-            return iter([(None, codes if selected is None else codes[selected])])
-        return self._pieces_as_they_came(selected)
+            keep = slice(None) if selected is None else selected
+            members = None if even is None else Members.of(even[keep])
+            return iter([(None, self.source.codes[keep], members)])
+        return self._pieces_as_they_came(selected, even)
 
-    def _kept_pieces(self, selected: NDArray[np.bool_] | None) -> Iterator[tuple[Any, Any]]:
-        store, codes, n_samples = self._filled_store(), self.source.codes, self.source.n_samples
-        size = -(-n_samples // (_PIECES * self._n_threads))
-        size = max(_LEAST_ROWS, min(_MOST_ROWS, size))
-        for start in range(0, n_samples, size):
-            place: Any = slice(start, start + size)
+    def _kept_pieces(
+        self, selected: NDArray[np.bool_] | None
+    ) -> Iterator[tuple[Any, Any, Members | None]]:
+        store, codes, shares = self._filled_store(), self.source.codes, self.shares
+        for place in self._places():
+            rows = self._order[place]
+            members = None if shares is None else self._members_of(place, shares, store)
             if selected is not None:
-                place = start + np.flatnonzero(selected[place])
-            yield [digit[:, place] for digit in store], self._on_device(codes[place])
+                keep = selected[rows]
+                rows, place = rows[keep], place.start + np.flatnonzero(keep)
+                members = None if members is None else members.select(keep)
+            yield [digit[:, place] for digit in store], self._on_device(codes[rows]), members
 
-    def _pieces_as_they_came(self, selected: NDArray[np.bool_] | None) -> Iterator[tuple[Any, Any]]:
+    def _places(self) -> Iterator[slice]:
+        """Pieces of the kept rows, none of which divides a person."""
+        n_samples, shares = self.source.n_samples, self.shares
+        size = -(-n_samples // (_PIECES * self._n_threads))
+        size = max(_LEAST_ROWS, min(_MOST_ROWS - MOST_ROWS, size))
+        if shares is None or shares.units is None:
+            yield from (slice(start, start + size) for start in range(0, n_samples, size))
+            return
+        kept = Members(np.zeros(n_samples, np.float32), shares.units[self._order])
+        yield from kept.places(size)
+
+    def _members_of(self, place: slice, shares: Shares, store: Any) -> Members:
+        """A piece's persons, with the inner products of their rows; worked out once."""
+        members = self._members.get(place.start)
+        if members is None:
+            rows = self._order[place]
+            weights = np.full(len(rows), WHOLE) if shares.weights is None else shares.weights[rows]
+            units = None if shares.units is None else shares.units[rows]
+            members = Members.of(weights, units, [digit[:, place] for digit in store], BASE)
+            self._members[place.start] = members
+        return members
+
+    def _pieces_as_they_came(
+        self, selected: NDArray[np.bool_] | None, even: NDArray[np.int64] | None
+    ) -> Iterator[tuple[Any, Any, Members | None]]:
         start = 0
         for block, codes in self.source.blocks(_MAP_ROWS):
+            place = slice(start, start + len(block))
+            members = None if even is None else Members.of(even[place])
+            start += len(block)
             if selected is not None:
-                keep = selected[start : start + len(block)]
-                start += len(block)
+                keep = selected[place]
                 block, codes = block[self._on_device(keep)], codes[keep]
-            yield block, self._on_device(codes)
+                members = None if members is None else members.select(keep)
+            yield block, self._on_device(codes), members
 
     def _filled_store(self) -> Any:
-        """Every row's digits, (n_digits, n_columns, n_samples) int8; mapped once."""
+        """Every row's digits, (n_digits, n_columns, n_samples) int8; mapped once.
+
+        A person's rows lie next to each other.
+        """
         if self._store is None:
             self._store = reserve(self.source, self.row_map)
         grid, store, n_samples = self.grid, self._store, self.source.n_samples
         if self._filled:
             return store
+        sorted_already = self.shares is None or self.shares.units is None
+        places = np.empty(n_samples, dtype=np.int64)
+        places[self._order] = np.arange(n_samples)
 
         def placed() -> Iterator[tuple[int, Any]]:
             start = 0
@@ -150,8 +198,10 @@ class BoundedRows:
 
         def put(piece: tuple[int, Any]) -> None:
             start, block = piece
+            where: Any = slice(start, start + len(block))
+            where = where if sorted_already else self._on_device(places[where])
             for target, digit in zip(store, grid.rows(block), strict=True):
-                target[:, start : start + len(block)] = digit
+                target[:, where] = digit
 
         for _ in _worked(put, placed(), self._n_threads):
             pass

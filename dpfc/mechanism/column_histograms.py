@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dpfc._support.late import torch
 from dpfc.mechanism.integer_rows import RowGrid, as_int64
+from dpfc.mechanism.people import Members
 from dpfc.mechanism.queries import Query, Summand
 from dpfc.mechanism.row_map import library
 
@@ -69,11 +71,16 @@ class ColumnHistograms(Query):
     def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Count the rows in every bin."""
 
-        def add(rows: Any, codes: Any) -> Any:
+        def add(rows: Any, codes: Any, members: Members | None = None) -> Any:
             xp = library(rows)
             kind = {} if xp is np else {"device": rows.device}
             places = _bins(rows) + N_BINS * xp.arange(self.n_features, **kind)
-            return xp.bincount(places.ravel(), minlength=N_BINS * self.n_features)
+            weights = None
+            if members is not None:
+                weights = np.repeat(members.weights.astype(np.float64), self.n_features)
+                weights = weights if xp is np else torch.from_numpy(weights).to(rows.device)
+            size = N_BINS * self.n_features
+            return as_int64(xp.bincount(places.ravel(), weights, minlength=size))
 
         return add
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dpfc._support.late import torch
 from dpfc.mechanism.bounded_sums import BoundedRows, LabeledRows, reserve
 from dpfc.mechanism.noisy_sum import BoundedSum, Release
+from dpfc.mechanism.people import Shares
 from dpfc.mechanism.private_run import PrivateRun
 from dpfc.mechanism.queries import Count, FeatureSum, Query
 from dpfc.mechanism.reference import ReferenceRows
@@ -38,7 +39,8 @@ class GaussianMechanism:
     run : PrivateRun
         Pays for, draws and records what its plan holds.
     n_samples : int or None
-        A public number of rows. Under "replace_one" the true number is public.
+        A public number of rows, or of persons where they have several. Under "replace_one" the
+        true number is public.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class GaussianMechanism:
         self.run = run
         self.row_map = row_map
         self.n_classes = n_classes
+        self._shares = shares = source.shares
+        self._n_units = source.n_samples if shares is None else shares.n_units
         if n_samples is None and run.plan.neighboring_relation == "replace_one":
-            n_samples = source.n_samples
+            n_samples = self._n_units
         self._public_n_samples = n_samples
 
     def reserve(self) -> None:
@@ -181,8 +185,9 @@ class GaussianMechanism:
                 raise RuntimeError("rows were bounded by another map than the stated one.")
             if probability == 1.0:
                 return rows.sum(query)
-            coins = self.run.noise.bernoulli(probability, self._source.n_samples)
-            return rows.sum(query, coins)
+            coins = self.run.noise.bernoulli(probability, self._n_units)
+            units = None if self._shares is None else self._shares.units
+            return rows.sum(query, coins if units is None else coins[units])
 
         drawn = self.run.release(name, self._sum(query), total)
         if query.reads != "digits" or self.run.exact:
@@ -199,12 +204,13 @@ class GaussianMechanism:
     def _bounded_rows(self) -> BoundedRows | ReferenceRows:
         """Rows under the present map; without noise, in floating point."""
         if self._rows is None and self.run.exact:
-            self._rows = ReferenceRows(self._source, self.row_map, self.n_classes)
+            self._rows = ReferenceRows(self._source, self.row_map, self.n_classes, self._shares)
         elif self._rows is None:
             self._rows = BoundedRows(
                 self._source,
                 self.row_map,
                 self.n_classes,
+                shares=self._shares,
                 n_threads=self._n_threads,
                 store=self._store,
             )
@@ -215,10 +221,24 @@ class GaussianMechanism:
         shape = query.shape(self.n_columns, self.n_classes)
         relation = self.run.plan.neighboring_relation
         grid = query.grid(self.row_map, self.n_features)
-        sensitivity, unit = query.l2_sensitivity(grid, relation), query.unit(grid)
+        shares, products = self._shares, query.reads == "digits"
+        weighed = shares is not None and (products or shares.units is not None)
+        sensitivity = query.l2_sensitivity(grid, relation, weighed=weighed)
+        unit = query.unit(grid)
+        if shares is not None and weighed:
+            unit *= (shares.scale if products else 1.0) / query.whole
         if self.run.exact:  # in floating point
             sensitivity, unit = sensitivity * unit, 1.0
         return BoundedSum(query.formula, shape, sensitivity, unit=unit, symmetric=query.symmetric)
+
+    def weigh_classes(self, factors: NDArray[np.float64]) -> None:
+        """Let rows of all further sums of products count as much as their class does.
+
+        Factors (n_classes,), none negative, are public, or come from releases.
+        """
+        shares = self._shares or Shares(None, self._source.n_samples)
+        self._shares = shares.times(factors[self._source.codes], float(factors.max()))
+        self._rows = None
 
     def _check_samplable(self, name: str, query: Query) -> None:
         """Sampled events under "replace_one" are accounted for a sensitivity of twice ||v||."""

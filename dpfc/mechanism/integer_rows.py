@@ -151,10 +151,17 @@ class RowGrid:
                 target[:, place] = digit
         return list(out)
 
-    def total(self, block: Any) -> Any:
-        """Sum of rows on the fine grid: whole numbers far below 2⁵³, which float64 adds exactly."""
+    def total(self, block: Any, weights: Any = None) -> Any:
+        """Sum of rows on the fine grid: whole numbers far below 2⁵³, which float64 adds exactly.
+
+        Whole weights (n_rows,) multiply them.
+        """
         double: Any = np.float64 if isinstance(block, np.ndarray) else torch.float64
-        return sum(whole.sum(1, dtype=double) for _, whole in self._parts(block))
+        if weights is None:
+            return sum(whole.sum(1, dtype=double) for _, whole in self._parts(block))
+        return sum(
+            (_double(whole) * _double(weights[place])).sum(1) for place, whole in self._parts(block)
+        )
 
     def _parts(self, block: Any) -> Iterator[tuple[slice, Any]]:
         """Whole numbers (n_columns, n_part) of parts of a block, in memory that is used again."""
@@ -214,8 +221,12 @@ def bounded_integers(values: Any, out: Any, spare: Any, most: int, squared_limit
 
 def _is_within(whole: Any, squared_limit: int) -> Any:
     """Whether columns are no longer than the limit: squares below 2⁵³ add exactly in float64."""
-    wide = whole.astype(np.float64) if isinstance(whole, np.ndarray) else whole.double()
+    wide = _double(whole)
     return (wide * wide).sum(0) <= squared_limit
+
+
+def _double(values: Any) -> Any:
+    return values.astype(np.float64) if isinstance(values, np.ndarray) else values.double()
 
 
 def _int8(values: Any) -> Any:

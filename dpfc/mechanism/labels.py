@@ -220,7 +220,7 @@ def row_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64] | None:
     Raises
     ------
     ValueError
-        If they are not one finite number >= 0 a row, some above 0.
+        If they are not one finite number >= 0 a row, or all are zero.
     """
     if sample_weight is None:
         return None
@@ -230,7 +230,7 @@ def row_weights(sample_weight: Any, n_rows: int) -> NDArray[np.float64] | None:
     usable = weights.dtype == np.float64 and weights.shape == (n_rows,)
     if not (usable and np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
         raise ValueError(
-            f"sample_weight must be one finite number >= 0 a row ({n_rows} rows), some above 0."
+            f"sample_weight must be one finite number >= 0 a row ({n_rows} rows), not all zero."
         )
     return np.asarray(weights)
 

@@ -19,7 +19,9 @@ one by one (`dpfc.mechanism.integer_rows`), and so are residuals ρ with ||ρ|| 
 One added or removed row moves the sum by its v, exactly: integers add without rounding, in any
 order, so ||v|| is the sensitivity. One replaced row moves it by ||v - v'|| <= 2 ||v||; where
 <v, v'> >= 0 always (outer products q qᵀ, one-hot labels, non-negative weights), by at most
-√2 ||v||; where v is constant, not at all.
+√2 ||v||; where v is constant, not at all. Where rows are weighed, or belong to persons who have
+several, all of it holds for the part of a person, W = `WHOLE` times as large
+(`dpfc.mechanism.people`); a Hessian's weights are rounded down into h instead.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dpfc._support.late import torch
 from dpfc.mechanism.integer_products import product
@@ -43,7 +46,8 @@ from dpfc.mechanism.integer_rows import (
     products_of_digits,
 )
 from dpfc.mechanism.losses import Loss, SigmoidLoss
-from dpfc.mechanism.row_map import RowMap, as_type, library, ordered_sum, roots
+from dpfc.mechanism.people import WHOLE, Alike, Members
+from dpfc.mechanism.row_map import RowMap, library, ordered_sum, roots
 
 __all__ = [
     "MAX_SAMPLES",
@@ -68,8 +72,16 @@ _CACHE_ROWS = 4096  # at most
 _HESSIAN_ROWS = 4096  # at once
 _PANEL = 512  # columns of a matrix that are multiplied at once
 
-# Whole numbers of a block of rows, added up: (rows, codes) to int64. Rows are what `reads` says.
-Summand = Callable[[Any, Any], Any]
+
+class Summand(Protocol):
+    """Whole numbers of a block of rows, added up, as int64."""
+
+    def __call__(self, rows: Any, codes: Any, members: Members | None = None) -> Any:
+        """Add rows, which are what `Query.reads` says, up.
+
+        Members are those of a block whose rows are weighed.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,8 @@ class Query:
     reads : {"codes", "rows", "digits"}
         What a summand takes beside codes: nothing, rows as they came, or the kept digits of
         rows on their grid.
+    whole : int
+        What W times a row's own part is, where rows are weighed, in parts.
     """
 
     name: ClassVar[str]
@@ -96,6 +110,7 @@ class Query:
     replace_factor: ClassVar[float]
     symmetric: ClassVar[bool] = False
     reads: ClassVar[Literal["codes", "rows", "digits"]] = "digits"
+    whole: ClassVar[int] = WHOLE
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """Shape of the sum."""
@@ -122,10 +137,16 @@ class Query:
         """Sensitivity over the largest norm of one row's v."""
         return cls.replace_factor if neighboring_relation == "replace_one" else 1.0
 
-    def l2_sensitivity(self, grid: RowGrid, neighboring_relation: str) -> float:
+    def l2_sensitivity(
+        self, grid: RowGrid, neighboring_relation: str, *, weighed: bool = False
+    ) -> float:
         """Largest change of the sum between neighbouring data sets, rounded up."""
         sensitivity = self.relation_factor(neighboring_relation) * self.row_norm(grid)
-        return math.nextafter(sensitivity, math.inf) if sensitivity > 1.0 else sensitivity
+        if sensitivity > 1.0:
+            sensitivity = math.nextafter(sensitivity, math.inf)
+        if not weighed or sensitivity <= 1.0:  # 0 or 1, exactly
+            return sensitivity * (self.whole if weighed else 1)
+        return math.nextafter(sensitivity * self.whole, math.inf)
 
 
 @dataclass(frozen=True)
@@ -147,7 +168,9 @@ class Count(Query):
 
     def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Count the rows."""
-        return lambda rows, codes: np.array([len(codes)])
+        return lambda rows, codes, members=None: np.array(
+            [len(codes) if members is None else int(members.weights.sum(dtype=np.float64))]
+        )
 
 
 @dataclass(frozen=True)
@@ -169,7 +192,15 @@ class ClassCounts(Query):
 
     def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Count the labels."""
-        return lambda rows, codes: library(codes).bincount(codes, minlength=n_classes)
+
+        def add(rows: Any, codes: Any, members: Members | None = None) -> Any:
+            weights = None
+            if members is not None:
+                weights = _like(members.weights.astype(np.float64), codes)
+            counts = library(codes).bincount(codes, weights, minlength=n_classes)
+            return as_int64(counts)
+
+        return add
 
 
 @dataclass(frozen=True)
@@ -199,7 +230,9 @@ class FeatureSum(Query):
 
     def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """Add the rows."""
-        return lambda rows, codes: as_int64(grid.total(rows))
+        return lambda rows, codes, members=None: as_int64(
+            grid.total(rows, None if members is None else _like(members.weights, codes))
+        )
 
 
 @dataclass(frozen=True)
@@ -225,12 +258,15 @@ class ClassSums(Query):
     def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """One-hot labels times rows, in one product."""
 
-        def add(rows: Any, codes: Any) -> Any:
+        def add(rows: Any, codes: Any, members: Members | None = None) -> Any:
             xp = library(codes)
             kind = {} if xp is np else {"device": codes.device}
             classes = xp.arange(n_classes, **kind)[:, None]
-            members = classes == codes
-            one_hot = members.view(np.int8) if xp is np else members.to(torch.int8)
+            one_hot = classes == codes
+            one_hot = one_hot.view(np.int8) if xp is np else one_hot.to(torch.int8)
+            if members is not None:
+                weights = members.bounded(_same(codes), self.row_norm(grid))
+                one_hot = one_hot * _like(weights.astype(np.int8), codes)
             return products_of_digits([one_hot], [row.T for row in rows])
 
         return add
@@ -259,7 +295,19 @@ class Gram(Query):
 
     def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """QᵀQ."""
-        return lambda rows, codes: _gram(rows)
+
+        def add(rows: Any, codes: Any, members: Members | None = None) -> Any:
+            if members is None:
+                return _gram(rows, rows)
+            return _gram(self._weighed(grid, rows, members, lambda i, j: 1.0), rows)
+
+        return add
+
+    def _weighed(self, grid: RowGrid, rows: Any, members: Members, alike: Alike) -> list[Any]:
+        """Rows times their whole weights, a digit longer."""
+        entries = sum(_float32(row) * BASE**i for i, row in enumerate(rows))
+        weights = _like(members.bounded(alike, self.row_norm(grid), power=2), entries)
+        return digits_of(entries * weights, len(rows) + 1)  # below 2²⁴: exact in float32
 
 
 @dataclass(frozen=True)
@@ -276,8 +324,14 @@ class ClassGrams(Gram):
     def summand(self, grid: RowGrid, n_classes: int) -> Summand:
         """One product a class, over that class's rows."""
 
-        def add(rows: Any, codes: Any) -> Any:
-            parts = [_gram([row[:, codes == k] for row in rows]) for k in range(n_classes)]
+        def add(rows: Any, codes: Any, members: Members | None = None) -> Any:
+            left = rows
+            if members is not None:
+                left = self._weighed(grid, rows, members, _same(codes))
+            of_class = [codes == k for k in range(n_classes)]
+            parts = [
+                _gram(*([d[:, k] for d in digits] for digits in (left, rows))) for k in of_class
+            ]
             return library(codes).stack(parts)
 
         return add
@@ -376,32 +430,36 @@ class GradientSum(_LinearQuery):
         """Residuals of the block, clipped and rounded, times its rows."""
         logits = self._logits(grid)
 
-        def add(rows: Any, codes: Any) -> Any:
+        def add(rows: Any, codes: Any, members: Members | None = None) -> Any:
             n_outputs = len(self.coef)
             size = max(64, min(_CACHE_ROWS, _CACHE_ENTRIES // n_outputs))
             totals: list[Any] = [0] * len(rows)
-            for part, part_codes in _blocks(rows, codes, size):
-                residuals = self._rounded(self.loss.residual(logits(part), part_codes))
+            n_digits = _DIGITS if members is None else _DIGITS + 1
+            for part, part_codes, of_part in _blocks(rows, codes, size, members):
+                whole = self._rounded(self.loss.residual(logits(part), part_codes))
+                if of_part is not None:
+                    weights = of_part.bounded(_products(whole), self.row_norm(grid))
+                    whole *= _like(weights, whole)  # below 2²⁴: exact in float32
+                residuals = digits_of(whole, n_digits)
                 stacked = library(residuals[0]).concatenate(residuals)
                 totals = [t + product(stacked, row.T) for t, row in zip(totals, part, strict=True)]
             return sum(
                 as_int64(total[j * n_outputs : (j + 1) * n_outputs]) * BASE ** (i + j)
                 for i, total in enumerate(totals)
-                for j in range(_DIGITS)
+                for j in range(n_digits)
             )
 
         return add
 
-    def _rounded(self, residual: Any) -> list[Any]:
-        """Residuals in steps of `residual_bound` over the largest number of two digits."""
+    def _rounded(self, residual: Any) -> Any:
+        """Residuals in whole steps of `residual_bound` over the largest number of two digits."""
         xp = library(residual)
         spare = residual * residual
         norms = roots(ordered_sum(spare, axis=0)[0] * 1.0)
         # A number over a tensor is that number times its reciprocal, in PyTorch: so in NumPy.
         residual *= largest_of(_DIGITS) * (1.0 / xp.clip(norms, self.residual_bound, None))
         whole = xp.empty_like(residual)
-        bounded_integers(residual, whole, spare, largest_of(_DIGITS), self._squared_limit)
-        return digits_of(whole, _DIGITS)
+        return bounded_integers(residual, whole, spare, largest_of(_DIGITS), self._squared_limit)
 
 
 @dataclass(frozen=True)
@@ -417,6 +475,7 @@ class HessianSum(_LinearQuery):
     formula = "h (x) x x^T"
     replace_factor = math.sqrt(2.0)
     symmetric = True
+    whole = 1
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """A square matrix an output."""
@@ -439,14 +498,19 @@ class HessianSum(_LinearQuery):
         """One product an output, of rows times their whole weights."""
         logits, largest = self._logits(grid), self._largest(grid)
 
-        def add(rows: Any, codes: Any) -> Any:
+        def add(rows: Any, codes: Any, members: Members | None = None) -> Any:
             xp, totals = library(codes), [0] * len(self.coef)
-            for part, _ in _blocks(rows, codes, _HESSIAN_ROWS):
+            for part, _, of_part in _blocks(rows, codes, _HESSIAN_ROWS, members):
                 curvature = SigmoidLoss.curvature(logits(part))
                 curvature *= 4.0 * largest
                 whole = xp.clip(xp.round(curvature), None, float(largest))
                 whole = xp.where(whole >= 0.0, whole, 0.0)  # what is no number, too
-                entries = sum(as_type(row, whole) * BASE**i for i, row in enumerate(part))
+                if of_part is not None:
+                    # Outer products q qᵀ have no negative inner product: rounding h down, to no
+                    # more than its weight leaves, shortens a person's part.
+                    weights = of_part.bounded(_products(whole), self.row_norm(grid), power=2)
+                    whole = xp.floor(whole * _like(weights, whole) / WHOLE)
+                entries = sum(_float32(row) * BASE**i for i, row in enumerate(part))
                 for k, weights in enumerate(whole):
                     digits = digits_of(entries * weights, 3)  # below 2²⁴: exact in float32
                     totals[k] = totals[k] + products_of_digits(digits, [row.T for row in part])
@@ -455,8 +519,8 @@ class HessianSum(_LinearQuery):
         return add
 
 
-def _gram(rows: list[Any]) -> Any:
-    """QᵀQ by panels of columns; those below the diagonal are those above it, turned."""
+def _gram(weighed: list[Any], rows: list[Any]) -> Any:
+    """QᵀWQ by panels of columns; those below the diagonal are those above it, turned."""
     n_columns = len(rows[0])
     panels = [slice(s, s + _PANEL) for s in range(0, n_columns, _PANEL)]
     shape = (n_columns, n_columns)
@@ -466,7 +530,7 @@ def _gram(rows: list[Any]) -> Any:
         total = torch.empty(shape, dtype=torch.int64, device=rows[0].device)
     for i, left in enumerate(panels):
         for right in panels[i:]:
-            part = products_of_digits([r[left] for r in rows], [r[right].T for r in rows])
+            part = products_of_digits([r[left] for r in weighed], [r[right].T for r in rows])
             total[left, right] = part
             total[right, left] = part.T
     return total
@@ -479,9 +543,45 @@ def _on_device_of(like: Any) -> Callable[[Any], Any]:
     return lambda array: torch.from_numpy(array).to(like.device)
 
 
-def _blocks(rows: list[Any], codes: Any, size: int) -> Iterator[tuple[list[Any], Any]]:
+def _blocks(
+    rows: list[Any], codes: Any, size: int, members: Members | None
+) -> Iterator[tuple[list[Any], Any, Members | None]]:
     """Parts of a block: on a CPU so small that what is worked out stays in a core's cache."""
     size = size if isinstance(codes, np.ndarray) else max(1, len(codes))
-    for start in range(0, max(1, len(codes)), size):  # one that is empty, where all are
-        part = slice(start, start + size)
-        yield [row[:, part] for row in rows], codes[part]
+    places: Any = [(slice(0, 0), members)]  # one that is empty, where all are
+    if len(codes):
+        starts = range(0, len(codes), size)
+        whole = ((slice(start, start + size), None) for start in starts)
+        places = whole if members is None else members.parts(size)
+    for part, of_part in places:
+        yield [row[:, part] for row in rows], codes[part], of_part
+
+
+def _float32(digits: Any) -> Any:
+    return digits.astype(np.float32) if isinstance(digits, np.ndarray) else digits.float()
+
+
+def _like(values: NDArray[Any], like: Any) -> Any:
+    """A NumPy array of the kind of another, on its device."""
+    return _on_device_of(like)(values)
+
+
+def _same(codes: Any) -> Alike:
+    """<e_y, e_y'> of pairs of rows."""
+    known = codes if isinstance(codes, np.ndarray) else codes.cpu().numpy()
+    return lambda i, j: known[i] == known[j]
+
+
+def _products(whole: Any) -> Alike:
+    """Inner products of columns, of whole numbers so small that float64 adds them exactly."""
+    columns = whole if isinstance(whole, np.ndarray) else whole.cpu().numpy()
+    double = columns.astype(np.float64)
+
+    def alike(i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.float64]:
+        products = np.empty(len(i))
+        for start in range(0, len(i), _CACHE_ROWS):
+            some = slice(start, start + _CACHE_ROWS)
+            products[some] = (double[:, i[some]] * double[:, j[some]]).sum(0)
+        return products
+
+    return alike

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from dpfc._support.late import torch
 from dpfc.mechanism.bounded_sums import LabeledRows
+from dpfc.mechanism.people import WHOLE, Shares
 from dpfc.mechanism.queries import (
+    ClassCounts,
     ClassGrams,
     ClassSums,
+    Count,
     FeatureSum,
     GradientSum,
     Gram,
@@ -36,9 +39,18 @@ class ReferenceRows:
     source : LabeledRows
     row_map : RowMap
     n_classes : int
+    shares : Shares, optional
+        Of rows that are weighed.
     """
 
-    def __init__(self, source: LabeledRows, row_map: RowMap, n_classes: int):
+    def __init__(
+        self,
+        source: LabeledRows,
+        row_map: RowMap,
+        n_classes: int,
+        shares: Shares | None = None,
+    ):
+        self.shares = shares
         self.source = source
         self.row_map = row_map
         self.n_classes = n_classes
@@ -50,39 +62,63 @@ class ReferenceRows:
         total = torch.zeros(
             query.shape(n_columns, self.n_classes), dtype=torch.float64, device="cpu"
         )
-        start = 0
+        start, weights = 0, self._weights(query)
         for block, codes in self.source.blocks(_BLOCK_ROWS):
-            keep = slice(None) if selected is None else selected[start : start + len(codes)]
+            place = slice(start, start + len(codes))
+            keep = slice(None) if selected is None else selected[place]
             start += len(codes)
             rows = block if isinstance(block, np.ndarray) else block.cpu().numpy()
-            total += self._block_sum(query, rows[keep], codes[keep]).reshape(total.shape)
+            part = self._block_sum(query, rows[keep], codes[keep], weights[place][keep])
+            total += part.reshape(total.shape)
         return total
 
-    def _block_sum(self, query: Query, block: NDArray[Any], codes: NDArray[Any]) -> torch.Tensor:
-        if query.reads != "digits" and not isinstance(query, FeatureSum):  # counts are whole
+    def _weights(self, query: Query) -> NDArray[np.float64]:
+        """What rows count in a sum: persons are not bounded where nothing is private."""
+        shares = self.shares
+        if shares is None or shares.weights is None:
+            return np.ones(self.source.n_samples)
+        return shares.weights * (shares.scale / WHOLE)
+
+    def _block_sum(
+        self,
+        query: Query,
+        block: NDArray[Any],
+        codes: NDArray[Any],
+        weights: NDArray[np.float64],
+    ) -> torch.Tensor:
+        if query.reads != "digits" and not isinstance(query, Count | ClassCounts | FeatureSum):
             counts = query.summand(query.grid(self.row_map, block.shape[1]), self.n_classes)
             return torch.as_tensor(counts(block, codes)).to(torch.float64)
         rows = torch.from_numpy(self.row_map(block))
+        of_row = torch.from_numpy(weights)[:, None]
+        weighed = rows * of_row
         one_hot = torch.nn.functional.one_hot(torch.from_numpy(codes), self.n_classes).double()
         match query:
+            case Count():
+                return of_row.sum()
+            case ClassCounts():
+                return (one_hot * of_row).sum(dim=0)
             case FeatureSum():
-                return rows.sum(dim=0)
+                return weighed.sum(dim=0)
             case ClassSums():
-                return one_hot.T @ rows
+                return one_hot.T @ weighed
             case ClassGrams():
-                return _weighted_grams(rows, one_hot)
+                return _weighted_grams(rows, weighed, one_hot)
             case Gram():
-                return rows.T @ rows
+                return weighed.T @ rows
             case GradientSum():
-                return _residual(query, rows @ query.coef.T, one_hot).T @ rows
+                return _residual(query, rows @ query.coef.T, one_hot).T @ weighed
             case HessianSum():
                 p = torch.sigmoid(rows @ query.coef.T)
-                return _weighted_grams(rows, p * (1.0 - p))
+                return _weighted_grams(rows, weighed, p * (1.0 - p))
         raise TypeError(f"no sum of {query.name} is known.")
 
 
-def _weighted_grams(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return torch.stack([(rows * weights[:, k : k + 1]).T @ rows for k in range(weights.shape[1])])
+def _weighted_grams(
+    rows: torch.Tensor, weighed: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    parts = [(weighed * weights[:, k : k + 1]).T @ rows for k in range(weights.shape[1])]
+    return torch.stack(parts)
 
 
 def _residual(query: GradientSum, logits: torch.Tensor, one_hot: torch.Tensor) -> torch.Tensor:

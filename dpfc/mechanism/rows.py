@@ -17,7 +17,9 @@ from dpfc._support.callers import warn_caller
 from dpfc._support.late import torch
 from dpfc._support.memory import available_memory
 from dpfc.exceptions import PrivacyWarning
+from dpfc.mechanism.bounded_sums import LabeledRows
 from dpfc.mechanism.labels import encode_labels, public_classes
+from dpfc.mechanism.people import Shares
 from dpfc.mechanism.queries import MAX_SAMPLES
 from dpfc.mechanism.user_rows import FLOAT_DTYPES, check_finite
 
@@ -26,6 +28,7 @@ __all__ = [
     "ArrayRows",
     "BlockSource",
     "CacheRows",
+    "SelectedRows",
     "cache_groups",
     "encode_labels",
     "label_gaps",
@@ -78,9 +81,16 @@ class ArrayRows:
     ----------
     X : ndarray or torch.Tensor of shape (n_samples, n_features)
     codes : ndarray of shape (n_samples,), int64
+    shares : Shares, optional
     """
 
-    def __init__(self, X: NDArray[Any] | torch.Tensor, codes: NDArray[np.int64]):
+    def __init__(
+        self,
+        X: NDArray[Any] | torch.Tensor,
+        codes: NDArray[np.int64],
+        shares: Shares | None = None,
+    ):
+        self.shares = shares
         self.n_samples: int = X.shape[0]
         self.n_features: int = X.shape[1]
         self.device = torch.device("cpu") if isinstance(X, np.ndarray) else X.device
@@ -104,6 +114,7 @@ class CacheRows:
         self.n_features = cache.n_features
         self.device = torch.device("cpu")
         self._cache = cache
+        self.shares: Shares | None = None
         self.dtype: np.dtype[Any] | None = None
         codes, start = [], 0
         for X, y in cache.blocks(_CHECK_ROWS):
@@ -140,6 +151,36 @@ class CacheRows:
                 f"the feature cache must hold rows of {self.n_features} features, of one dtype, "
                 "with a label each; extract it again."
             )
+
+
+class SelectedRows:
+    """The rows that a mask selects, in order.
+
+    Parameters
+    ----------
+    source : LabeledRows
+    selected : ndarray of shape (n_samples,), bool
+    """
+
+    def __init__(self, source: LabeledRows, selected: NDArray[np.bool_]):
+        self._source = source
+        self._selected = selected
+        self.codes = source.codes[selected]
+        self.n_samples = len(self.codes)
+        self.n_features = source.n_features
+        self.device = source.device
+        self.shares = None if source.shares is None else source.shares.of(selected)
+
+    def blocks(self, block_rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
+        """Yield (rows, codes) of at most `block_rows` rows, as many blocks as the source has."""
+        start = 0
+        for rows, codes in self._source.blocks(block_rows):
+            keep = self._selected[start : start + len(rows)]
+            start += len(rows)
+            if not isinstance(rows, np.ndarray):
+                yield rows[torch.from_numpy(keep).to(rows.device)], codes[keep]
+            else:
+                yield rows[keep], codes[keep]
 
 
 def open_cache(cache: BlockSource, classes: NDArray[Any] | None) -> ArrayRows | CacheRows:

@@ -1,5 +1,6 @@
 """One secret coin a row decides who trains and who validates: the hold-out of a search.
 
+A person who has several rows has one coin for all of them: read "person" for "row" then.
 A shuffled split moves most rows when one row is removed. Coins do not: each row has its own,
 and the part of a row says nothing about the others.
 
@@ -29,46 +30,11 @@ Harremoes (2014), "Renyi Divergence and Kullback-Leibler Divergence", Theorem 13
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from dpfc._support.late import torch
 from dpfc.mechanism.bounded_sums import LabeledRows
 from dpfc.mechanism.noise import NoiseSource
+from dpfc.mechanism.rows import SelectedRows
 
-__all__ = ["Holdout", "SelectedRows"]
-
-
-class SelectedRows:
-    """The rows that a mask selects, in order.
-
-    Parameters
-    ----------
-    source : LabeledRows
-    selected : ndarray of shape (n_samples,), bool
-    """
-
-    def __init__(self, source: LabeledRows, selected: NDArray[np.bool_]):
-        self._source = source
-        self._selected = selected
-        self.codes = source.codes[selected]
-        self.n_samples = len(self.codes)
-        self.n_features = source.n_features
-        self.device = source.device
-
-    def blocks(self, block_rows: int) -> Iterator[tuple[Any, NDArray[np.int64]]]:
-        """Yield (rows, codes) of at most `block_rows` rows, as many blocks as the source has."""
-        start = 0
-        for rows, codes in self._source.blocks(block_rows):
-            keep = self._selected[start : start + len(rows)]
-            start += len(rows)
-            if not isinstance(rows, np.ndarray):
-                yield rows[torch.from_numpy(keep).to(rows.device)], codes[keep]
-            else:
-                yield rows[keep], codes[keep]
+__all__ = ["Holdout"]
 
 
 class Holdout:
@@ -89,7 +55,12 @@ class Holdout:
     """
 
     def __init__(self, rows: LabeledRows, validation_fraction: float, noise: NoiseSource):
-        coins = noise.bernoulli(validation_fraction, rows.n_samples)
+        shares = rows.shares
+        coins = noise.bernoulli(
+            validation_fraction, rows.n_samples if shares is None else shares.n_units
+        )
+        if shares is not None and shares.units is not None:
+            coins = coins[shares.units]
         self.rows = rows
         self.training = SelectedRows(rows, ~coins)
         self.validation = SelectedRows(rows, coins)

@@ -34,6 +34,7 @@ from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
 from dpfc.mechanism.assumptions import fit_assumptions
 from dpfc.mechanism.delta import delta_notes
+from dpfc.mechanism.groups import has_groups
 from dpfc.mechanism.noise import noise_source
 from dpfc.mechanism.paid_models import linear_room, reserve_room
 from dpfc.mechanism.private_run import PrivateRun
@@ -58,8 +59,8 @@ __all__ = ["DPSearchCV"]
 _REFIT_SHARE = 0.7
 _RESTORED = ("n_samples", "accountant", "verbose")
 _SPLIT = (
-    "one secret coin a row sent it to the training or to the validation part of the search; a row "
-    "is in one part only, so that a run costs its fit or its score and not both"
+    "one secret coin a row (or a group of rows) sent it to the training or to the validation part "
+    "of the search; it is in one part only, so that a run costs its fit or its score and not both"
 )
 _SECRETS = (
     "the number of runs, the losers and their scores stay secret, and so does the time that the "
@@ -221,7 +222,14 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
 
     # -- fitting ---------------------------------------------------------------------
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+    ) -> Self:
         """Search under the budget.
 
         Interrupted, it publishes nothing, and a ledger keeps the spend.
@@ -232,6 +240,9 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             Private rows.
         y : array-like of shape (n_samples,), optional
             Labels; left out for a feature cache, which has its own.
+        sample_weight, groups : array-like of shape (n_samples,), optional
+            As for the estimator's fit. A person's rows are all in one part of the search; in the
+            validation part, persons count once each, and rows' weights do not.
 
         Returns
         -------
@@ -257,7 +268,9 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             candidates = list_candidates(self.param_grid)
             plan = self._plan(candidates)
             run.open(plan, f"search {type(self.estimator).__name__}")
-            rows, public = open_rows(self.estimator, candidates, X, y)
+            rows, public = open_rows(
+                self.estimator, candidates, X, y, sample_weight, groups, run.noise
+            )
             run.warn_if_seeded()
             if self.verbose:
                 print(SearchCost.of(plan), file=sys.stderr)
@@ -279,7 +292,8 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             records = [record.model_copy(update={"share_of_budget": None}) for record in records]
             model.set_params(**{name: getattr(self.estimator, name) for name in _RESTORED})
             model.set_params(ledger=self.ledger, dataset=self.dataset)
-            model.privacy_ = self._state(plan, records, run, X, model)
+            grouped = has_groups(X, groups)
+            model.privacy_ = self._state(plan, records, run, X, model, grouped=grouped)
             self._publish(model, outcome, candidates, public)
             run.finish(self.privacy_)
         return self
@@ -297,6 +311,8 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
         run: PrivateRun,
         X: Any,
         model: PrivateLinearClassifier,
+        *,
+        grouped: bool,
     ) -> PrivacyStatement:
         """Put together what ran, published or not."""
         assumptions = fit_assumptions(
@@ -308,6 +324,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             l2_bound=model._row_map().l2_bound,
             public_features=self._uses_public_features(),
             searched=True,
+            max_group_rows=int(self.estimator.max_group_rows) if grouped else None,
             columns_named=hasattr(model, "feature_names_in_") or hasattr(model, "_columns_in"),
             origin=getattr(model, "features_from_", None),
         )

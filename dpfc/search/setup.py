@@ -14,6 +14,7 @@ from dpfc.accounting import PrivacyPlan
 from dpfc.accounting.search_budget import SearchPlan, gaussian_target
 from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.mechanism.bounded_sums import LabeledRows
+from dpfc.mechanism.noise import NoiseSource
 
 __all__ = [
     "PUBLIC",
@@ -114,6 +115,9 @@ def open_rows(
     candidates: Sequence[Mapping[str, Any]],
     X: Any,
     y: ArrayLike | None,
+    sample_weight: ArrayLike | None,
+    groups: ArrayLike | None,
+    noise: NoiseSource,
 ) -> tuple[LabeledRows, dict[str, Any]]:
     """Check the data, and that every candidate fits into memory.
 
@@ -128,7 +132,7 @@ def open_rows(
     ValueError
     """
     reader = clone(estimator)
-    rows = reader._open_rows(X, y)
+    rows = reader._open_rows(X, y, sample_weight, groups, noise)
     for params in candidates:
         model = clone(estimator).set_params(**params)
         width = model._row_map().n_columns(rows.n_features)
@@ -146,6 +150,9 @@ _NOT_SEARCHED = (
     "accountant",
     "ledger",
     "dataset",
+    "group_method",
+    "max_group_rows",
+    "max_sample_weight",
     "random_state",
     "verbose",
 )

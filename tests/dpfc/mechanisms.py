@@ -181,3 +181,25 @@ def squared_moves(draws, others):
         step = float(torch.linalg.vector_norm(after - before)) / scale
         moved[name] = moved.get(name, 0.0) + step**2
     return moved
+
+
+def weights_of(n_columns, scale, seed=0, n_outputs=4):
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.normal(scale=scale, size=(n_outputs, n_columns)))
+
+
+def length(values):
+    return math.sqrt(sum(int(v) ** 2 for v in values.ravel()))
+
+
+def random_rows(rng, n, n_features=41):
+    """Rows of any size and shape: dense, sparse, one-hot, counts, positive, tiny, huge, zero."""
+    rows = rng.normal(size=(n, n_features))
+    kinds = rng.integers(7, size=n)
+    rows[kinds == 1] *= rng.random((int((kinds == 1).sum()), n_features)) < 0.1
+    rows[kinds == 2] = np.eye(n_features)[rng.integers(n_features, size=int((kinds == 2).sum()))]
+    rows[kinds == 3] = rng.poisson(0.3, size=(int((kinds == 3).sum()), n_features))
+    rows[kinds == 4] = abs(rows[kinds == 4])
+    rows[kinds == 5] *= 10.0 ** rng.integers(-200, 200, size=(int((kinds == 5).sum()), 1))
+    rows[kinds == 6] = 0.0
+    return rows

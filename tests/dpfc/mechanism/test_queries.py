@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from mechanisms import length, random_rows, weights_of
 
 from dpfc.mechanism.column_histograms import ColumnHistograms
 from dpfc.mechanism.integer_rows import RowGrid
@@ -35,19 +36,14 @@ MAPS = {
 HUGE = 2**62  # of sums, which never come near it
 
 
-def weights(n_columns, scale, seed=0, n_outputs=N_CLASSES):
-    rng = np.random.default_rng(seed)
-    return torch.from_numpy(rng.normal(scale=scale, size=(n_outputs, n_columns)))
-
-
 def queries(n_columns):
     yield from PLAIN
     for loss in ("softmax", "sigmoid"):
         for clip in (1e-3, 0.5, math.inf):
             for scale in (0.0, 3.0, 1e3):
-                yield GradientSum(weights(n_columns, scale), LOSSES[loss], clip)
+                yield GradientSum(weights_of(n_columns, scale), LOSSES[loss], clip)
     for scale in (0.0, 1.0, 100.0):
-        yield HessianSum(weights(n_columns, scale))
+        yield HessianSum(weights_of(n_columns, scale))
 
 
 def label_of(query):
@@ -57,10 +53,6 @@ def label_of(query):
     if isinstance(query, GradientSum | HessianSum):
         parts.append(f"w={float(query.coef.abs().max()):.0f}")
     return "-".join(parts)
-
-
-def length(values):
-    return math.sqrt(sum(int(v) ** 2 for v in values.ravel()))
 
 
 NAMES = [label_of(query) for query in queries(44)]
@@ -74,19 +66,6 @@ def total(query, row_map, rows, codes, n_classes=N_CLASSES):
     summed = np.asarray(query.summand(grid, n_classes)(block, np.asarray(codes, dtype=np.int64)))
     assert summed.dtype == np.int64
     return summed.reshape(shape)
-
-
-def random_rows(rng, n, n_features=N_FEATURES):
-    """Rows of any size and shape: dense, sparse, one-hot, counts, positive, tiny, huge, zero."""
-    rows = rng.normal(size=(n, n_features))
-    kinds = rng.integers(7, size=n)
-    rows[kinds == 1] *= rng.random((int((kinds == 1).sum()), n_features)) < 0.1
-    rows[kinds == 2] = np.eye(n_features)[rng.integers(n_features, size=int((kinds == 2).sum()))]
-    rows[kinds == 3] = rng.poisson(0.3, size=(int((kinds == 3).sum()), n_features))
-    rows[kinds == 4] = abs(rows[kinds == 4])
-    rows[kinds == 5] *= 10.0 ** rng.integers(-200, 200, size=(int((kinds == 5).sum()), 1))
-    rows[kinds == 6] = 0.0
-    return rows
 
 
 def adversarial_rows(grid, rng):
@@ -283,7 +262,7 @@ def test_a_public_weight_is_rounded_to_fourteen_bits_of_the_largest():
     row_map = MAPS["normalized"]
     grid = RowGrid.of(row_map, N_FEATURES)
     rows = rng.normal(size=(50, N_FEATURES))
-    coef = weights(grid.n_columns, 2.0)
+    coef = weights_of(grid.n_columns, 2.0)
     query = GradientSum(coef, LOSSES["softmax"], 0.5)
     logits = query._logits(grid)(grid.rows(rows))
     turned = sum(d.astype(np.float64) * 128**i for i, d in enumerate(grid.rows(rows))) * grid.unit
@@ -300,7 +279,7 @@ def test_weights_beyond_floats_give_bounded_parts():
     rng = np.random.default_rng(4)
     rows, codes = random_rows(rng, 20), rng.integers(N_CLASSES, size=20)
     for scale in (1e-320, 1e30, 1e300):
-        coef = weights(grid.n_columns, scale)
+        coef = weights_of(grid.n_columns, scale)
         for query in (GradientSum(coef, LOSSES["softmax"], 0.5), HessianSum(coef)):
             for part in parts_of(query, row_map, rows, codes):
                 assert length(part) <= query.row_norm(grid)

@@ -17,7 +17,8 @@ from dpfc import (
     DPSearchCV,
 )
 from dpfc.mechanism.noise import SeededNoise, SystemNoise
-from dpfc.search.holdout import Holdout, SelectedRows
+from dpfc.mechanism.rows import SelectedRows
+from dpfc.search.holdout import Holdout
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ class Rows:
 
     n_features = 1
     device = torch.device("cpu")
+    shares = None
 
     def __init__(self, n_samples, kind=np.asarray):
         self.n_samples = n_samples
