@@ -46,7 +46,9 @@ def digits():
 @pytest.fixture
 def ledger(tmp_path):
     ledger = PrivacyLedger(tmp_path / "ledger.db")
-    ledger.create_budget("digits", epsilon=3.0, delta=1e-5, unit_of_privacy="one patient")
+    ledger.create_budget(
+        "digits", epsilon=3.0, delta=1e-5, unit_of_privacy="one patient", rows_per_unit=1
+    )
     return ledger
 
 
