@@ -13,6 +13,7 @@ import typer
 from dpfc._support.words import counted
 from dpfc.experiments.cli.calibrate import calibrate
 from dpfc.experiments.cli.console import print_json, print_table
+from dpfc.experiments.cli.group_cost import group
 from dpfc.experiments.cli.options import Json, Relation
 
 if TYPE_CHECKING:
@@ -298,6 +299,7 @@ def verify(
 
 
 budget_app.command()(calibrate)
+budget_app.command()(group)
 
 
 def _sentence(budget: Budget) -> str:
