@@ -16,6 +16,7 @@ from .exceptions import (
     ModelFileError,
     PrivacyWarning,
 )
+from .exporting.model_card import model_card
 from .exporting.onnx_file import export_onnx
 from .features.tables.encoder import TableEncoder
 from .full_models.classifier import DPSGDClassifier
@@ -47,5 +48,6 @@ __all__ = [
     "evaluate_privately",
     "export_onnx",
     "load_model",
+    "model_card",
     "summarize_privately",
 ]
