@@ -53,6 +53,7 @@ from dpfc.mechanism.groups import (
     group_codes,
     has_groups,
     rows_of_people,
+    unit_of,
 )
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanism.noise import NoiseSource, noise_source
@@ -240,8 +241,8 @@ class PrivateLinearClassifier(LinearPredictor):
         with fitted_or_nothing(self, _FURTHER):
             warn_under_model_selection()
             plan = self.privacy_plan()
-            run.open(plan, f"fit {type(self).__name__}")
             grouped = has_groups(X, groups)
+            run.open(plan, f"fit {type(self).__name__}", unit_of_spend=unit_of(X, groups))
             rows = self._open_rows(X, y, sample_weight, groups, run.noise)
             row_map = self._row_map()
             self._check_size(row_map.n_columns(rows.n_features), len(self.classes_))

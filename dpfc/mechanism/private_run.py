@@ -80,6 +80,7 @@ class PrivateRun:
         self._search: SearchPlan | None = None
         self._records: dict[str, ReleaseRecord] = {}
         self._plan = plan
+        self._unit_of_spend = "row"
 
     # -- before anything is drawn ----------------------------------------------------
 
@@ -121,6 +122,7 @@ class PrivateRun:
         """
         self._search = plan if isinstance(plan, SearchPlan) else None
         self._plan = plan.promise if isinstance(plan, SearchPlan) else plan
+        self._unit_of_spend = unit_of_spend
         warn_of_large_delta(self._plan)
         if self._ledger is None or self._dataset is None:
             return
@@ -340,7 +342,9 @@ class PrivateRun:
     @property
     def unit_of_privacy(self) -> str:
         """What the noise covers: what the ledger's owner protects, or a row of it."""
-        return "one row" if self._charge is None else self._charge.unit_of_privacy
+        if self._charge is not None:
+            return self._charge.unit_of_privacy
+        return "one row" if self._unit_of_spend == "row" else "one group of rows"
 
     @np.errstate(all="ignore")
     def statement(

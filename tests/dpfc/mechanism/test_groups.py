@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 import dpfc
-from dpfc import PrivacyLedger, PrivacyWarning
+from dpfc import PrivacyWarning
+from dpfc.accounting import LedgerError, PrivacyLedger
 from dpfc.mechanism.groups import (
     balanced_factors,
     bounded_weights,
@@ -112,6 +113,41 @@ def test_without_groups_a_fit_is_what_it_was():
     assert "each person contributes one row" in plain.privacy_.rests_on
     grouped = model(random_state=3).fit(X, y, groups=np.arange(40) // 4)
     assert any("in one group" in line for line in grouped.privacy_.rests_on)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_a_ledger_of_patients_with_many_rows_takes_grouped_spends_alone(call, tmp_path):
+    """And the statement then says patient; without a ledger, a group of rows."""
+    ledger = PrivacyLedger(tmp_path / "ledger.db")
+    ledger.create_budget(
+        "ward", epsilon=9.0, delta=1e-5, unit_of_privacy="one patient", rows_per_unit=None
+    )
+    X, y = data()
+    groups = np.arange(40) // 4
+    named = {"ledger": ledger, "dataset": "ward"}
+
+    def called(**more):
+        if call is CALLS["fit"]:
+            return model(**more).fit(X, y, groups=groups if grouped else None)
+        if call is CALLS["search"]:
+            return dpfc.DPSearchCV(model(), {"damping": [0.2]}, verbose=False, **more).fit(
+                X, y, groups=groups if grouped else None
+            )
+        more |= {"groups": groups} if grouped else {}
+        if call is CALLS["summary"]:
+            return dpfc.summarize_privately(X, epsilon=1.0, **more)
+        public = model(epsilon=math.inf).fit(X, y)
+        return dpfc.evaluate_privately(public, X, y, epsilon=1.0, **more)
+
+    grouped = False
+    with pytest.raises(LedgerError, match="group"):
+        called(**named)
+    assert not ledger.history("ward")
+    assert called().privacy_.unit_of_privacy == "one row"
+    grouped = True
+    assert called(**named).privacy_.unit_of_privacy == "one patient"
+    assert len(ledger.history("ward")) == 1
+    assert called().privacy_.unit_of_privacy == "one group of rows"
 
 
 @pytest.mark.parametrize("relation, n_people", [("add_or_remove_one", 10), ("replace_one", 10)])
