@@ -21,6 +21,7 @@ from .exporting.onnx_file import export_onnx
 from .features.tables.encoder import TableEncoder
 from .full_models.classifier import DPSGDClassifier
 from .linear.feature_covariance import DPFCClassifier
+from .linear.forecast import Forecast
 from .linear.gradient import DPGradientClassifier
 from .linear.least_squares import DPLeastSquaresClassifier
 from .linear.newton import DPNewtonClassifier
@@ -36,6 +37,7 @@ __all__ = [
     "DPNewtonClassifier",
     "DPSGDClassifier",
     "DPSearchCV",
+    "Forecast",
     "InsufficientMemoryError",
     "LedgerError",
     "ModelFileError",
