@@ -96,7 +96,7 @@ class PublicRows:
     """
 
     # Chosen by experiments/benchmarks/forecast.py.
-    allowance = 0.05
+    allowance = 0.02
 
     def __init__(self, features: Any, labels: ArrayLike | None, classes: Any, random_state: int):
         if isinstance(features, BlockSource):
