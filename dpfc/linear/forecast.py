@@ -226,7 +226,7 @@ def outcomes_of(
             sizes[n] = len(split.y), len(split.y_test)
             for number, epsilon in enumerate(epsilons):
                 seed = np.random.SeedSequence([random_state, repeat, place, number])
-                fit = _Fit(estimator, split, len(source.class_shares), multipliers[epsilon] * n)
+                fit = _Fit(estimator, split, source.classes, multipliers[epsilon] * n)
                 scores[n, epsilon].append(fit.scores(int(seed.generate_state(1)[0]), n))
                 update(advance=1)
     found = {}
@@ -259,7 +259,7 @@ class _Fit(NamedTuple):
 
     estimator: PrivateLinearClassifier
     split: Split
-    n_classes: int
+    classes: NDArray[Any]
     total: float
 
     def scores(self, seed: int, n_wanted: int) -> tuple[float, float]:
@@ -274,7 +274,7 @@ class _Fit(NamedTuple):
         model = clone(self.estimator).set_params(
             epsilon=epsilon,
             accountant="auto",
-            classes=range(self.n_classes),
+            classes=self.classes,
             n_samples=None if self.estimator.n_samples is None else n_fit,
             ledger=None,
             dataset=None,
@@ -284,8 +284,8 @@ class _Fit(NamedTuple):
         with warnings.catch_warnings():
             # Rows are public: that a seed is given, or δ is large, endangers nobody.
             warnings.simplefilter("ignore")
-            model.fit(self.split.X[:n_fit], self.split.y[:n_fit])
-            return float(model.score(self.split.X_test, self.split.y_test))
+            model.fit(self.split.X[:n_fit], self.classes[self.split.y[:n_fit]])
+            return float(model.score(self.split.X_test, self.classes[self.split.y_test]))
 
 
 def interval(

@@ -57,6 +57,8 @@ class RowSource(Protocol):
     Attributes
     ----------
     description : str
+    classes : ndarray of shape (n_classes,)
+        Labels, sorted.
     class_shares : ndarray of shape (n_classes,)
     n_features : int
     n_scored : float
@@ -67,6 +69,7 @@ class RowSource(Protocol):
     """
 
     description: str
+    classes: NDArray[Any]
     class_shares: NDArray[np.float64]
     n_features: int
     n_scored: float
@@ -113,9 +116,9 @@ class PublicRows:
                 f"public_features must have {_FEWEST_ROWS} rows or more, got {len(y)}: fewer tell "
                 "nothing of accuracy."
             )
-        listed = public_classes(np.unique(y) if classes is None else classes, [y])
-        self._y, self._random_state = encode_labels(y, listed), random_state
-        self.class_shares = np.bincount(self._y, minlength=len(listed)) / len(y)
+        self.classes = public_classes(np.unique(y) if classes is None else classes, [y])
+        self._y, self._random_state = encode_labels(y, self.classes), random_state
+        self.class_shares = np.bincount(self._y, minlength=len(self.classes)) / len(y)
         self.n_features, self.n_scored = int(self._X.shape[1]), float(len(y))
         self.description = f"{len(y):,} public rows"
 
@@ -186,6 +189,7 @@ class SimulatedRows:
         check("n_features", n_features, Interval(1, 10**6, closed="both", integer=True))
         check("n_classes", n_classes, Interval(2, 10**4, closed="both", integer=True))
         self.n_features = int(n_features)
+        self.classes = np.arange(n_classes)
         self.class_shares = _shares(int(n_classes), class_shares)
         check("accuracy", accuracy, Interval(float(self.class_shares.max()), 1))
         check("spectrum_decay", spectrum_decay, Interval(0, 10, closed="both"))
@@ -292,8 +296,11 @@ def row_source(
         return PublicRows(public_features, public_labels, classes, random_state)
     if public_labels is not None:
         raise ValueError("public_labels go with public_features.")
-    if n_classes is None and classes is not None:
-        n_classes = len(list(classes))
+    listed = None if classes is None else public_classes(classes, [])
+    if listed is not None:
+        if n_classes not in (None, len(listed)):
+            raise ValueError(f"n_classes is {n_classes!r}, and classes lists {len(listed)} labels.")
+        n_classes = len(listed)
     if n_classes is None and class_shares is not None:
         n_classes = len(class_shares)
     if n_features is None or n_classes is None or accuracy is None:
@@ -301,6 +308,9 @@ def row_source(
             "a forecast is made from public_features (a similar data set that is public), or from "
             "what is publicly known of such data: n_features, n_classes and accuracy."
         )
-    return SimulatedRows(
+    source = SimulatedRows(
         n_features, n_classes, accuracy, class_shares, spectrum_decay, random_state
     )
+    if listed is not None:
+        source.classes = listed
+    return source

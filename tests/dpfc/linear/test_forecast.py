@@ -138,6 +138,14 @@ def test_every_learner_forecasts_from_numbers_alone(kind):
     assert found.to_dict()["cells"][0]["n_samples"] == 500
 
 
+def test_classes_keep_their_names_and_weights():
+    named = DPLeastSquaresClassifier(classes=["b", "a"], class_weight={"a": 1.0, "b": 0.5})
+    found = named.forecast(200, n_features=6, accuracy=0.9, epsilons=[8.0], repeats=2)
+    assert found.n_classes == 2 and found.cells[0].accuracy > 0.6
+    with pytest.raises(ValueError, match="n_classes is 3"):
+        named.forecast(200, n_features=6, n_classes=3, accuracy=0.9)
+
+
 def test_it_spends_nothing_and_keeps_nothing(tmp_path):
     book = tmp_path / "ledger.db"
     PrivacyLedger(book).create_budget("d", epsilon=1.0, delta=1e-5)
