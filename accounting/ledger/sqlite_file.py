@@ -18,7 +18,6 @@ from dpfc._support.files import check_replaceable
 from dpfc.accounting.ledger.chain import chain_problem, seal
 from dpfc.accounting.ledger.schema import (
     APPLICATION_ID,
-    CHAINED_SINCE,
     FORMAT,
     FORMATS,
     create_tables,
@@ -104,8 +103,7 @@ def writing(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]
         version = _check_file(path, connection)
         if version != FORMAT:
             upgrade_tables(connection, version)
-            if version < CHAINED_SINCE:
-                _add_origin(connection)
+            _add_origin(connection)
         yield connection
         # What an earlier format left in the file is chained as it was found: from here on it
         # cannot change.
@@ -175,7 +173,7 @@ def _check_file(path: Path, connection: sqlite3.Connection) -> int:
             f"(application_id {application}, a ledger has {APPLICATION_ID})."
         )
     if version not in FORMATS:
-        known = f"{', '.join(map(str, FORMATS[:-1]))} and {FORMAT}"
+        known = " and ".join(map(str, FORMATS))
         raise LedgerError(
             f"ledger {path} has format {version}, and this version of dpfc reads {known}: "
             "install the version that wrote it."
@@ -187,9 +185,9 @@ def _check_file(path: Path, connection: sqlite3.Connection) -> int:
     if problem is not None:
         raise _changed(path, f": {problem}")
     problem = value_problem(connection, version)
-    if problem is None and version >= CHAINED_SINCE:
+    if problem is None and version == FORMAT:
         with damage_named(path, "its chain"):
-            problem = chain_problem(connection, version)
+            problem = chain_problem(connection)
     if problem is not None:
         raise _changed(path, f" at {problem}")
     return version

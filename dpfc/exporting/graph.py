@@ -117,10 +117,7 @@ class Graph:
 
 def _operators_of(model: onnx.ModelProto) -> int:
     """Version of the standard's operators that a model is written in."""
-    version: int = max(
-        entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")
-    )
-    return version
+    return max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
 def _labels(classes: NDArray[Any]) -> NDArray[Any]:

@@ -50,8 +50,7 @@ class LinearHead:
         """Number of each row's most likely class, shape (n_rows,)."""
         if scores.shape[1] == 1:
             return (scores[:, 0] > 0).astype(np.int64)
-        codes: NDArray[np.int64] = scores.argmax(axis=1)
-        return codes
+        return scores.argmax(axis=1)
 
     def labels(self, scores: NDArray[np.float64]) -> NDArray[Any]:
         """Most likely class of each row, shape (n_rows,)."""

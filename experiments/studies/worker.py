@@ -121,8 +121,7 @@ def _first_rows(data: Data, per_class: int | None) -> Data:
         return data
     places = [np.flatnonzero(data.y == code)[:per_class] for code in range(data.n_classes)]
     kept = np.sort(np.concatenate(places))
-    groups = None if data.groups is None else data.groups[kept]
-    return data._replace(X=data.X[kept], y=data.y[kept], groups=groups)
+    return data._replace(X=data.X[kept], y=data.y[kept])
 
 
 def _fit(spec: RunSpec, data: Data) -> dict[str, Any]:
@@ -140,7 +139,7 @@ def _fit(spec: RunSpec, data: Data) -> dict[str, Any]:
         **spec.parameters,
     )
     began = time.perf_counter()
-    model.fit(data.X, data.y, groups=data.groups)
+    model.fit(data.X, data.y)
     seconds = time.perf_counter() - began
     return _measured(data, model.predict(data.X_test), seconds) | {
         "private": model.privacy_.private,

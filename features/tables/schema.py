@@ -57,7 +57,7 @@ class _Part(BaseModel):
 class NumberColumn(_Part):
     """A number between public bounds; what is beyond them counts as the bound.
 
-    Parameters
+    Attributes
     ----------
     min, max : float
         The bounds, `min` below `max`.
@@ -96,7 +96,7 @@ class NumberColumn(_Part):
 class CategoryColumn(_Part):
     """One of a public list of values.
 
-    Parameters
+    Attributes
     ----------
     values : tuple of str
         All of them, each once.
@@ -138,7 +138,7 @@ class BooleanColumn(_Part):
 class DateColumn(_Part):
     """A day, between public bounds.
 
-    Parameters
+    Attributes
     ----------
     min, max : date
     parts : tuple of {"date", "month", "weekday"}
@@ -170,7 +170,7 @@ class DateColumn(_Part):
 class LabelColumn(_Part):
     """What is to be predicted.
 
-    Parameters
+    Attributes
     ----------
     values : tuple of str or None
         The public list of classes; None leaves it to the reader of the table.
@@ -226,7 +226,7 @@ _Column = Annotated[
 class TableSchema(_Part):
     """All columns of a table, and what is public about them.
 
-    Parameters
+    Attributes
     ----------
     columns : dict of str to column
         In the features' order; at least one is a feature, at most one each a label, a group, an

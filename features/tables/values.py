@@ -119,31 +119,45 @@ def as_codes(
     ----------
     places : mapping of `comparable` texts
     """
-    found = np.empty(len(values), dtype=np.int64)
-    for row, value in enumerate(_listed(values)):
+
+    def code_of(row: int, value: object) -> int:
         if isinstance(value, str) and (code := places.get(comparable(value))) is not None:
-            found[row] = code  # also where it is one of the words for missing
-        elif is_missing(value, words):
-            found[row] = -1
-        elif isinstance(value, str | numbers.Real | np.bool_ | Decimal):
-            found[row] = places.get(comparable(value), -2)
-        else:
+            return code  # also where it is one of the words for missing
+        if is_missing(value, words):
+            return -1
+        if not isinstance(value, str | numbers.Real | np.bool_ | Decimal):
             fail(row, "holds neither text nor number")
-    return found
+        return places.get(comparable(value), -2)
+
+    return _coded(values, code_of)
 
 
 def as_booleans(values: Values, words: Collection[str], fail: Fail) -> NDArray[np.int64]:
     """1, 0, or -1 where the value is missing."""
-    found = np.empty(len(values), dtype=np.int64)
-    for row, value in enumerate(_listed(values)):
+
+    def code_of(row: int, value: object) -> int:
         if is_missing(value, words):
-            found[row] = -1
-            continue
+            return -1
         known = isinstance(value, str | numbers.Real | np.bool_)
         truth = _BOOLEANS.get(comparable(value).lower()) if known else None
         if truth is None:
             fail(row, "holds neither true nor false")
-        found[row] = truth
+        return int(truth)
+
+    return _coded(values, code_of)
+
+
+def _coded(values: Values, code_of: Callable[[int, object], int]) -> NDArray[np.int64]:
+    """Codes of values, by their row and themselves; equal texts are looked at once."""
+    known: dict[str, int] = {}
+    found = np.empty(len(values), dtype=np.int64)
+    for row, value in enumerate(_listed(values)):
+        code = known.get(value) if type(value) is str else None
+        if code is None:
+            code = code_of(row, value)
+            if type(value) is str:
+                known[value] = code
+        found[row] = code
     return found
 
 

@@ -54,9 +54,7 @@ def three():
 @pytest.fixture
 def ledger(tmp_path):
     ledger = PrivacyLedger(tmp_path / "ledger.db")
-    ledger.create_budget(
-        "test rows", epsilon=3.0, delta=DELTA, unit_of_privacy="one patient", rows_per_unit=1
-    )
+    ledger.create_budget("test rows", epsilon=3.0, delta=DELTA, unit_of_privacy="one patient")
     return ledger
 
 

@@ -28,7 +28,6 @@ LINEAR = {
 }
 OPTIONS = {
     "defaults": {},
-    "scaled": {"scale": "private"},
     "plain": {"center": False, "nonnegative_root": False, "fit_intercept": False},
     "clipped": {"normalize": False, "l2_clip_norm": 2.0},
 }

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dpfc import TableEncoder
 from dpfc.features import (
     DatasetError,
     FeatureCache,
     FeatureCacheError,
-    TableEncoder,
     TableSchema,
     import_features,
 )

@@ -13,7 +13,8 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 import dpfc
-from dpfc.features import DatasetError, TableEncoder, TableSchema
+from dpfc import TableEncoder
+from dpfc.features import DatasetError, TableSchema
 
 pd = pytest.importorskip("pandas")
 
@@ -55,10 +56,6 @@ def one(column, *values):
     """Features of one column's values."""
     encoder = TableEncoder({"columns": {"x": column}})
     return encoder.transform({"x": list(values)}).astype(np.float64)
-
-
-def test_it_is_a_public_name():
-    assert dpfc.TableEncoder is TableEncoder
 
 
 def filled(*rows):
