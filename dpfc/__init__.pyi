@@ -16,10 +16,12 @@ from .exceptions import (
     ModelFileError,
     PrivacyWarning,
 )
+from .exporting.model_card import model_card
 from .exporting.onnx_file import export_onnx
 from .features.tables.encoder import TableEncoder
 from .full_models.classifier import DPSGDClassifier
 from .linear.feature_covariance import DPFCClassifier
+from .linear.forecast import Forecast
 from .linear.gradient import DPGradientClassifier
 from .linear.least_squares import DPLeastSquaresClassifier
 from .linear.newton import DPNewtonClassifier
@@ -35,6 +37,7 @@ __all__ = [
     "DPNewtonClassifier",
     "DPSGDClassifier",
     "DPSearchCV",
+    "Forecast",
     "InsufficientMemoryError",
     "LedgerError",
     "ModelFileError",
@@ -47,5 +50,6 @@ __all__ = [
     "evaluate_privately",
     "export_onnx",
     "load_model",
+    "model_card",
     "summarize_privately",
 ]

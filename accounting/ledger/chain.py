@@ -13,7 +13,7 @@ import json
 import sqlite3
 from typing import Any, Final
 
-from dpfc.accounting.ledger.schema import CHAINED_TABLES
+from dpfc.accounting.ledger.schema import CHAINED_TABLES, tables_of
 
 __all__ = ["chain_problem", "head_of", "name_of_row", "place_of", "seal"]
 
@@ -21,11 +21,12 @@ _START: Final = "0" * 64
 _KEYS: Final = {
     table: "spend_id" if table in ("details", "models", "statements") else "id"
     for table in CHAINED_TABLES
-}
+} | {"units": "budget_id"}
 # A row's own words for people.
 _NAMES: Final = {
     "origins": "the origin",
     "budgets": "budget {}",
+    "units": "the unit of budget {}",
     "fingerprints": "fingerprint {}",
     "spends": "spend {}",
     "details": "the details of spend {}",
@@ -73,8 +74,8 @@ def place_of(connection: sqlite3.Connection, head: str) -> int | None:
     return int(row[0]) if known else None
 
 
-def chain_problem(connection: sqlite3.Connection) -> str | None:
-    """Say which row is not as it was written; None when every one is.
+def chain_problem(connection: sqlite3.Connection, version: int) -> str | None:
+    """Say which row of a ledger of `version` is not as it was written; None when every one is.
 
     Raises
     ------
@@ -84,6 +85,7 @@ def chain_problem(connection: sqlite3.Connection) -> str | None:
     rows = {
         (table, row[0]): row[1:]
         for table in CHAINED_TABLES
+        if table in tables_of(version)
         for row in connection.execute(f"SELECT {_KEYS[table]}, * FROM {table}")
     }
     head = _START

@@ -10,6 +10,7 @@ import dp_accounting
 
 from dpfc.accounting.events import event_to_json
 from dpfc.accounting.ledger.ledger import LedgerError, PrivacyLedger
+from dpfc.accounting.ledger.units import charged_event
 
 if TYPE_CHECKING:
     from dpfc.accounting.statements.statement import PrivacyStatement
@@ -41,6 +42,8 @@ class Charge:
     paid : int, optional
         The spend that a process made which was stopped before it had drawn everything; this
         one goes on, and pays nothing.
+    unit : {"row", "group"}, default="row"
+        What the event's noise multipliers are for; see `PrivacyLedger.spend`.
     drawn : bool, default=False
         Whether that process had drawn everything; `paid` may have its statement then.
 
@@ -67,6 +70,7 @@ class Charge:
         seeded: bool = False,
         paid: int | None = None,
         drawn: bool = False,
+        unit: str = "row",
     ):
         self._ledger = PrivacyLedger.of(ledger)
         self._event = event
@@ -75,6 +79,7 @@ class Charge:
         self._seeded = seeded
         self._paid: tuple[int, int] | None = None  # the process that paid, and its spend
         self._drawn = drawn
+        self._unit = unit
         if paid is None:
             self.budget = self._ledger.check_spend(
                 dataset,
@@ -83,11 +88,18 @@ class Charge:
                 purpose=purpose,
                 token=token,
                 seeded=seeded,
+                unit=unit,
             )
         else:
             self.budget = self._ledger.budget(dataset)
             self._check_paid(paid)
             self._paid = (os.getpid(), paid)
+
+    @property
+    def unit_of_privacy(self) -> str:
+        """What the spend's own noise covers: the budget's unit, or a row where that has several."""
+        several = self._unit == "row" and self.budget.rows_per_unit != 1
+        return "one row" if several else self.budget.unit_of_privacy
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_paid": None}
@@ -108,6 +120,7 @@ class Charge:
                 purpose=self._purpose,
                 token=self._token,
                 seeded=self._seeded,
+                unit=self._unit,
             )
             self._paid = (os.getpid(), spend.id)
 
@@ -149,7 +162,7 @@ class Charge:
         return any(s.id == self.spend_id and s.statement is not None for s in spends)
 
     def _check_paid(self, spend_id: int) -> None:
-        text = event_to_json(self._event)
+        text = event_to_json(charged_event(self.budget, self._event, self._unit))
         for spend in self._ledger.history(self.budget.dataset):
             same = spend.purpose == self._purpose and event_to_json(spend.event) == text
             if spend.id == spend_id and same and (self._drawn or spend.statement is None):

@@ -59,6 +59,7 @@ from dpfc.accounting.ledger.spends import (
     read_spends,
 )
 from dpfc.accounting.ledger.sqlite_file import LedgerError, reading, writing
+from dpfc.accounting.ledger.units import AUTO, charged_event, resolve_rows_per_unit, rows_charged
 from dpfc.accounting.plans import SEEDED
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class PrivacyLedger:
         delta: float,
         neighboring_relation: str = "add_or_remove_one",
         unit_of_privacy: str = "one row",
+        rows_per_unit: int | str | None = AUTO,
         filter: str = "gdp",  # noqa: A002
         another_budget: bool = False,
     ) -> Budget:
@@ -172,6 +174,14 @@ class PrivacyLedger:
         delta : float in (1e-100, 1)
         neighboring_relation : {"add_or_remove_one", "replace_one"}
         unit_of_privacy : str, default="one row"
+            What is protected: all rows of it together.
+        rows_per_unit : int, None or "auto", default="auto"
+            Rows that one unit has at most, which must be publicly known. None: any number; then
+            spends must cover whole groups. With a number, a spend that covers one row is charged
+            as so many: its noise multipliers divided by it, exact for full-batch Gaussian releases
+            and searches over them, and refused for samples of rows unless it is 1. "auto": 1 for a
+            unit that is a row by its name ("one row", "one record", "one image", "one text", "one
+            example", "one sample"), else None.
         filter : {"gdp", "renyi"}, default="gdp"
             "gdp" takes full-batch Gaussian releases and loses nothing; "renyi" also takes
             Poisson sampling (under "add_or_remove_one") and private search.
@@ -189,6 +199,7 @@ class PrivacyLedger:
         """
         dataset = check_text("dataset", dataset)
         unit_of_privacy = check_text("unit_of_privacy", unit_of_privacy)
+        rows = resolve_rows_per_unit(rows_per_unit, unit_of_privacy)
         check("neighboring_relation", neighboring_relation, RELATION)
         rule = make_filter(
             filter, epsilon=epsilon, delta=delta, neighboring_relation=neighboring_relation
@@ -201,6 +212,7 @@ class PrivacyLedger:
             unit_of_privacy,
             now(),
             rule,
+            rows,
         )
         with writing(self.path, create=True) as connection:
             insert_budget(connection, self.path, budget, another=another_budget)
@@ -228,13 +240,26 @@ class PrivacyLedger:
             number, budget = find_budget(connection, self.path, dataset)
             return read_spends(connection, self.path, number, budget)
 
-    def remaining(self, dataset: str) -> Remaining:
-        """What one more full-batch fit on `dataset` may have."""
+    def remaining(self, dataset: str, *, unit: str = "group") -> Remaining:
+        """What one more full-batch fit on `dataset` may have.
+
+        Parameters
+        ----------
+        dataset : str
+        unit : {"group", "row"}, default="group"
+            What the fit's noise covers: the budget's unit, or one row, of which a unit may have
+            several.
+
+        Raises
+        ------
+        LedgerError
+            Also for a row where a unit may have any number of them.
+        """
         with reading(self.path) as connection:
             number, budget = find_budget(connection, self.path, dataset)
             costs = read_costs(connection, self.path, number, budget)
             reasons = read_reasons(connection, self.path, number)
-        return remaining_of(budget, costs, reasons)
+        return remaining_of(budget, costs, reasons, rows=rows_charged(budget, unit))
 
     def other_names(self, dataset: str) -> list[str]:
         """Names of other budgets that rows of this ledger's `fingerprint` have spent from.
@@ -266,6 +291,7 @@ class PrivacyLedger:
         purpose: str,
         token: str | None = None,
         seeded: bool = False,
+        unit: str = "row",
     ) -> Budget:
         """Raise what `spend` would raise now; records nothing."""
         check_text("purpose", purpose)
@@ -274,8 +300,8 @@ class PrivacyLedger:
             number, budget = find_budget(connection, self.path, dataset)
             self._check_new(connection, number, budget, token)
             costs = read_costs(connection, self.path, number, budget)
-        cost = cost_of(budget, event, neighboring_relation)
-        check_fits(budget, costs, cost)
+        cost = cost_of(budget, charged_event(budget, event, unit), neighboring_relation)
+        check_fits(budget, costs, cost, rows=rows_charged(budget, unit))
         return budget
 
     def spend(
@@ -287,6 +313,7 @@ class PrivacyLedger:
         purpose: str,
         token: str | None = None,
         seeded: bool = False,
+        unit: str = "row",
     ) -> Spend:
         """Pay for `event`; call it before any of its noise is drawn.
 
@@ -306,20 +333,24 @@ class PrivacyLedger:
             What this spend is found by later, with `find_spend`; new to the budget.
         seeded : bool, default=False
             Whether the noise will come from a seed that somebody may know.
+        unit : {"row", "group"}, default="row"
+            What the event's noise multipliers are for: one row, or all rows of a group. One row is
+            charged as the budget's `rows_per_unit` rows; what is recorded is that event.
 
         Raises
         ------
         BudgetExceeded
             When it does not fit into what is left. Nothing is recorded; release nothing.
         LedgerError
-            Also when the relation is not the budget's, its filter cannot bound `event`, the
-            token was used, `seeded` without `allow_not_private`, or the rows' fingerprint
-            belongs to another budget.
+            Also when the relation is not the budget's, the budget's unit may have many rows and
+            `unit` is "row", its filter cannot bound `event`, the token was used, `seeded` without
+            `allow_not_private`, or the rows' fingerprint belongs to another budget.
         """
         purpose = check_text("purpose", purpose)
         self._check_seed(dataset, seeded)
         # Bounding an event may take a second: not while others wait. A budget never changes.
         budget = self.budget(dataset)
+        rows, event = rows_charged(budget, unit), charged_event(budget, event, unit)
         cost = cost_of(budget, event, neighboring_relation)
         spent = {"purpose": purpose, "made_at": now()}
         details = {
@@ -336,7 +367,7 @@ class PrivacyLedger:
                 )
             self._check_new(connection, number, budget, token)
             costs = read_costs(connection, self.path, number, budget)
-            check_fits(budget, costs, cost)
+            check_fits(budget, costs, cost, rows=rows)
             if self.fingerprint is not None:
                 add_fingerprint(connection, number, self.fingerprint)
             spend_id = insert_spend(connection, number, event, cost, spent, details)

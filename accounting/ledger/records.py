@@ -24,6 +24,7 @@ from dpfc.accounting.filters import Cost, PrivacyFilter, filter_from_json, make_
 from dpfc.accounting.gaussian import gaussian_epsilon, gaussian_mu
 from dpfc.accounting.ledger.names import dataset_key, easily_taken_for, similar_names
 from dpfc.accounting.ledger.sqlite_file import LedgerError, damage_named
+from dpfc.accounting.ledger.units import check_rows
 
 if TYPE_CHECKING:
     from dpfc.accounting.statements.statement import PrivacyStatement
@@ -33,6 +34,8 @@ _DIGITS = 6
 # Relative, of delta: far above the rounding of another machine, far below what matters. A
 # filter that allows less keeps the promise, but no ledger makes one that allows much less.
 _FILTER_TOLERANCE = 1e-6
+# Far above the rounding of a division.
+_DIVIDED = 1e-12
 _FILTER_SLACK = 1e-2
 
 
@@ -51,11 +54,16 @@ class Budget(NotebookTable):
     delta : float in (0, 1)
     neighboring_relation : {"add_or_remove_one", "replace_one"}
     unit_of_privacy : str
-        What one row stands for, such as "one patient".
+        What is protected, such as "one patient".
     created_at : str
         ISO 8601, UTC.
     filter : PrivacyFilter
         The rule that accepts or refuses spends, fixed when the budget was created.
+    rows_per_unit : int or None
+        Rows that one unit has at most, which is publicly known; None for any number: spends must
+        cover all rows of a group then.
+    rows_were_stated : bool
+        False for a budget of a version that did not ask, whose unit is taken to be one row.
     """
 
     dataset: str
@@ -65,6 +73,8 @@ class Budget(NotebookTable):
     unit_of_privacy: str
     created_at: str
     filter: PrivacyFilter
+    rows_per_unit: int | None = 1
+    rows_were_stated: bool = True
 
 
 @dataclass(frozen=True)
@@ -205,15 +215,23 @@ def now() -> str:
 
 
 def remaining_of(
-    budget: Budget, costs: Sequence[Cost], reasons_not_private: Sequence[str] = ()
+    budget: Budget,
+    costs: Sequence[Cost],
+    reasons_not_private: Sequence[str] = (),
+    *,
+    rows: int = 1,
 ) -> Remaining:
-    """What is left of `budget` after spends of `costs`."""
+    """What is left of `budget` after spends of `costs`, for one charged as so many rows."""
     spent = min(1.0, math.fsum(budget.filter.shares(costs)))
-    mu = budget.filter.remaining_mu(costs)
+    mu = budget.filter.remaining_mu(costs) / rows
+    # Each release's noise multiplier is divided by the rows, and rounded.
+    mu *= 1.0 if rows == 1 else 1.0 - _DIVIDED
     epsilon = gaussian_epsilon(mu, budget.delta) if mu > 0 else 0.0
     step = 1e-12
     # Until a fit that is calibrated to this epsilon fits as well.
-    while epsilon > 0 and not budget.filter.accepts_mu(gaussian_mu(epsilon, budget.delta), costs):
+    while epsilon > 0 and not budget.filter.accepts_mu(
+        rows * gaussian_mu(epsilon, budget.delta), costs
+    ):
         epsilon = epsilon * (1 - step) if step < 1 else 0.0
         step *= 2
     return Remaining(spent, mu, epsilon, tuple(reasons_not_private))
@@ -221,7 +239,7 @@ def remaining_of(
 
 _SELECT_BUDGETS = (
     "SELECT id, dataset, epsilon, delta, neighboring_relation, unit_of_privacy, filter, "
-    "created_at FROM budgets"
+    "created_at, budget_id, rows_per_unit FROM budgets LEFT JOIN units ON budget_id = id"
 )
 
 
@@ -248,7 +266,7 @@ def insert_budget(
             f"{budget.dataset!r}? A second name for the same rows would void the claim of both. "
             "For other rows, say another_budget=True."
         )
-    connection.execute(
+    number = connection.execute(
         "INSERT INTO budgets (dataset, dataset_key, epsilon, delta, neighboring_relation, "
         "unit_of_privacy, filter, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -261,7 +279,8 @@ def insert_budget(
             json.dumps(budget.filter.to_json(), allow_nan=False),
             budget.created_at,
         ),
-    )
+    ).lastrowid
+    connection.execute("INSERT INTO units VALUES (?, ?)", (number, budget.rows_per_unit))
 
 
 def find_budget(connection: sqlite3.Connection, path: Path, dataset: str) -> tuple[int, Budget]:
@@ -321,7 +340,7 @@ def _digest(connection: sqlite3.Connection, fingerprint: str) -> str:
 
 
 def _budget_of(path: Path, row: Sequence[Any]) -> Budget:
-    _, dataset, epsilon, delta, relation, unit, rule, created_at = row
+    _, dataset, epsilon, delta, relation, unit, rule, created_at, stated, rows = row
     with damage_named(path, f"the budget of {dataset!r}"):
         parsed = filter_from_json(json.loads(rule), relation)
         epsilon = check_float("epsilon", epsilon, 0, math.inf)
@@ -331,7 +350,9 @@ def _budget_of(path: Path, row: Sequence[Any]) -> Budget:
             raise ValueError("its filter allows more than its epsilon and delta.")
         if parsed.delta(epsilon) < delta * (1 - _FILTER_SLACK):
             raise ValueError("its filter allows less than its epsilon and delta.")
-    return Budget(dataset, epsilon, delta, relation, unit, created_at, parsed)
+        rows = (None if rows is None else check_rows(rows)) if stated is not None else 1
+    about = (dataset, epsilon, delta, relation, unit, created_at, parsed)
+    return Budget(*about, rows_per_unit=rows, rows_were_stated=stated is not None)
 
 
 def cost_of(budget: Budget, event: dp_accounting.DpEvent, neighboring_relation: str) -> Cost:
@@ -382,8 +403,8 @@ def _holds(event: dp_accounting.DpEvent, kind: type[dp_accounting.DpEvent]) -> b
     return isinstance(event, kind) or any(_holds(part, kind) for part in parts)
 
 
-def check_fits(budget: Budget, costs: Sequence[Cost], cost: Cost) -> None:
-    """Raise BudgetExceeded unless `cost` fits after `costs`."""
+def check_fits(budget: Budget, costs: Sequence[Cost], cost: Cost, *, rows: int = 1) -> None:
+    """Raise BudgetExceeded unless `cost`, charged as so many rows, fits after `costs`."""
     if budget.filter.accepts_costs([*costs, cost]):
         return
     promise = f"ε = {budget.epsilon:g} at δ = {budget.delta:g}"
@@ -392,7 +413,7 @@ def check_fits(budget: Budget, costs: Sequence[Cost], cost: Cost) -> None:
             f"no budget holds this spend on {budget.dataset!r} ({promise}): it has a release "
             "without noise, or with too little for its filter to bound. Nothing was spent."
         )
-    left = remaining_of(budget, costs)
+    left = remaining_of(budget, costs, rows=rows)
     raise BudgetExceeded(
         f"this spend does not fit into the budget of {budget.dataset!r} ({promise}), of which "
         f"{left.spent_share:.1%} is spent; one more full-batch fit may have at most ε = "

@@ -13,6 +13,7 @@ from typing import Final
 
 __all__ = [
     "APPLICATION_ID",
+    "CHAINED_SINCE",
     "CHAINED_TABLES",
     "FORMAT",
     "FORMATS",
@@ -25,7 +26,7 @@ __all__ = [
 
 # "dpfc" in ASCII, where SQLite keeps a number for the application that owns the file.
 APPLICATION_ID: Final = int.from_bytes(b"dpfc", "big")
-FORMATS: Final = (1, 2)
+FORMATS: Final = (1, 2, 3)
 FORMAT: Final = FORMATS[-1]
 
 # Of what a file holds that no ledger has: what SQLite calls it, and how much of its name is said.
@@ -46,6 +47,7 @@ _TABLES: Final[dict[int, dict[str, tuple[tuple[str, ...], ...]]]] = {
         "fingerprints": (("id",), ("budget_id", "digest")),
         "records": (("id",), ("table_name", "row_id"), ("hash",)),
     },
+    3: {"units": (("budget_id",),)},
 }
 _SCHEMAS: Final = {
     1: """
@@ -106,12 +108,21 @@ CREATE TABLE records (
     UNIQUE (table_name, row_id)
 );
 """,
+    3: """
+CREATE TABLE units (
+    budget_id INTEGER PRIMARY KEY REFERENCES budgets (id),
+    rows_per_unit INTEGER
+);
+""",
 }
+# The first format that has a chain.
+CHAINED_SINCE: Final = 2
 # Every row of these has a record in the chain. New rows are chained in this order: a budget
 # before its spends.
 CHAINED_TABLES: Final = (
     "origins",
     "budgets",
+    "units",
     "fingerprints",
     "spends",
     "details",

@@ -18,6 +18,7 @@ from dpfc._support.files import check_replaceable
 from dpfc.accounting.ledger.chain import chain_problem, seal
 from dpfc.accounting.ledger.schema import (
     APPLICATION_ID,
+    CHAINED_SINCE,
     FORMAT,
     FORMATS,
     create_tables,
@@ -103,7 +104,8 @@ def writing(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]
         version = _check_file(path, connection)
         if version != FORMAT:
             upgrade_tables(connection, version)
-            _add_origin(connection)
+            if version < CHAINED_SINCE:
+                _add_origin(connection)
         yield connection
         # What an earlier format left in the file is chained as it was found: from here on it
         # cannot change.
@@ -173,7 +175,7 @@ def _check_file(path: Path, connection: sqlite3.Connection) -> int:
             f"(application_id {application}, a ledger has {APPLICATION_ID})."
         )
     if version not in FORMATS:
-        known = " and ".join(map(str, FORMATS))
+        known = f"{', '.join(map(str, FORMATS[:-1]))} and {FORMAT}"
         raise LedgerError(
             f"ledger {path} has format {version}, and this version of dpfc reads {known}: "
             "install the version that wrote it."
@@ -185,9 +187,9 @@ def _check_file(path: Path, connection: sqlite3.Connection) -> int:
     if problem is not None:
         raise _changed(path, f": {problem}")
     problem = value_problem(connection, version)
-    if problem is None and version == FORMAT:
+    if problem is None and version >= CHAINED_SINCE:
         with damage_named(path, "its chain"):
-            problem = chain_problem(connection)
+            problem = chain_problem(connection, version)
     if problem is not None:
         raise _changed(path, f" at {problem}")
     return version

@@ -108,7 +108,7 @@ def _rests_on(budget: Budget, spends: list[Spend]) -> list[str]:
     """What no ledger can know, then the gaps that the runs themselves name."""
     sentences = [
         "this data set has no other budget, under another name or in another file",
-        _one_row_each(budget.unit_of_privacy),
+        _rows_each(budget),
         "nothing was released from it without the ledger, and no older copy of the ledger's "
         "file was put back",
         "what each run rests on; it is listed with the spend",
@@ -132,10 +132,20 @@ def _rests_on(budget: Budget, spends: list[Spend]) -> list[str]:
     ]
 
 
-def _one_row_each(unit_of_privacy: str) -> str:
-    if unit_of_privacy == "one row":
+def _rows_each(budget: Budget) -> str:
+    """What was said, or is taken, to be true of a unit's rows."""
+    unit, rows = budget.unit_of_privacy, budget.rows_per_unit
+    if rows is None:
+        return f"every run was told rightly whose each row is, so that all rows of {unit} are one"
+    if rows > 1:
+        return (
+            f"{unit} has at most {rows} rows in it: a spend whose noise covers one row is charged "
+            f"with its noise multipliers divided by {rows}"
+        )
+    if unit == "one row":
         return "nobody has more than one row in it: what is hidden is one row"
-    return f"{unit_of_privacy} has at most one row in it"
+    said = "" if budget.rows_were_stated else "; nobody said so when the budget was made"
+    return f"{unit} has at most one row in it{said}"
 
 
 def _random_source(spends: list[Spend]) -> str:

@@ -18,11 +18,18 @@ _INLINE = re.compile(r"([\\`*\[\]#|~$]|(?<![^\W_])_|_(?![^\W_])|@|:(?=//)|(?<=ww
 _START = re.compile(r"^(?:([-+=])|(\d+)([.)])(?=\s|$))")
 
 
-def render_markdown(statement: PrivacyStatement) -> str:
-    """Render everything that `content` says, with tables; ends in a newline."""
-    said = content(statement)
+def render_markdown(statement: PrivacyStatement, level: int = 1) -> str:
+    """Render everything that `content` says, with tables; ends in a newline.
+
+    Parameters
+    ----------
+    statement : PrivacyStatement
+    level : int, default=1
+        Of its heading, where it is part of a page.
+    """
+    said, mark = content(statement), "#" * level
     warning = "⚠ NOT PRIVATE: " if said.not_private else ""
-    lines = [f"# {warning}{escape(said.title)}", ""]
+    lines = [f"{mark} {warning}{escape(said.title)}", ""]
     for reason in said.not_private:
         lines += [f"> **⚠ NOT PRIVATE**: {escape(reason)}", ">"]
     if said.not_private:
@@ -33,7 +40,7 @@ def render_markdown(statement: PrivacyStatement) -> str:
         lines += [f"> **⚠** {escape(sentence)}", ""]
     lines += [f"- {escape_line(name)}: {escape(value)}" for name, value in said.facts]
     for section in said.sections:
-        lines += ["", f"## {escape(section.heading)}", *_section(section)]
+        lines += ["", f"{mark}# {escape(section.heading)}", *_section(section)]
     return "\n".join(lines) + "\n"
 
 

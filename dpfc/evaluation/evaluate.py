@@ -27,7 +27,7 @@ from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.mechanism.assumptions import evaluation_assumptions
 from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.gaussian import GaussianMechanism
-from dpfc.mechanism.groups import shares_of
+from dpfc.mechanism.groups import shares_of, unit_of
 from dpfc.mechanism.noise import noise_source
 from dpfc.mechanism.noisy_sum import Release
 from dpfc.mechanism.private_run import PrivateRun
@@ -142,7 +142,7 @@ def evaluate_privately(
     run = PrivateRun(noise_source(random_state), ledger=ledger, dataset=dataset)
     asked = check_words("metrics", metrics, METRICS)
     plan = _plan(asked, len(model.classes_), parameters)
-    run.open(plan, f"evaluate {type(model).__name__}")
+    run.open(plan, f"evaluate {type(model).__name__}", unit_of_spend=unit_of(X, groups))
     warn_of_numbered_labels(X)
     rows = _score(model, X, y)
     rows.shares = shares_of(X, groups, rows.n_samples)

@@ -20,7 +20,7 @@ from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.mechanism.assumptions import summary_assumptions
 from dpfc.mechanism.delta import delta_notes
 from dpfc.mechanism.gaussian import GaussianMechanism
-from dpfc.mechanism.groups import shares_of
+from dpfc.mechanism.groups import shares_of, unit_of
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanism.noise import noise_source
 from dpfc.mechanism.private_run import PrivateRun
@@ -163,7 +163,7 @@ def summarize_privately(
         neighboring_relation=neighboring_relation,
         accountant=accountant,
     )
-    run.open(plan, f"summarize: {', '.join(asked)}")
+    run.open(plan, f"summarize: {', '.join(asked)}", unit_of_spend=unit_of(X, groups))
     labelled = "class_counts" in asked
     gaps = label_gaps(X) if labelled else []
     if labelled:

@@ -117,7 +117,10 @@ class Graph:
 
 def _operators_of(model: onnx.ModelProto) -> int:
     """Version of the standard's operators that a model is written in."""
-    return max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    version: int = max(
+        entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")
+    )
+    return version
 
 
 def _labels(classes: NDArray[Any]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dpfc.exporting.graph import Graph
 from dpfc.linear.head import LinearHead
-from dpfc.mechanism.row_map import GRID, LENGTH_PERIOD, LEVEL, RowMap
+from dpfc.mechanism.row_map import GRID, LENGTH_PERIOD, LEVEL, REACH, RowMap
 
 if TYPE_CHECKING:
     import onnx
@@ -51,11 +51,15 @@ def softmax_model(graph: Graph, logits: str, classes: NDArray[Any]) -> onnx.Mode
 
 
 def _mapped(graph: Graph, rows: str, row_map: RowMap, n_features: int) -> str:
-    """Steps 0 to 4 of `RowMap`; float64 has room for the squares of any float32."""
+    """All steps of `RowMap`; float64 has room for the squares of any float32."""
     unit = row_map.l2_clip_norm if math.isfinite(row_map.l2_clip_norm) else 1.0
+    if row_map.scale is not None:
+        centers, factors = map(graph.constant, np.asarray(row_map.scale))
+        rows = graph.add("Mul", graph.add("Sub", rows, centers), factors)
+        rows = graph.add("Clip", rows, graph.constant(-REACH), graph.constant(REACH))
     lengths = _norms(graph, rows)
     bounded, norms = rows, lengths
-    if row_map.nonnegative_root and row_map.normalize:
+    if row_map.takes_roots:
         bounded = _roots(graph, rows, n_features)
         norms = _norms(graph, bounded)
     bounded = _bound(graph, bounded, norms, row_map, 1.0 / unit)
@@ -85,7 +89,7 @@ def _norms(graph: Graph, rows: str) -> str:
 
 
 def _bound(graph: Graph, rows: str, norms: str, row_map: RowMap, longest: float = 1.0) -> str:
-    """Step 1: to length 1, or down to it; `longest` is the factor of a row that is short."""
+    """Step 2: to length 1, or down to it; `longest` is the factor of a row that is short."""
     factors = graph.add("Div", graph.constant(_SHORTENED), norms)
     if row_map.normalize:
         none = graph.add("Less", norms, graph.constant(_NO_LENGTH))
@@ -98,7 +102,7 @@ def _bound(graph: Graph, rows: str, norms: str, row_map: RowMap, longest: float 
 
 
 def _roots(graph: Graph, rows: str, n_features: int) -> str:
-    """Step 0, of rows without a negative entry; the others as they are."""
+    """Step 1, of rows without a negative entry; the others as they are."""
     roots = graph.add("Sqrt", graph.add("Abs", rows))
     level = graph.add("Mul", graph.row_sums(roots), graph.constant(LEVEL / n_features))
     negative = graph.cast(graph.add("Less", rows, graph.constant(0.0)), graph.double)
@@ -107,7 +111,7 @@ def _roots(graph: Graph, rows: str, n_features: int) -> str:
 
 
 def _length_waves(graph: Graph, lengths: str) -> str:
-    """Step 4, unscaled: two triangle waves of the length's logarithm, shape (rows, 2).
+    """Step 5, unscaled: two triangle waves of the length's logarithm, shape (rows, 2).
 
     The logarithm is linear between powers of two: k + length / 2^k - 1 for the largest
     2^k <= length, which is continuous, so that a k that rounding put too high does not matter.

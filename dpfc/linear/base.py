@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -37,6 +37,8 @@ from dpfc._support.validation import (
 )
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate
 from dpfc.linear.centering import mean_share
+from dpfc.linear.forecast import EPSILONS, Forecast, forecast_of
+from dpfc.linear.forecast_rows import SPECTRUM_DECAY, row_source
 from dpfc.linear.prediction import LinearPredictor
 from dpfc.linear.saving import model_bytes
 from dpfc.linear.scaling import column_scales, scale_share
@@ -53,6 +55,7 @@ from dpfc.mechanism.groups import (
     group_codes,
     has_groups,
     rows_of_people,
+    unit_of,
 )
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanism.noise import NoiseSource, noise_source
@@ -240,8 +243,8 @@ class PrivateLinearClassifier(LinearPredictor):
         with fitted_or_nothing(self, _FURTHER):
             warn_under_model_selection()
             plan = self.privacy_plan()
-            run.open(plan, f"fit {type(self).__name__}")
             grouped = has_groups(X, groups)
+            run.open(plan, f"fit {type(self).__name__}", unit_of_spend=unit_of(X, groups))
             rows = self._open_rows(X, y, sample_weight, groups, run.noise)
             row_map = self._row_map()
             self._check_size(row_map.n_columns(rows.n_features), len(self.classes_))
@@ -254,6 +257,86 @@ class PrivateLinearClassifier(LinearPredictor):
             self.privacy_ = self._state(mechanism, X, grouped=grouped)
             run.finish(self.privacy_)
         return self
+
+    def forecast(
+        self,
+        n_samples: int | Sequence[int],
+        *,
+        epsilons: Sequence[float] = EPSILONS,
+        public_features: Any = None,
+        public_labels: ArrayLike | None = None,
+        n_features: int | None = None,
+        n_classes: int | None = None,
+        accuracy: float | None = None,
+        class_shares: Sequence[float] | None = None,
+        spectrum_decay: float = SPECTRUM_DECAY,
+        n_test: int | None = None,
+        repeats: int = 10,
+        random_state: int = 0,
+    ) -> Forecast:
+        """Tell what accuracy to expect of `fit`, by ε and number of rows, from public data alone.
+
+        Never hand private rows to it: what it gives carries no noise, and no ledger pays for it.
+        It takes either a similar data set that is public, or four numbers that are public
+        knowledge (of a paper, say) to make rows up from.
+
+        Parameters
+        ----------
+        n_samples : int or sequence of int
+            Numbers of private rows to forecast for.
+        epsilons : sequence of float, default=(0.1, 0.5, 1, 2, 8)
+            Budgets; `delta` and all other parameters are this estimator's.
+        public_features : array-like of shape (n_public, n_features), FeatureCache or None
+            Rows of a similar public data set, from the same backbone.
+        public_labels : array-like of shape (n_public,), optional
+            Their labels; left out for a feature cache, which has its own.
+        n_features, n_classes : int, optional
+            Without public rows: width of a row, and number of classes.
+        accuracy : float, optional
+            Without public rows: what a classifier without privacy reaches on many rows.
+        class_shares : sequence of float, optional
+            Without public rows: shares of the classes; equal by default.
+        spectrum_decay : float, default=1.3
+            Without public rows: the i-th largest variance of the features is about i to the
+            power of minus this.
+        n_test : int, optional
+            Number of held-out rows that the fit will be judged by. Few of them scatter, which
+            the interval then covers too.
+        repeats : int, default=10
+            Fits a cell.
+        random_state : int, default=0
+            The same forecast for the same number.
+
+        Returns
+        -------
+        Forecast
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter is not allowed, or it is not clear what the forecast is made from.
+        """
+        check_parameters(self.get_params(deep=False), self._constraints)
+        source = row_source(
+            public_features=public_features,
+            public_labels=public_labels,
+            classes=self.classes,
+            n_features=n_features,
+            n_classes=n_classes,
+            accuracy=accuracy,
+            class_shares=class_shares,
+            spectrum_decay=spectrum_decay,
+            random_state=random_state,
+        )
+        return forecast_of(
+            self,
+            source,
+            n_samples,
+            epsilons,
+            repeats=repeats,
+            n_test=n_test,
+            random_state=random_state,
+        )
 
     def _train(self, rows: LabeledRows, run: PrivateRun) -> GaussianMechanism:
         """Draw what is planned from checked rows, and set the model; `classes_` is set."""

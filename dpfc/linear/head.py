@@ -50,7 +50,8 @@ class LinearHead:
         """Number of each row's most likely class, shape (n_rows,)."""
         if scores.shape[1] == 1:
             return (scores[:, 0] > 0).astype(np.int64)
-        return scores.argmax(axis=1)
+        codes: NDArray[np.int64] = scores.argmax(axis=1)
+        return codes
 
     def labels(self, scores: NDArray[np.float64]) -> NDArray[Any]:
         """Most likely class of each row, shape (n_rows,)."""

@@ -25,7 +25,7 @@ from dpfc.mechanism.people import MOST_ROWS, WHOLE, Members, Shares
 from dpfc.mechanism.queries import Query
 from dpfc.mechanism.row_map import RowMap
 
-__all__ = ["BoundedRows", "LabeledRows", "reserve"]
+__all__ = ["BoundedRows", "LabeledRows", "n_units_of", "reserve"]
 
 _MAP_ROWS = 4096  # in a piece of rows as they came
 _MOST_ROWS = 2**16  # in any piece: sums of products of digits stay below 2³¹
@@ -51,6 +51,11 @@ class LabeledRows(Protocol):
         Rows are arrays, or tensors where they lie on a GPU.
         """
         ...
+
+
+def n_units_of(rows: LabeledRows) -> int:
+    """How many persons rows belong to."""
+    return rows.n_samples if rows.shares is None else rows.shares.n_units
 
 
 class BoundedRows:

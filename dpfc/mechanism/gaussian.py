@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc._support.late import torch
-from dpfc.mechanism.bounded_sums import BoundedRows, LabeledRows, reserve
+from dpfc.mechanism.bounded_sums import BoundedRows, LabeledRows, n_units_of, reserve
 from dpfc.mechanism.noisy_sum import BoundedSum, Release
 from dpfc.mechanism.people import Shares
 from dpfc.mechanism.private_run import PrivateRun
@@ -59,8 +59,7 @@ class GaussianMechanism:
         self.run = run
         self.row_map = row_map
         self.n_classes = n_classes
-        self._shares = shares = source.shares
-        self._n_units = source.n_samples if shares is None else shares.n_units
+        self._shares, self._n_units = source.shares, n_units_of(source)
         if n_samples is None and run.plan.neighboring_relation == "replace_one":
             n_samples = self._n_units
         self._public_n_samples = n_samples

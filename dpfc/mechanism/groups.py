@@ -29,6 +29,7 @@ __all__ = [
     "has_groups",
     "rows_of_people",
     "shares_of",
+    "unit_of",
 ]
 
 _BLOCK_ROWS = 4096
@@ -38,6 +39,11 @@ _WEIGHT = Interval(0, 1e9, closed="both")
 def has_groups(X: Any, groups: Any) -> bool:
     """Whether rows belong to persons: as passed, or as a feature cache says."""
     return groups is not None or (isinstance(X, BlockSource) and getattr(X, "has_groups", False))
+
+
+def unit_of(X: Any, groups: Any) -> str:
+    """What a run protects: "row", or "group" where rows belong to persons."""
+    return "group" if has_groups(X, groups) else "row"
 
 
 def group_codes(X: Any, groups: Any, n_rows: int) -> NDArray[np.int64] | None:

@@ -80,6 +80,7 @@ class PrivateRun:
         self._search: SearchPlan | None = None
         self._records: dict[str, ReleaseRecord] = {}
         self._plan = plan
+        self._unit_of_spend = "row"
 
     # -- before anything is drawn ----------------------------------------------------
 
@@ -91,6 +92,7 @@ class PrivateRun:
         token: str | None = None,
         begun: bool = False,
         drawn: bool = False,
+        unit_of_spend: str = "row",
     ) -> None:
         """Take a plan, and check that what remains in the ledger, if there is one, pays for it.
 
@@ -104,6 +106,8 @@ class PrivateRun:
             found by this, and pays for all.
         begun, drawn : bool
             Whether an earlier process of the run has drawn something, or everything.
+        unit_of_spend : {"row", "group"}
+            What the plan's noise covers: one row, or all rows of a group.
 
         Raises
         ------
@@ -118,6 +122,7 @@ class PrivateRun:
         """
         self._search = plan if isinstance(plan, SearchPlan) else None
         self._plan = plan.promise if isinstance(plan, SearchPlan) else plan
+        self._unit_of_spend = unit_of_spend
         warn_of_large_delta(self._plan)
         if self._ledger is None or self._dataset is None:
             return
@@ -131,6 +136,7 @@ class PrivateRun:
             paid=None if token is None else self._spend_made(token, begun),
             token=token,
             drawn=drawn,
+            unit=unit_of_spend,
         )
 
     def _spend_made(self, token: str, begun: bool) -> int | None:
@@ -335,8 +341,10 @@ class PrivateRun:
 
     @property
     def unit_of_privacy(self) -> str:
-        """What the ledger's owner protects; a row where there is no ledger."""
-        return "one row" if self._charge is None else self._charge.budget.unit_of_privacy
+        """What the noise covers: what the ledger's owner protects, or a row of it."""
+        if self._charge is not None:
+            return self._charge.unit_of_privacy
+        return "one row" if self._unit_of_spend == "row" else "one group of rows"
 
     @np.errstate(all="ignore")
     def statement(

@@ -19,6 +19,7 @@ __all__ = [
     "GRID",
     "LENGTH_PERIOD",
     "LEVEL",
+    "REACH",
     "RowMap",
     "as_type",
     "exact_linear_map",
@@ -31,7 +32,7 @@ __all__ = [
 # Norms below are zero: of a row that is its centre but for rounding, or whose squares underflow.
 _NO_LENGTH = {"float64": 2.0**-500, "float32": 2.0**-20}
 _TURNED_ROWS = 32  # rows that are written at once as columns: more of them miss the cache
-_REACH = 4.0  # spreads about the centre, where scaled entries are cut
+REACH = 4.0  # spreads about the centre, where scaled entries are cut
 _PEAK = 2  # rows are scaled to a largest entry between 2 and 4, by a power of two
 LEVEL = 0.75  # of the mean of a row's roots: what is taken off them
 LENGTH_PERIOD = 4.0  # powers of two
@@ -192,7 +193,7 @@ class RowMap:
                 block = self._rescaled(block)
             exponents, nonnegative = _scaled(block, rows)
             norms = lengths = _norms(rows, other)
-            if self._takes_roots and bool(nonnegative.any()):
+            if self.takes_roots and bool(nonnegative.any()):
                 _take_roots(rows, other, nonnegative)
                 norms = _norms(rows, other)
             plain = self.center is None and self.linear is None
@@ -211,14 +212,15 @@ class RowMap:
                 out[:, -1] = scale * self.constant
 
     @property
-    def _takes_roots(self) -> bool:
+    def takes_roots(self) -> bool:
+        """Whether step 1 is done."""
         return self.nonnegative_root and self.normalize and self.scale is None
 
     def _rescaled(self, block: Any) -> Any:
         """Step 0, in float64: what overflows is cut as well."""
         rows = _double(block)
         centers, factors = self._public(self.scale, rows)
-        return library(rows).clip((rows - centers) * factors, -_REACH, _REACH)
+        return library(rows).clip((rows - centers) * factors, -REACH, REACH)
 
     def _bound(self, rows: Any, norms: Any, size: float, exponents: Any = None) -> None:
         """Step 2: scale each row to, or down to, length 1, times a size; the unit is C then."""

@@ -30,7 +30,7 @@ Harremoes (2014), "Renyi Divergence and Kullback-Leibler Divergence", Theorem 13
 
 from __future__ import annotations
 
-from dpfc.mechanism.bounded_sums import LabeledRows
+from dpfc.mechanism.bounded_sums import LabeledRows, n_units_of
 from dpfc.mechanism.noise import NoiseSource
 from dpfc.mechanism.rows import SelectedRows
 
@@ -55,12 +55,9 @@ class Holdout:
     """
 
     def __init__(self, rows: LabeledRows, validation_fraction: float, noise: NoiseSource):
-        shares = rows.shares
-        coins = noise.bernoulli(
-            validation_fraction, rows.n_samples if shares is None else shares.n_units
-        )
-        if shares is not None and shares.units is not None:
-            coins = coins[shares.units]
+        coins = noise.bernoulli(validation_fraction, n_units_of(rows))
+        if rows.shares is not None and rows.shares.units is not None:
+            coins = coins[rows.shares.units]
         self.rows = rows
         self.training = SelectedRows(rows, ~coins)
         self.validation = SelectedRows(rows, coins)

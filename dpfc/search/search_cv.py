@@ -34,7 +34,7 @@ from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
 from dpfc.mechanism.assumptions import fit_assumptions
 from dpfc.mechanism.delta import delta_notes
-from dpfc.mechanism.groups import has_groups
+from dpfc.mechanism.groups import has_groups, unit_of
 from dpfc.mechanism.noise import noise_source
 from dpfc.mechanism.paid_models import linear_room, reserve_room
 from dpfc.mechanism.private_run import PrivateRun
@@ -267,7 +267,8 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             warn_under_model_selection()
             candidates = list_candidates(self.param_grid)
             plan = self._plan(candidates)
-            run.open(plan, f"search {type(self.estimator).__name__}")
+            purpose = f"search {type(self.estimator).__name__}"
+            run.open(plan, purpose, unit_of_spend=unit_of(X, groups))
             rows, public = open_rows(
                 self.estimator, candidates, X, y, sample_weight, groups, run.noise
             )

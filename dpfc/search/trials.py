@@ -16,7 +16,7 @@ from dpfc.accounting.search_budget import SearchPlan
 from dpfc.evaluation.counts import HitCounts
 from dpfc.evaluation.scored_rows import IDENTITY, ScoredRows
 from dpfc.linear.base import PrivateLinearClassifier
-from dpfc.mechanism.bounded_sums import LabeledRows
+from dpfc.mechanism.bounded_sums import LabeledRows, n_units_of
 from dpfc.mechanism.gaussian import GaussianMechanism
 from dpfc.mechanism.private_run import PrivateRun
 from dpfc.search.holdout import Holdout
@@ -126,7 +126,7 @@ class Trials:
         if stated is not None:
             return max(1, round(stated * (1.0 - self._validation_fraction)))
         if self._estimator.neighboring_relation == "replace_one":
-            return max(1, self._holdout.training.n_samples)
+            return max(1, n_units_of(self._holdout.training))
         return None
 
     def _model(

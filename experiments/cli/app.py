@@ -21,6 +21,7 @@ from dpfc.experiments.cli.export import export
 from dpfc.experiments.cli.extract import extract
 from dpfc.experiments.cli.features import features_app
 from dpfc.experiments.cli.fit import fit
+from dpfc.experiments.cli.forecast import forecast
 from dpfc.experiments.cli.predict import predict
 from dpfc.experiments.cli.report import report_app
 from dpfc.experiments.cli.schema import schema_app
@@ -33,7 +34,10 @@ __all__ = ["app", "main"]
 
 # Without boxes, so that the help of every command fits a screen.
 app = typer.Typer(rich_markup_mode=None, context_settings={"max_content_width": 100})
-_FIRST = (demo, extract, summarize, fit, train, search, evaluate, predict, export, sweep, results)
+_FIRST = (
+    *(demo, extract, summarize, forecast),
+    *(fit, train, search, evaluate, predict, export, sweep, results),
+)
 for command in _FIRST:
     app.command()(command)
 app.add_typer(budget_app, name="budget")

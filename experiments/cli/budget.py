@@ -13,6 +13,7 @@ import typer
 from dpfc._support.words import counted
 from dpfc.experiments.cli.calibrate import calibrate
 from dpfc.experiments.cli.console import print_json, print_table
+from dpfc.experiments.cli.group_cost import group
 from dpfc.experiments.cli.options import Json, Relation
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ _GDP_ONLY = (
     "This budget cannot pay for training on samples of the rows (`dpfc train`, unless\n"
     "--sampling-probability is 1), nor for a search with random stopping. If you will need those,\n"
     "make another ledger in its place, before anything is spent:"
+)
+_MANY = (
+    "Only fits with groups may spend from it, for nobody said how many rows {unit} has: write the\n"
+    "features with --group-column, or make another ledger with --rows-per-unit (1: one row each)."
 )
 _NO_HEAD = "none yet: an earlier version wrote this file, and the next write adds it"
 
@@ -69,8 +74,18 @@ def create(
     ] = 1e-5,
     neighboring_relation: Relation = "add_or_remove_one",
     unit: Annotated[
-        str, typer.Option(metavar="TEXT", help="What one row stands for, such as 'one patient'.")
+        str,
+        typer.Option(metavar="TEXT", help="What is protected, all its rows: 'one patient'."),
     ] = "one row",
+    rows_per_unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K|many",
+            help="Rows that one unit has at most, which must be publicly known; a fit without "
+            "groups is charged as K rows. 'many': only fits with groups may spend. By default 1 "
+            "where the unit is 'one row', 'one image' or the like, else 'many'.",
+        ),
+    ] = None,
     filter: Annotated[  # noqa: A002
         Literal["gdp", "renyi"],
         typer.Option(
@@ -90,6 +105,7 @@ def create(
     from it, and is refused when it would exceed it.
 
     Example: dpfc budget create ledger.db --dataset ward-7 --epsilon 3 --unit "one patient"
+    --rows-per-unit 1
     """
     from dpfc.accounting.ledger.ledger import PrivacyLedger
 
@@ -99,6 +115,7 @@ def create(
         delta=delta,
         neighboring_relation=neighboring_relation,
         unit_of_privacy=unit,
+        rows_per_unit=_rows_per_unit(rows_per_unit),
         filter=filter,
         another_budget=another_budget,
     )
@@ -107,6 +124,8 @@ def create(
         return
     print(f"{_sentence(budget)}\nKept in {ledger}. Spend from it with:")
     print(f"  {_fit_command(ledger, budget, '…')}")
+    if budget.rows_per_unit is None:
+        print(f"\n{_MANY.format(unit=budget.unit_of_privacy)}")
     if budget.filter.kind == "gdp":
         print(f"\n{_GDP_ONLY}\n  {_create_command(ledger, budget)}")
 
@@ -140,7 +159,7 @@ def show(
                 budget.dataset,
                 f"{budget.epsilon:g}",
                 f"{budget.delta:g}",
-                f"{budget.unit_of_privacy}, {budget.neighboring_relation.replace('_', ' ')}",
+                f"{_protected(budget)}, {budget.neighboring_relation.replace('_', ' ')}",
                 budget.filter.kind,
                 f"{left.spent_share:.1%}",
             )
@@ -220,8 +239,13 @@ def remaining(ledger: _Ledger, dataset: _Dataset, json: Json = False) -> None:
         )
     print(f"{_sentence(budget)} Spent: {left.spent_share:.1%}.")
     _print_void(budget, left.reasons_not_private)
-    print(f"One more full-batch fit may have ε = {left.epsilon_text}:")
+    by_row = budget.rows_per_unit is not None and budget.rows_per_unit > 1
+    groups = "" if budget.rows_per_unit == 1 else " with groups"
+    print(f"One more full-batch fit{groups} may have ε = {left.epsilon_text}:")
     print(f"  {_fit_command(ledger, budget, left.epsilon_text)}")
+    if by_row:
+        row = book.remaining(dataset, unit="row").epsilon_text
+        print(f"One without groups, charged as {budget.rows_per_unit} rows, may have ε = {row}.")
     print(f"\n{_NOTE}")
 
 
@@ -275,14 +299,32 @@ def verify(
 
 
 budget_app.command()(calibrate)
+budget_app.command()(group)
 
 
 def _sentence(budget: Budget) -> str:
     relation = budget.neighboring_relation.replace("_", " ")
     return (
         f"Budget of {budget.dataset}: ε = {budget.epsilon:g}, δ = {budget.delta:g}, "
-        f"{relation} ({budget.unit_of_privacy}), {budget.filter.kind} filter."
+        f"{relation} ({_protected(budget)}), {budget.filter.kind} filter."
     )
+
+
+def _rows_per_unit(text: str | None) -> int | str | None:
+    """What --rows-per-unit says, as `create_budget` takes it."""
+    if text is None or text == "many":
+        return "auto" if text is None else None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--rows-per-unit must be a whole number > 0 or 'many', got {text!r}.")
+    return int(text)
+
+
+def _protected(budget: Budget) -> str:
+    """The unit of a budget, and how many rows it has where that is not one."""
+    rows = budget.rows_per_unit
+    if rows == 1:
+        return budget.unit_of_privacy
+    return f"{budget.unit_of_privacy}, {'many rows' if rows is None else f'up to {rows} rows'}"
 
 
 def _fit_command(ledger: Path, budget: Budget, epsilon: str) -> str:
@@ -302,6 +344,7 @@ def _create_command(ledger: Path, budget: Budget) -> str:
         options.append(f"--neighboring-relation {budget.neighboring_relation}")
     if budget.unit_of_privacy != "one row":
         options.append(f"--unit {shlex.quote(budget.unit_of_privacy)}")
+        options.append(f"--rows-per-unit {budget.rows_per_unit or 'many'}")
     other = ledger.with_name(f"{ledger.stem}-renyi{ledger.suffix}")
     where = f"{shlex.quote(str(other))} --dataset {shlex.quote(budget.dataset)}"
     return f"dpfc budget create {where} {' '.join(options)} --filter renyi"
@@ -314,6 +357,7 @@ def _budget_report(budget: Budget) -> dict[str, Any]:
         "delta": budget.delta,
         "neighboring_relation": budget.neighboring_relation,
         "unit_of_privacy": budget.unit_of_privacy,
+        "rows_per_unit": budget.rows_per_unit or "many",
         "created_at": budget.created_at,
         "filter": budget.filter.to_json(),
     }

@@ -27,6 +27,7 @@ from dpfc.experiments.studies.table import Group
 
 if TYPE_CHECKING:
     from dpfc.accounting import ReleaseRecord
+    from dpfc.linear.forecast import Forecast
 
 __all__ = [
     "COLOURS",
@@ -35,6 +36,7 @@ __all__ = [
     "budgets_chart",
     "class_chart",
     "confusion_chart",
+    "forecast_chart",
     "legend_names",
     "lines",
     "page_config",
@@ -142,11 +144,39 @@ def budgets_chart(panel: Panel, names: Mapping[str, str], title: str) -> Chart:
     """
     epsilons = panel.epsilons()
     points = [_point(names[group.label], group.epsilon, group) for group in _private(panel)]
+    return _lines(points, _budget_axis(epsilons, title), names.values(), panel.ceiling)
+
+
+def _budget_axis(epsilons: Sequence[float], title: str) -> dict[str, Any]:
     axis = {"values": spaced(epsilons), "format": ".4~r"}
     domain = [min(epsilons) / 1.3, max(epsilons) * 1.3]
-    x = {"field": "x", "type": "quantitative", "title": title, "axis": axis}
-    x |= {"scale": {"type": "log", "domain": domain, "nice": False}}
-    return _lines(points, x, names.values(), panel.ceiling)
+    scale = {"type": "log", "domain": domain, "nice": False}
+    return {"field": "x", "type": "quantitative", "title": title, "axis": axis, "scale": scale}
+
+
+def forecast_chart(found: Forecast) -> Chart:
+    """Forecast accuracy by ε, a line and the band of its interval for each number of rows."""
+    names = {n: f"{n:,} rows" for n in dict.fromkeys(cell.n_samples for cell in found.cells)}
+    points = [
+        {
+            "name": names[cell.n_samples],
+            "x": cell.epsilon,
+            "y": 100 * cell.accuracy,
+            "low": 100 * cell.low,
+            "high": 100 * cell.high,
+            "joined": True,
+            "epsilon": f"{cell.epsilon:g}",
+            "accuracy": f"{100 * cell.accuracy:.1f}%",
+            "seconds": "",
+            "settings": "",
+        }
+        for cell in found.cells
+    ]
+    epsilons = sorted({cell.epsilon for cell in found.cells})
+    title = f"privacy budget ε  (δ = {found.delta:g}; left is more private)"
+    chart = _lines(points, _budget_axis(epsilons, title), names.values())
+    chart["layer"][0]["mark"] = {"type": "area", "opacity": 0.15}
+    return chart | {"width": 400, "height": 220, "title": "Forecast, with 80% intervals"}
 
 
 def seconds_chart(panel: Panel, names: Mapping[str, str]) -> Chart | None:

@@ -16,13 +16,17 @@ __all__ = ["Data", "check_pair", "load"]
 
 
 class Data(NamedTuple):
-    """Features (n, d) and integer labels (n,) of both splits, and the number of classes."""
+    """Features (n, d) and integer labels (n,) of both splits, and the number of classes.
+
+    Training rows that belong to persons come with whose they are, (n,).
+    """
 
     X: NDArray[np.float32]
     y: NDArray[np.int32]
     X_test: NDArray[np.float32]
     y_test: NDArray[np.int32]
     n_classes: int
+    groups: NDArray[np.int64] | None = None
 
 
 def load(train: Path, test: Path) -> Data:
@@ -39,7 +43,8 @@ def load(train: Path, test: Path) -> Data:
     check_pair(caches)
     X, X_test = (cache.load()[0].astype(np.float32) for cache in caches)
     y, y_test = (cache.read_labels() for cache in caches)
-    return Data(X, y, X_test, y_test, len(caches[0].class_names or ()))
+    groups = caches[0].groups() if caches[0].has_groups else None
+    return Data(X, y, X_test, y_test, len(caches[0].class_names or ()), groups)
 
 
 def check_pair(caches: Sequence[FeatureCache]) -> None:

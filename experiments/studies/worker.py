@@ -121,7 +121,8 @@ def _first_rows(data: Data, per_class: int | None) -> Data:
         return data
     places = [np.flatnonzero(data.y == code)[:per_class] for code in range(data.n_classes)]
     kept = np.sort(np.concatenate(places))
-    return data._replace(X=data.X[kept], y=data.y[kept])
+    groups = None if data.groups is None else data.groups[kept]
+    return data._replace(X=data.X[kept], y=data.y[kept], groups=groups)
 
 
 def _fit(spec: RunSpec, data: Data) -> dict[str, Any]:
@@ -139,7 +140,7 @@ def _fit(spec: RunSpec, data: Data) -> dict[str, Any]:
         **spec.parameters,
     )
     began = time.perf_counter()
-    model.fit(data.X, data.y)
+    model.fit(data.X, data.y, groups=data.groups)
     seconds = time.perf_counter() - began
     return _measured(data, model.predict(data.X_test), seconds) | {
         "private": model.privacy_.private,

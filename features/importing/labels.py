@@ -161,9 +161,9 @@ def _read_table(
     digests = IdDigests() if usual else None
 
     def values() -> Iterator[object]:
-        for row, (value, *ids) in enumerate(table_rows(path, [column, *usual[:1]])):
+        for row, (value, *beside) in enumerate(table_rows(path, [column, *usual[:1]])):
             if digests is not None:
-                digests.add(id_text(ids[0], lambda row: f"{row_id(row)} of {path}", row))
+                digests.add(id_text(beside[0], lambda row: f"{row_id(row)} of {path}", row))
             yield value
 
     taken = take(values(), row_id)

@@ -22,7 +22,9 @@ settings.load_profile("no deadline")
 def ledger(tmp_path):
     """Its budget "ward" is eps = 1 at delta = 1e-5, for add_or_remove_one."""
     ledger = PrivacyLedger(tmp_path / "ledger.db")
-    ledger.create_budget("ward", epsilon=1.0, delta=1e-5, unit_of_privacy="one patient")
+    ledger.create_budget(
+        "ward", epsilon=1.0, delta=1e-5, unit_of_privacy="one patient", rows_per_unit=1
+    )
     return ledger
 
 

@@ -110,7 +110,12 @@ def ledger_statement(path: Path, *, seeded: bool = True, filter: str = "gdp") ->
     """State a ledger with three spends: finished, unfinished, and finished, perhaps seeded."""
     ledger = PrivacyLedger(path)
     ledger.create_budget(
-        "stays-2026", epsilon=3, delta=1e-6, unit_of_privacy="one patient", filter=filter
+        "stays-2026",
+        epsilon=3,
+        delta=1e-6,
+        unit_of_privacy="one patient",
+        rows_per_unit=1,
+        filter=filter,
     )
     for epsilon, finished, seed in ((1.0, True, False), (0.5, False, False), (0.5, True, seeded)):
         plan = planned(epsilon, delta=1e-6)

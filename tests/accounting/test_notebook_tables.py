@@ -26,7 +26,7 @@ EVIL = "<script>alert(1)</script>"
 def spent(tmp_path, spend, statement_of):
     """A ledger whose texts are all markup."""
     ledger = PrivacyLedger(tmp_path / "l.db", purpose=f"for {EVIL}", made_by=EVIL)
-    ledger.create_budget(EVIL, epsilon=1.0, delta=1e-5, unit_of_privacy="one <b>")
+    ledger.create_budget(EVIL, epsilon=1.0, delta=1e-5, unit_of_privacy="one <b>", rows_per_unit=1)
     record = spend(ledger, dataset=EVIL, purpose=f"fit {EVIL}")
     ledger.attach_statement(record.id, statement_of(record.event))
     ledger.attach_model(record.id, "<i>.safetensors", "ab" * 32)

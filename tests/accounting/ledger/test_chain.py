@@ -265,9 +265,13 @@ def test_a_head_that_was_kept_finds_an_older_copy_and_a_chain_that_was_made_anew
     with pytest.raises(LedgerError, match="never had the head"):
         copy.verify(head)
     twin = PrivacyLedger(tmp_path / "twin.db")
-    twin.create_budget("ward", epsilon=1.0, delta=1e-5, unit_of_privacy="one patient")
+    twin.create_budget(
+        "ward", epsilon=1.0, delta=1e-5, unit_of_privacy="one patient", rows_per_unit=1
+    )
     other = PrivacyLedger(tmp_path / "other.db")
-    other.create_budget("ward", epsilon=1.0, delta=1e-5, unit_of_privacy="one patient")
+    other.create_budget(
+        "ward", epsilon=1.0, delta=1e-5, unit_of_privacy="one patient", rows_per_unit=1
+    )
     with pytest.raises(LedgerError, match="never had the head"):
         twin.verify(other.head())
 

@@ -96,13 +96,13 @@ def test_the_tables_are_the_ones_in_the_documentation(filled):
         ).fetchall()
         assert [name for (name,) in tables] == [
             "budgets", "details", "fingerprints", "models", "origins", "records", "spends",
-            "statements",
+            "statements", "units",
         ]  # fmt: skip
         for (table,) in tables:
             for row in connection.execute(f"PRAGMA table_info({table})"):
                 assert f"`{row[1]}`" in page, f"docs/ledger.md does not name {table}.{row[1]}"
         assert connection.execute("PRAGMA application_id").fetchone() == (0x64706663,)
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_no_row_holds_what_is_not_in_the_documented_columns(filled):
@@ -144,7 +144,7 @@ DAMAGES = [
     (lambda ledger: _truncate(ledger, 50), "is damaged; keep it"),
     (lambda ledger: _truncate(ledger, 8192), "is damaged; keep it"),
     (_flip, "is damaged; keep it"),
-    (lambda ledger: _execute(ledger, "PRAGMA user_version = 3"), "has format 3, and this version"),
+    (lambda ledger: _execute(ledger, "PRAGMA user_version = 4"), "has format 4, and this version"),
     (lambda ledger: _execute(ledger, "PRAGMA application_id = 7"), "of another program .*7"),
     (lambda ledger: _drop(ledger, "spends"), "is damaged: its table spends is missing"),
 ]

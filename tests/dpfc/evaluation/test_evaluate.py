@@ -54,7 +54,9 @@ def three():
 @pytest.fixture
 def ledger(tmp_path):
     ledger = PrivacyLedger(tmp_path / "ledger.db")
-    ledger.create_budget("test rows", epsilon=3.0, delta=DELTA, unit_of_privacy="one patient")
+    ledger.create_budget(
+        "test rows", epsilon=3.0, delta=DELTA, unit_of_privacy="one patient", rows_per_unit=1
+    )
     return ledger
 
 

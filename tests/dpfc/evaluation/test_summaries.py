@@ -127,7 +127,9 @@ def test_only_what_is_asked_for_is_released(data):
 def test_it_spends_from_a_ledger_once_and_not_beyond_it(data, tmp_path):
     X, y = data
     ledger = PrivacyLedger(tmp_path / "ledger.db")
-    ledger.create_budget("ward", epsilon=1.0, delta=1e-5, unit_of_privacy="one patient")
+    ledger.create_budget(
+        "ward", epsilon=1.0, delta=1e-5, unit_of_privacy="one patient", rows_per_unit=1
+    )
     options = {"ledger": tmp_path / "ledger.db", "dataset": "ward"}
     summary = summarize_privately(
         X, y, epsilon=0.9, statistics=["class_counts"], classes=range(3), **options

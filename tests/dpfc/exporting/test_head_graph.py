@@ -43,6 +43,7 @@ def heads(draw):
         center=center,
         nonnegative_root=draw(st.booleans()),
         linear=linear,
+        scale=rng.lognormal(0, 2, (2, n_features)) if draw(st.booleans()) else None,
         length_scaling=draw(st.sampled_from([0.0, 0.2])) if normalize else 0.0,
     )
     n_outputs = 1 if n_classes == 2 else n_classes

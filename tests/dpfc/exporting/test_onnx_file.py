@@ -28,6 +28,7 @@ LINEAR = {
 }
 OPTIONS = {
     "defaults": {},
+    "scaled": {"scale": "private"},
     "plain": {"center": False, "nonnegative_root": False, "fit_intercept": False},
     "clipped": {"normalize": False, "l2_clip_norm": 2.0},
 }

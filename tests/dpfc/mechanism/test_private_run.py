@@ -46,7 +46,9 @@ def digits():
 @pytest.fixture
 def ledger(tmp_path):
     ledger = PrivacyLedger(tmp_path / "ledger.db")
-    ledger.create_budget("digits", epsilon=3.0, delta=1e-5, unit_of_privacy="one patient")
+    ledger.create_budget(
+        "digits", epsilon=3.0, delta=1e-5, unit_of_privacy="one patient", rows_per_unit=1
+    )
     return ledger
 
 
@@ -552,3 +554,28 @@ def test_a_fit_works_whatever_pytorchs_default_device(ledger, digits, estimator)
         model = classifier(ledger, estimator, **own).fit(*digits)
     (spend,) = ledger.history("digits")
     assert spend.statement == model.privacy_
+
+
+@pytest.mark.parametrize(("rows", "charged"), [(None, None), (1, 8.0), (4, 2.0)])
+def test_a_run_of_rows_is_charged_as_the_rows_of_a_unit_and_one_of_groups_as_it_is(
+    tmp_path, rows, charged
+):
+    ledger = PrivacyLedger(tmp_path / "units.db")
+    unit = {"unit_of_privacy": "one patient", "rows_per_unit": rows}
+    ledger.create_budget("stays", epsilon=3.0, delta=1e-5, **unit)
+    plan = replace(PLAN, releases=(replace(PLAN.releases[0], noise_multiplier=8.0, count=1),))
+
+    def drawn(**options):
+        run = PrivateRun(SystemNoise(), ledger=ledger.path, dataset="stays")
+        run.open(plan, "test", **options)
+        run.release("sum", SUM, lambda: torch.zeros(3, dtype=torch.int64))
+        noise = ledger.history("stays")[-1].event.events[0].noise_multiplier
+        return noise, run.unit_of_privacy
+
+    if rows is None:
+        with pytest.raises(LedgerError, match="who may have many rows"):
+            drawn()
+        assert ledger.history("stays") == []
+    else:
+        assert drawn() == (charged, "one row" if rows > 1 else "one patient")
+    assert drawn(unit_of_spend="group") == (8.0, "one patient")

@@ -209,7 +209,12 @@ def ledger(tmp_path):
     ledger = PrivacyLedger(tmp_path / "ledger.db")
     for name, kind in (("digits", "gdp"), ("stopped", "renyi")):
         ledger.create_budget(
-            name, epsilon=3.0, delta=1e-5, unit_of_privacy="one patient", filter=kind
+            name,
+            epsilon=3.0,
+            delta=1e-5,
+            unit_of_privacy="one patient",
+            rows_per_unit=1,
+            filter=kind,
         )
     return ledger
 

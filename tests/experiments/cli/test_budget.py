@@ -17,7 +17,8 @@ NOTE = "What is spent so far is bookkeeping, not a claim."
 def ledger_path(tmp_path, dpfc):
     path = tmp_path / "a ledger.db"
     done = dpfc(
-        *("budget", "create", path, "--dataset", "ward 7", "--epsilon", 3, "--unit", "one patient")
+        *("budget", "create", path, "--dataset", "ward 7", "--epsilon", 3),
+        *("--unit", "one patient", "--rows-per-unit", 1),
     )
     assert (done.code, done.err) == (0, "")
     return path
@@ -46,6 +47,7 @@ def test_create_fixes_the_budget_and_says_how_to_spend_it(dpfc, tmp_path):
     done = dpfc(
         *("budget", "create", path, "--dataset", "ward 7", "--epsilon", 3, "--delta", 1e-6),
         *("--unit", "one patient", "--neighboring-relation", "replace_one", "--filter", "renyi"),
+        *("--rows-per-unit", 1),
     )
     assert (done.code, done.err) == (0, "")
     assert (
@@ -79,6 +81,7 @@ def test_create_as_json(dpfc, tmp_path, strict_json):
         "delta": 1e-5,
         "neighboring_relation": "add_or_remove_one",
         "unit_of_privacy": "one row",
+        "rows_per_unit": 1,
         "created_at": budget.created_at,
         "filter": {"kind": "gdp", "mu": budget.filter.mu},
     }
@@ -317,6 +320,49 @@ def test_the_default_filter_says_what_it_cannot_pay_for_and_the_command_that_can
     assert dpfc(*shlex.split(command)[1:]).code == 0
     budget = PrivacyLedger("a-renyi.db").budget("it's")
     assert (budget.filter.kind, budget.epsilon, budget.unit_of_privacy) == ("renyi", 3.0, "one x")
+    assert budget.rows_per_unit is None
+
+
+def test_a_budget_of_patients_refuses_a_fit_of_rows_before_it_spends(
+    dpfc, cache_path, tmp_path, strict_json
+):
+    path = tmp_path / "l.db"
+    create = ("budget", "create", path, "--dataset", "w", "--epsilon", 3, "--unit", "one patient")
+    done = dpfc(*create)
+    assert "one patient, many rows" in done.out and "Only fits with groups may spend" in done.out
+    fit = ("fit", "--features", cache_path, "--epsilon", 1, "--method", "ls", "--out")
+    refused = dpfc(*fit, tmp_path / "m.safetensors", "--ledger", path, "--dataset", "w")
+    assert refused.code == 1 and "who may have many rows" in plain(refused.err)
+    assert PrivacyLedger(path).history("w") == []
+    assert "one patient, many rows, add or remove one" in plain(dpfc("budget", "show", path).out)
+    remaining = ("budget", "remaining", path, "--dataset", "w")
+    assert "One more full-batch fit with groups may have ε = 3" in dpfc(*remaining).out
+    assert strict_json(dpfc(*remaining, "--json").out)["rows_per_unit"] == "many"
+
+
+def test_a_fit_of_rows_is_charged_as_the_rows_that_a_unit_has(dpfc, cache_path, tmp_path):
+    path, model = tmp_path / "l.db", tmp_path / "m.safetensors"
+    create = ("budget", "create", path, "--dataset", "w", "--epsilon", 3, "--unit", "one patient")
+    assert dpfc(*create, "--rows-per-unit", 5).code == 0
+    out = dpfc("budget", "remaining", path, "--dataset", "w").out
+    (line,) = [line for line in out.splitlines() if "without groups" in line]
+    epsilon = line.rsplit("= ", 1)[1].rstrip(".")
+    assert line.startswith("One without groups, charged as 5 rows, may have ε = ")
+    fit = ("fit", "--features", cache_path, "--method", "ls", "--out", model, "--ledger", path)
+    assert dpfc(*fit, "--epsilon", 1, "--dataset", "w").code == 1
+    assert dpfc(*fit, "--epsilon", epsilon, "--dataset", "w").code == 0
+    (spend,) = PrivacyLedger(path).history("w")
+    assert spend.share_of_budget == pytest.approx(1, abs=1e-4)
+    assert spend.statement.unit_of_privacy == "one row"
+    assert "one patient, up to 5 rows" in plain(dpfc("budget", "show", path).out)
+
+
+@pytest.mark.parametrize("rows", ["0", "-1", "1.5", "few"])
+def test_what_is_no_number_of_rows_is_refused(dpfc, tmp_path, rows):
+    create = ("budget", "create", tmp_path / "l.db", "--dataset", "w", "--epsilon", 3)
+    done = dpfc(*create, "--unit", "one patient", "--rows-per-unit", rows)
+    assert done.code != 0 and "--rows-per-unit must be" in plain(done.err)
+    assert not (tmp_path / "l.db").exists()
 
 
 @pytest.mark.parametrize(

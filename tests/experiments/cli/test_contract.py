@@ -97,6 +97,7 @@ COMMANDS = {
     "schema": "schema --from-public texts.csv --label-column label --out schema.yaml",
     "schema check": "schema check table.yaml --table texts.csv",
     "summarize": "summarize --features cache --epsilon 1",
+    "forecast": "forecast --public-features cache --n-samples 40 --epsilons 1 --repeats 2",
     "fit": "fit --features cache --epsilon 1 --out fitted",
     "train": "train --features cache --epsilon 1 --steps 2 --out trained",
     "search": "search --features cache --epsilon 1 --try logit_noise=0.5,1 --out searched",

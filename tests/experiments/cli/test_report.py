@@ -29,7 +29,7 @@ def ledger(dpfc, cache_path, tmp_path):
     """A ledger with one fit."""
     path = tmp_path / "ledger.db"
     budget = ["budget", "create", path, "--dataset", "ward-7", "--epsilon", 3, "--delta", 1e-5]
-    assert dpfc(*budget, "--unit", "one patient").code == 0
+    assert dpfc(*budget, "--unit", "one patient", "--rows-per-unit", 1).code == 0
     fit = ["fit", "--features", cache_path, "--epsilon", 1, "--delta", 1e-5, "--method", "ls"]
     fit += ["--ledger", path, "--dataset", "ward-7", "--out", tmp_path / "ward-7.safetensors"]
     assert dpfc(*fit).code == 0
