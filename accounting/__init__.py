@@ -14,6 +14,13 @@ from dpfc.accounting.calibration import (
 )
 from dpfc.accounting.events import UnsupportedEventError, event_from_json, event_to_json
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
+from dpfc.accounting.groups import (
+    event_of_group,
+    group_epsilon,
+    group_guarantee,
+    row_epsilon,
+    row_guarantee,
+)
 from dpfc.accounting.ledger.ledger import (
     Budget,
     BudgetExceeded,
@@ -60,11 +67,16 @@ __all__ = [
     "default_accountant",
     "epsilon_by_accountant",
     "event_from_json",
+    "event_of_group",
     "event_to_json",
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_mu",
+    "group_epsilon",
+    "group_guarantee",
     "make_ledger_statement",
     "make_statement",
     "privacy_profile",
+    "row_epsilon",
+    "row_guarantee",
 ]

@@ -19,7 +19,6 @@ import dp_accounting
 import numpy as np
 from dp_accounting.dp_event import RepeatAndSelectDpEvent
 from dp_accounting.pld import privacy_loss_distribution
-from scipy.stats import binom
 
 from dpfc._support.validation import check_epsilon, check_float, check_int
 from dpfc.accounting.accountants import checked_steps, resolve_accountant
@@ -43,8 +42,11 @@ __all__ = [
 
 # exp of anything larger than this overflows soon.
 _LARGEST_EPSILON = 700.0
-# Of privacy losses. A finer grid takes ten times as long, and lowers ε by 1e-4 of itself.
-_GRID = 1e-3
+# Spacings of a grid of privacy losses: where it starts, and the finest.
+_GRID, _FINEST = 1e-3, 1e-6
+# Relative, of ε: T releases on a grid of spacing h raise it by about T h² / ε², measured with
+# z from 1 to 30 and T from 100 to 10,000.
+_LOOSE = 1e-3
 
 
 def event_of_group(event: dp_accounting.DpEvent, rows: int) -> dp_accounting.DpEvent:
@@ -196,14 +198,29 @@ def _curve(event: dp_accounting.DpEvent, delta: float, neighboring_relation: str
 
 
 def _mixture_epsilon(steps: tuple[GaussianSteps, ...], rows: int, delta: float) -> float:
-    total = privacy_loss_distribution.identity(_GRID)
+    """An upper bound whatever the grid is, which is made finer until it hardly matters."""
+    count, grid = sum(step.count for step in steps), _GRID
+    while True:
+        epsilon = _epsilon_on_grid(steps, rows, delta, grid)
+        needed = max(_FINEST, epsilon * math.sqrt(_LOOSE / count))
+        if needed >= grid / 2:
+            return epsilon
+        grid = needed
+
+
+def _epsilon_on_grid(
+    steps: tuple[GaussianSteps, ...], rows: int, delta: float, grid: float
+) -> float:
+    from scipy.stats import binom  # slow to import, and the ledger stands on this file
+
+    total = privacy_loss_distribution.identity(grid)
     in_sample = np.arange(rows + 1)
     for step in steps:
         found = privacy_loss_distribution.from_mixture_gaussian_mechanism(
             step.noise_multiplier,
             in_sample.tolist(),
             binom.pmf(in_sample, rows, step.sampling_probability).tolist(),
-            value_discretization_interval=_GRID,
+            value_discretization_interval=grid,
         )
         total = total.compose(found.self_compose(step.count))
     return float(total.get_epsilon_for_delta(delta))

@@ -12,8 +12,10 @@ from scipy.integrate import quad
 from scipy.stats import binom, norm
 
 from dpfc.accounting.accountants import compute_epsilon
+from dpfc.accounting.events import GaussianSteps
 from dpfc.accounting.gaussian import gaussian_delta, gaussian_epsilon, gaussian_mu
 from dpfc.accounting.groups import (
+    _mixture_epsilon,
     group_epsilon,
     group_guarantee,
     row_epsilon,
@@ -108,6 +110,14 @@ def test_a_sample_of_nearly_all_rows_is_a_full_batch():
     found = group_epsilon(sampled(1 - 1e-9, 8.0, 3), 4, 1e-5, neighboring_relation=ADD_REMOVE)
     expected = gaussian_epsilon(math.sqrt(3) * 4 / 8, 1e-5)
     assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("z", "steps"), [(30.0, 10_000), (3.8, 10_000), (1.0, 100)])
+def test_the_grid_of_mixtures_is_fine_enough_for_many_steps(z, steps):
+    """With one row it is what another implementation computes."""
+    found = _mixture_epsilon((GaussianSteps(z, 0.01, steps),), 1, 1e-5)
+    one = compute_epsilon(sampled(0.01, z, steps), 1e-5, neighboring_relation=ADD_REMOVE)
+    assert one * (1 - 1e-4) <= found <= one * (1 + 3e-3)
 
 
 def test_a_group_of_one_row_is_the_row_and_more_rows_cost_more():
