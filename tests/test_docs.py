@@ -44,6 +44,16 @@ def test_readme_python_example_runs(tmp_path):
     assert (tmp_path / "digits.safetensors").exists()
 
 
+def test_the_example_of_people_runs(tmp_path):
+    page = (ROOT / "docs/people.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "one group of rows\n"
+
+
 @pytest.mark.slow
 def test_the_pipeline_on_texts_runs(tmp_path):
     pytest.importorskip("sentence_transformers")
