@@ -125,18 +125,20 @@ class UnsortedImages(ImageDataset):
         The images, below it.
     name : str
         Short name for people.
-    wanted : Wanted
+    wanted : Wanted, optional
         A table of the images' groups.
     """
 
     has_labels = False
     class_names = None
 
-    def __init__(self, root: Path, paths: Sequence[Path], name: str, wanted: Wanted) -> None:
+    def __init__(
+        self, root: Path, paths: Sequence[Path], name: str, wanted: Wanted | None = None
+    ) -> None:
         self.name = name
         self._paths = list(paths)
         self._ids = [printable(Path(os.path.relpath(path, root)).as_posix()) for path in paths]
-        if wanted.groups is not None:
+        if wanted is not None and wanted.groups is not None:
             self._groups = groups_of_files(wanted.groups, wanted.group_column, self._ids)
 
     def __len__(self) -> int:
