@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,9 @@ from dpfc._support.model_files import (
     parameters_of,
     set_columns,
 )
-from dpfc.accounting import PrivacyStatement
 from dpfc.exceptions import ModelFileError
 from dpfc.linear.saving import OPTIONAL_PARTS
+from dpfc.linear.waiting import WaitingClassifier, plain_head
 from dpfc.mechanism.row_map import is_exact_linear_map
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def load_model(
     Returns
     -------
     PrivateLinearClassifier or DPSGDClassifier
-        Fitted, of the class that was saved.
+        Fitted, of the class that was saved. Where scikit-learn is not imported yet, a linear
+        one waits with that, and with the check of its statement, until something else of it is
+        used than predictions of NumPy's arrays.
 
     Raises
     ------
@@ -88,6 +91,21 @@ def load_model(
     known = header.get("format") in (LINEAR_FORMAT, *OLDER_LINEAR_FORMATS)
     if not known or header.get("estimator") not in _MODULES:
         raise ModelFileError(f"{path} is not a model file of dpfc (format {LINEAR_FORMAT!r}).")
+    if "sklearn" not in sys.modules and header["format"] == LINEAR_FORMAT:
+        head = plain_head(header, tensors)
+        if head is not None:
+            waiting: Any = WaitingClassifier(
+                head,
+                lambda: _class_of(header["estimator"]),
+                lambda: _load_linear(path, header, tensors),
+            )
+            return waiting  # type: ignore[no-any-return]
+    return _load_linear(path, header, tensors)
+
+
+def _load_linear(
+    path: Path, header: dict[str, str], tensors: dict[str, NDArray[np.float64]]
+) -> PrivateLinearClassifier:
     try:
         model = _rebuild(header, tensors)
     except (*_MISFITS, AttributeError) as error:
@@ -122,12 +140,17 @@ def _said(error: Exception) -> str:
     return f"one of its fields is of the wrong type or size ({error})"
 
 
+def _class_of(name: str) -> Any:
+    return getattr(import_module(_MODULES[name]), name)
+
+
 def _rebuild(
     header: dict[str, str], tensors: dict[str, NDArray[np.float64]]
 ) -> PrivateLinearClassifier:
     """Put a fitted estimator together from a file's parts, checking that they fit."""
-    name = header["estimator"]
-    estimator_class = getattr(import_module(_MODULES[name]), name)
+    from dpfc.accounting import PrivacyStatement
+
+    estimator_class = _class_of(header["estimator"])
     parameters = {k: _from_plain(v) for k, v in parameters_of(header, estimator_class).items()}
     if isinstance(parameters.get("class_weight"), list):
         parameters["class_weight"] = dict(parameters["class_weight"])
