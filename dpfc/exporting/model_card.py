@@ -49,7 +49,8 @@ def model_card(model: Any, *, license: str | None = None) -> str:  # noqa: A002 
     for reason in statement.reasons_not_private:
         lines += [f"> **⚠ NOT PRIVATE**: {escape(clean(reason))}", ""]
     lines += [f"**{escape(statement.short)}**", "", *_about(fitted), ""]
-    return "\n".join(lines) + "\n" + render_markdown(statement, level=2)
+    rendered: str = render_markdown(statement, level=2)
+    return "\n".join(lines) + "\n" + rendered
 
 
 def _front_matter(model: Any, statement: PrivacyStatement, terms: str | None) -> str:

@@ -33,7 +33,7 @@ class _Waiting(NamedTuple):
     head: LinearHead
     kind: Callable[[], type]
     make: Callable[[], Any]
-    lock: RLock  # type: ignore[valid-type]  # a function, to typeshed
+    lock: Any  # an RLock
 
 
 class WaitingClassifier:
@@ -54,17 +54,17 @@ class WaitingClassifier:
         vars(self)["classes_"] = head.classes
         vars(self)["_waiting"] = _Waiting(head, kind, make, RLock())
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: Any) -> Any:
         """As the estimator's."""
         head, scores = self._scores(X)
         return self._become().predict(X) if scores is None else head.labels(scores)
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+    def predict_proba(self, X: Any) -> Any:
         """As the estimator's."""
         head, scores = self._scores(X)
         return self._become().predict_proba(X) if scores is None else head.probabilities(scores)
 
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
+    def decision_function(self, X: Any) -> Any:
         """As the estimator's."""
         head, scores = self._scores(X)
         if scores is None:
