@@ -189,12 +189,14 @@ class _Ladder:
         steps = self._n - 1
         place = (inside - self._low) / self._width * steps
         share = np.clip(place[:, None] - np.arange(steps), 0.0, 1.0)
-        return (2.0 * share - 1.0) / math.sqrt(steps)
+        features: Features = (2.0 * share - 1.0) / math.sqrt(steps)
+        return features
 
 
 def _one_of(codes: NDArray[np.int64], size: int) -> Features:
     """All of one cell; a code of -1 has no share of any."""
-    return (codes[:, None] == np.arange(size)).astype(np.float64)
+    shares: Features = (codes[:, None] == np.arange(size)).astype(np.float64)
+    return shares
 
 
 def _filled(features: Features, missing: NDArray[np.bool_], marked: bool) -> Features:
@@ -205,14 +207,13 @@ def _filled(features: Features, missing: NDArray[np.bool_], marked: bool) -> Fea
 
 def _centred(shares: Features, missing: NDArray[np.bool_], marked: bool) -> Features:
     """Features of a block from its shares; a missing value has its own cell, or is zero."""
-    shares[missing] = 0.0
-    if marked:
-        shares = np.column_stack([shares, missing])
+    shares = _filled(shares, missing, marked)
     size = shares.shape[1]
     centred = shares - 1.0 / size
     if not marked:
         centred[missing] = 0.0
-    return centred[:, 1:] * math.sqrt(2.0) if size == 2 else centred
+    one: Features = centred[:, 1:] * math.sqrt(2.0)
+    return one if size == 2 else centred
 
 
 def _mark(name: str, marked: bool) -> list[str]:

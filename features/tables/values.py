@@ -107,7 +107,7 @@ def _number(value: object) -> float | None:
     try:
         return float(value)
     except OverflowError:  # an int: its bound it will be
-        return math.copysign(math.inf, 1 if value > 0 else -1)
+        return math.inf if value == abs(value) else -math.inf
 
 
 def as_codes(
