@@ -51,7 +51,7 @@ CONFIDENCE = 0.8
 EPSILONS = (0.1, 0.5, 1.0, 2.0, 8.0)
 # The gap to very many rows shrinks with this power of their number; and how far that is
 # doubted, as a share of what it adds.
-_GROWTH = 0.5
+_GROWTH = 0.75
 _GROWTH_DOUBT = 0.5
 _LARGEST = 1e15  # an epsilon that accounting takes
 _ROWS = Interval(2, 10**12, closed="both", integer=True)
