@@ -71,7 +71,7 @@ def test_accuracy_grows_with_epsilon_and_with_rows():
 
 def test_growth_carries_a_power_law_on():
     def accuracy(n):
-        return 0.9 - 2.0 * n**-0.5
+        return 0.9 - 6.0 * n**-0.75
 
     m, n = 400, 5_000
     found = outcomes([accuracy(m)] * 3, accuracy(m) - accuracy(m / 4), m / n)
