@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,10 @@ def weights_digest(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def rows_digest(X: torch.Tensor, codes: torch.Tensor, salt: bytes) -> str:
-    """Name private rows and their labels; salted, so that no table of guesses fits two files."""
+def rows_digest(rows: Iterable[torch.Tensor], salt: bytes) -> str:
+    """Name private rows, labels and persons; salted, so that no table of guesses fits two files."""
     digest = hashlib.blake2b(salt=salt)
-    for tensor in (X, codes):
+    for tensor in rows:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}\n".encode())
         for part in torch.split(tensor, max(1, _PART_NUMBERS // max(1, tensor[0].numel()))):
             digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)

@@ -42,6 +42,7 @@ from dpfc.full_models.dp_sgd.clipping import CLIPPINGS, make_clipped_sums
 from dpfc.full_models.dp_sgd.dry_run import check_every_row
 from dpfc.full_models.dp_sgd.mechanism import COUNT, GRADIENT, GradientMechanism
 from dpfc.full_models.dp_sgd.module_state import WatchedState, published
+from dpfc.full_models.dp_sgd.people import People
 from dpfc.full_models.dp_sgd.rows import (
     ModuleRows,
     as_input,
@@ -61,6 +62,7 @@ from dpfc.full_models.training import CheckpointPlan, TrainingRun
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
 from dpfc.mechanism.assumptions import training_assumptions
 from dpfc.mechanism.delta import delta_notes
+from dpfc.mechanism.groups import group_codes
 from dpfc.mechanism.labels import public_classes
 from dpfc.mechanism.noise import NoiseSource, noise_source
 from dpfc.mechanism.paid_models import model_room, reserve_room
@@ -84,6 +86,8 @@ class DPSGDClassifier(NetworkPredictor):
     Each step draws every row with `sampling_probability`, independently, sums the rows'
     clipped gradients, adds Gaussian noise, and hands the mean to an optimizer. The noise is
     calibrated before the first draw, for the steps that are planned and the sampling that runs.
+    With `groups`, persons are drawn so, each with one of his rows (`dp_sgd.people`); all that is
+    counted below is then persons.
 
     Parameters
     ----------
@@ -255,7 +259,7 @@ class DPSGDClassifier(NetworkPredictor):
             accountant=self.accountant,
         )
 
-    def fit(self, X: Any, y: ArrayLike | None = None) -> Self:
+    def fit(self, X: Any, y: ArrayLike | None = None, *, groups: ArrayLike | None = None) -> Self:
         """Train under the budget, or go on with a fit that was stopped.
 
         Parameters
@@ -266,6 +270,9 @@ class DPSGDClassifier(NetworkPredictor):
             tells. Lists have none: they are floats, or tokens where `vocabulary_size` is given.
         y : array-like of shape (n_samples,), optional
             Labels; left out for a feature cache, which has its own.
+        groups : array-like of shape (n_samples,), optional
+            Whose rows are, numbers or strings: what is protected is then a person with all of his
+            rows. A feature cache with a group column has its own.
 
         Returns
         -------
@@ -298,7 +305,7 @@ class DPSGDClassifier(NetworkPredictor):
         with fitted_or_nothing(self, _FURTHER):
             warn_under_model_selection()
             plan = self.privacy_plan()
-            rows = self._open_rows(X, y)
+            rows = self._open_rows(X, y, groups)
             module = self._start(rows.X.dtype, run.noise)
             self._check_size(module)
             start = copy.deepcopy(module)  # no private row goes through it
@@ -312,6 +319,7 @@ class DPSGDClassifier(NetworkPredictor):
                 token=None if kept is None else kept.token,
                 begun=kept is not None and kept.begun,
                 drawn=kept is not None and kept.statement is not None,
+                unit_of_spend="row" if rows.people is None else "group",
             )
             run.warn_if_seeded()
             self._reserve(module, kept)
@@ -323,7 +331,8 @@ class DPSGDClassifier(NetworkPredictor):
             named = isinstance(X, BlockSource) and X.class_names is not None
             statement = None if kept is None else kept.statement
             gaps = label_gaps(X)
-            self.privacy_ = statement or self._state(mechanism, named, gaps)
+            grouped = rows.people is not None
+            self.privacy_ = statement or self._state(mechanism, named, gaps, grouped=grouped)
             if kept is not None and statement is None:
                 kept.add_statement(self.privacy_)
             run.finish(self.privacy_, None if kept is None else kept.forget)
@@ -336,9 +345,10 @@ class DPSGDClassifier(NetworkPredictor):
         if checkpoints is not None:  # weights, their average, and two states of the optimizer
             checkpoints.begin(model_room(4 * numbers, len(self.classes_)))
 
-    def _open_rows(self, X: Any, y: ArrayLike | None) -> ModuleRows:
+    def _open_rows(self, X: Any, y: ArrayLike | None, groups: ArrayLike | None) -> ModuleRows:
         """Check the data, and set the public attributes."""
         rows = check_rows(X, y)
+        units = group_codes(X, groups, len(rows.X))
         check_columns(self, X, reset=True)
         self.features_from_ = getattr(X, "origin", None) if isinstance(X, BlockSource) else None
         # Whole numbers are tokens to networks that take such, and numbers to all others. Of what
@@ -355,7 +365,8 @@ class DPSGDClassifier(NetworkPredictor):
         self.classes_ = public_classes(self.classes, [rows.labels], rows.class_names)
         self.input_shape_ = tuple(tensor.shape[1:])
         bounded = bounded_rows(tensor, self.input_bound)
-        return ModuleRows(bounded, check_labels(rows.labels, self.classes_))
+        people = None if units is None else People.of(units)
+        return ModuleRows(bounded, check_labels(rows.labels, self.classes_), people)
 
     def _train(
         self,
@@ -500,6 +511,8 @@ class DPSGDClassifier(NetworkPredictor):
         mechanism: GradientMechanism,
         classes_in_cache: bool,
         gaps: list[str],
+        *,
+        grouped: bool,
     ) -> PrivacyStatement:
         """Put together what ran."""
         run = mechanism.run
@@ -508,6 +521,7 @@ class DPSGDClassifier(NetworkPredictor):
             [
                 *training_assumptions(
                     unit_of_privacy=run.unit_of_privacy,
+                    grouped=grouped,
                     classes_stated=self.classes is not None,
                     classes_in_cache=classes_in_cache,
                     neighboring_relation=self.neighboring_relation,

@@ -66,7 +66,7 @@ class CheckpointPlan:
         remove_stale(path)
         self.kept = read_checkpoint(path) if path.exists() else None
         salt = secrets.token_bytes(16) if self.kept is None else self.kept["rows"]["salt"]
-        found = {"salt": salt, "digest": rows_digest(rows.X, rows.codes, salt)}
+        found = {"salt": salt, "digest": rows_digest(rows.tensors(), salt)}
         if self.kept is not None and (self.kept["digest"], self.kept["rows"]) != (digest, found):
             raise CheckpointError(
                 f"{path} is the checkpoint of a fit with another module, parameters or data. Give "

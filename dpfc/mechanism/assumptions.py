@@ -90,6 +90,7 @@ def training_assumptions(
     checkpointed: bool,
     own_module: bool = False,
     columns_named: bool = False,
+    grouped: bool = False,
 ) -> list[str]:
     """List the assumptions behind the training of a whole network.
 
@@ -109,6 +110,8 @@ def training_assumptions(
         Whether the network is the user's, in place of one that comes with dpfc.
     columns_named : bool, default=False
         As for `fit_assumptions`.
+    grouped : bool, default=False
+        Whether rows came in groups, of which every step takes one row at most.
 
     Returns
     -------
@@ -125,15 +128,21 @@ def training_assumptions(
         "the module joins rows of a pass in no way that made-up rows do not show, as by looking "
         "for one value in all of them (physical_batch_size=1 rules that out)"
     )
+    drawn = (
+        "group independently, with the stated sampling probability, and of its rows one, by a "
+        "fresh secret coin"
+        if grouped
+        else "row independently, with the stated sampling probability"
+    )
     once = "the fit's checkpoint was not published, and was gone on from in one line only"
     return [
-        f"each {_person(unit_of_privacy)} contributes one row",
+        _group(unit_of_privacy) if grouped else rows_of(unit_of_privacy, None),
         "the weights that training started from hold nothing of these rows",
         _classes(classes_stated, classes_in_cache),
         *_columns(columns_named),
-        _count(neighboring_relation, n_samples_stated),
+        _count(neighboring_relation, n_samples_stated, "group" if grouped else "row"),
         "hyperparameters were chosen without looking at these rows",
-        "every step drew each row independently, with the stated sampling probability",
+        f"every step drew each {drawn}",
         "a row's gradient is its own, and the module keeps nothing of rows (checked on made-up "
         "rows; an augmentation of the user's own got one row at a time); it is finite or else left "
         f"out, and clipped to l2 norm {l2_clip_norm:g}",
@@ -245,12 +254,12 @@ def _group(unit_of_privacy: str) -> str:
     )
 
 
-def _count(neighboring_relation: str, n_samples_stated: bool) -> str:
+def _count(neighboring_relation: str, n_samples_stated: bool, unit: str = "row") -> str:
     if neighboring_relation == "replace_one":
-        return "the number of rows is public (replacing a row keeps it)"
+        return f"the number of {unit}s is public (replacing a {unit} keeps it)"
     if n_samples_stated:
         return "n_samples was stated as public knowledge"
-    return "the number of rows is private; a noisy count was released where one was needed"
+    return f"the number of {unit}s is private; a noisy count was released where one was needed"
 
 
 def _features(origin: Mapping[str, Any] | None) -> str:

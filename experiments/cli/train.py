@@ -56,7 +56,7 @@ def train(
     delta: Delta = 1e-5,
     steps: Annotated[int, typer.Option(metavar="N", help="Noisy gradients.")] = 200,
     sampling_probability: Annotated[
-        float, typer.Option(metavar="Q", help="Expected share of the rows in a step.")
+        float, typer.Option(metavar="Q", help="Expected share of the rows (or groups) in a step.")
     ] = 0.1,
     l2_clip_norm: Annotated[
         float, typer.Option(metavar="C", help="What each row's gradient is clipped at.")
@@ -138,7 +138,8 @@ def train(
     """Train a whole network on a feature cache by DP-SGD, spending (ε, δ) once.
 
     Images come from dpfc extract --backbone pixels. Where there is a backbone for the data, try
-    dpfc fit first: it takes seconds. Stopped, the same command goes on from --checkpoint.
+    dpfc fit first: it takes seconds. Stopped, the same command goes on from --checkpoint. All rows
+    of a group are protected together where the cache has groups: steps draw groups, one row each.
 
     Example: dpfc train --features pixels/train --network cnn --epsilon 8 --out cnn.safetensors
     """

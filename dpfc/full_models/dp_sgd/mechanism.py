@@ -1,7 +1,9 @@
 """Sums of clipped gradients, as they train a network, drawn through a `PrivateRun`.
 
 A training loop holds a `GradientMechanism` and never the rows. Each call draws a Poisson
-sample, sums the clipped gradients of its rows, and has the run add noise to the sum.
+sample, sums the clipped gradients of its rows, and has the run add noise to the sum. Where persons
+have several rows, the sample is one of persons, with one row each: `dp_sgd.people` has the proof
+that all that is said of rows here and in the accounting then holds for persons.
 
 Gradients are added up in floating point, and their sum becomes integers before noise is added:
 
@@ -21,6 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 
 from dpfc.accounting import ReleaseRecord
@@ -50,7 +53,7 @@ class GradientMechanism:
     run : PrivateRun
         Its plan is of "gradient", and of "count" unless the number of rows is public.
     n_samples : int or None
-        A public number of rows. Under "replace_one" the true number is public.
+        A public number of rows, or of persons. Under "replace_one" the true number is public.
     augmentation : Augmentation
     physical_batch_size : int
         Most copies of rows that go through the network at a time; decides memory, and no
@@ -71,7 +74,7 @@ class GradientMechanism:
         device: torch.device,
     ):
         if n_samples is None and run.plan.neighboring_relation == "replace_one":
-            n_samples = len(rows)
+            n_samples = rows.n_units
         self._rows = rows
         self._sums = sums
         self._augmentation = augmentation
@@ -127,10 +130,10 @@ class GradientMechanism:
     # -- releases --------------------------------------------------------------------
 
     def n_samples(self) -> int:
-        """Number of rows: as stated, or released with noise as "count"; at least 1."""
+        """Number of rows or persons: stated, or released with noise as "count"; at least 1."""
         if self._n_samples is None:
             count = self.run.release(
-                COUNT, self._sum(COUNT), lambda: torch.tensor([len(self._rows)])
+                COUNT, self._sum(COUNT), lambda: torch.tensor([self._rows.n_units])
             )
             self._n_samples = round(max(1.0, float(count.value[0])))
         return self._n_samples
@@ -164,12 +167,14 @@ class GradientMechanism:
         return sum(p.numel() for p in self._sums.parameters)
 
     def _sampled_rows(self) -> torch.Tensor:
-        """Places of the rows that take part; none of them may."""
+        """Places of the rows that take part, one of each drawn person; there may be none."""
         probability = self.run.plan[GRADIENT].sampling_probability
-        if probability == 1.0:
-            return torch.arange(len(self._rows))
-        coins = self.run.noise.bernoulli(probability, len(self._rows))
-        return torch.from_numpy(coins).nonzero()[:, 0]
+        drawn = np.arange(self._rows.n_units)
+        if probability < 1.0:
+            drawn = drawn[self.run.noise.bernoulli(probability, len(drawn))]
+        if self._rows.people is not None:
+            drawn = self._rows.people.one_row_each(drawn, self.run.noise)
+        return torch.from_numpy(drawn)
 
     def _parts(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """View a vector of all parameters' entries as one tensor a parameter."""
@@ -236,10 +241,12 @@ class GradientMechanism:
 
     def _sum(self, name: str) -> BoundedSum:
         """What is public of the number of rows, or of a sum over at most `MAX_ROWS` gradients."""
+        one = "" if self._rows.people is None else ", of one row a person"
         twice = 2.0 if self.run.plan.neighboring_relation == "replace_one" else 1.0
         if name == COUNT:  # with as many rows on both sides, there is nothing to release
-            return BoundedSum("1", [1], 2.0 - twice)
-        formula, m = "the gradient of the row's loss, clipped at l2_clip_norm", self._n_entries
+            return BoundedSum(f"1{one}", [1], 2.0 - twice)
+        m = self._n_entries
+        formula = f"the gradient of the row's loss, clipped at l2_clip_norm{one}"
         sensitivity, rounding = twice * self._sums.l2_clip_norm, self._sums.rounding(MAX_ROWS)
         if self.run.exact:
             return BoundedSum(formula, [m], sensitivity)

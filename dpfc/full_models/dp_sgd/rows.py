@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from dpfc.full_models.dp_sgd.people import People
 from dpfc.mechanism.labels import as_labels, encode_labels
 from dpfc.mechanism.rows import BlockSource, cache_labels
 from dpfc.mechanism.user_rows import as_numbers, check_finite
@@ -35,13 +36,28 @@ _NO_LABELS = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class ModuleRows:
-    """Checked private rows (n_samples, ...) with their label codes (n_samples,), on the CPU."""
+    """Checked private rows (n_samples, ...) with their label codes (n_samples,), on the CPU.
+
+    Where persons have several rows, `people` says whose each is.
+    """
 
     X: torch.Tensor
     codes: torch.Tensor
+    people: People | None = None
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    @property
+    def n_units(self) -> int:
+        """Persons, or rows where each is somebody's only one."""
+        return len(self) if self.people is None else len(self.people)
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All that there is of them."""
+        people = self.people
+        whose = () if people is None else (people.order, people.sizes)
+        return [self.X, self.codes, *map(torch.from_numpy, whose)]
 
     def take(self, places: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Some rows, as the network takes them, and their codes."""

@@ -20,7 +20,7 @@ from dpfc.accounting import PrivacyLedger
 from dpfc.experiments.cli import train as cli_train
 from dpfc.experiments.cli.app import main
 from dpfc.experiments.estimators import _TRAIN_OPTIONS, _UNSETTABLE
-from dpfc.features import FeatureCache
+from dpfc.features import CacheDescription, FeatureCache, FeatureCacheWriter
 
 FAST = ("--steps", 3, "--sampling-probability", 0.2, "--network", "linear")
 
@@ -228,6 +228,24 @@ def test_a_ledger_pays_and_refuses(dpfc, cache_path, tmp_path):
     wrong = dpfc(*train, *other, "--epsilon", 1, "--out", tmp_path / "more")
     assert wrong.code == 1 and "renyi" in wrong.err and len(wrong.err.splitlines()) == 1
     assert not (tmp_path / "more").exists() and len(ledger.history("rows")) == 1
+
+
+def test_a_cache_with_groups_is_trained_on_by_group(dpfc, tmp_path):
+    description = CacheDescription(6, class_names=("a", "b", "c"), has_groups=True)
+    y = np.arange(60) % 3
+    with FeatureCacheWriter(tmp_path / "cache", description) as writer:
+        writer.write(np.eye(6, dtype=np.float32)[y], y, groups=[f"p{n // 4}" for n in range(60)])
+        writer.finish()
+    ledger = PrivacyLedger(tmp_path / "ledger.db")
+    ledger.create_budget(
+        "ward", epsilon=3.0, delta=1e-5, filter="renyi", unit_of_privacy="one patient"
+    )
+    train = ("train", "--features", tmp_path / "cache", *FAST, "--epsilon", 2)
+    pay = ("--ledger", ledger.path, "--dataset", "ward", "--out", tmp_path / "model")
+    done = dpfc(*train, *pay)
+    assert done.code == 0, done.err
+    assert "all rows of a patient are in one group" in " ".join(done.out.split())
+    assert len(ledger.history("ward")) == 1
 
 
 # -- refused -------------------------------------------------------------------------
