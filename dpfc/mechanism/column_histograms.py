@@ -75,7 +75,7 @@ class ColumnHistograms(Query):
             xp = library(rows)
             kind = {} if xp is np else {"device": rows.device}
             places = _bins(rows) + N_BINS * xp.arange(self.n_features, **kind)
-            weights = None
+            weights: Any = None
             if members is not None:
                 weights = np.repeat(members.weights.astype(np.float64), self.n_features)
                 weights = weights if xp is np else torch.from_numpy(weights).to(rows.device)

@@ -113,7 +113,7 @@ def rows_of_people(
     if units is None:
         return rows
     drawn = SelectedRows(rows, drawn_rows(units, max_group_rows, noise))
-    if max_group_rows == 1:
+    if max_group_rows == 1 and drawn.shares is not None:
         drawn.shares = None if weights is None else replace(drawn.shares, units=None)
     return _averaged(drawn) if method == "average" and drawn.shares is not None else drawn
 

@@ -214,7 +214,7 @@ class Members:
         limit = (WHOLE * row_norm) ** 2 * (1.0 - _ROOM)
 
         def squares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.bincount(units[i], weights=terms * weights[i] * weights[j])
+            return np.bincount(units[i], terms * weights[i] * weights[j]).astype(np.float64)
 
         weights = self.weights.astype(np.float64)
         for _ in range(_TRIES):

@@ -77,7 +77,7 @@ class ReferenceRows:
         shares = self.shares
         if shares is None or shares.weights is None:
             return np.ones(self.source.n_samples)
-        return shares.weights * (shares.scale / WHOLE)
+        return shares.weights.astype(np.float64) * (shares.scale / WHOLE)
 
     def _block_sum(
         self,

@@ -19,6 +19,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -100,12 +101,10 @@ def _data_sets(caches: Sequence[str] | None, rows: int) -> dict[str, Callable[[i
     """What persons are made from, by name; each takes a seed."""
     if not caches:
         return {
-            f"generated, labels of {label_of}s": lambda seed, label_of=label_of: made_people(
-                seed, label_of=label_of
-            )
+            f"generated, labels of {label_of}s": partial(made_people, label_of=label_of)
             for label_of in ("person", "row")
         }
-    made = {}
+    made: dict[str, Callable[[int], People]] = {}
     for named in load_caches(caches):
         data = named.data
         people = People(
@@ -116,7 +115,7 @@ def _data_sets(caches: Sequence[str] | None, rows: int) -> dict[str, Callable[[i
             np.asarray(data.y_test),
             data.n_classes,
         )
-        made[named.name] = lambda seed, people=people: people
+        made[named.name] = partial(_same, people)
     return made
 
 
@@ -145,6 +144,10 @@ def _command(
                 best = max(scores.values(), key=lambda s: float(s.mean()))
                 cells = [_figure(s) for s in (*scores.values(), best - scores["clip"])]
                 print(f"| {name} | {method} | {epsilon:g} | {' | '.join(cells)} |", flush=True)
+
+
+def _same(people: People, seed: int) -> People:
+    return people
 
 
 def _figure(values: NDArray[np.float64]) -> str:
