@@ -157,14 +157,14 @@ def _read_table(
             f"id,{what}, or name the column of the {what}s with {what}_column."
         )
     ids = [column_named(names, name) for name in (id_column, *RECORD_IDS) if name is not None]
-    usual = [name for name in ids if name is not None and name != column]
+    usual: list[str] = [name for name in ids if name is not None and name != column]
     digests = IdDigests() if usual else None
 
     def values() -> Iterator[object]:
-        for row, (value, *beside) in enumerate(table_rows(path, [column, *usual[:1]])):
+        for row, line in enumerate(table_rows(path, [column, *usual[:1]])):
             if digests is not None:
-                digests.add(id_text(beside[0], lambda row: f"{row_id(row)} of {path}", row))
-            yield value
+                digests.add(id_text(line[1], lambda row: f"{row_id(row)} of {path}", row))
+            yield line[0]
 
     taken = take(values(), row_id)
     repeated = None if digests is None else digests.first_repeated()
