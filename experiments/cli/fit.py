@@ -108,9 +108,17 @@ def _open_public(folder: Path, method: str, private: FeatureCache) -> dict[str, 
     if method != "fc":
         raise ValueError(f"--public-features is for --method fc, got {method!r}.")
     public = FeatureCache.open(folder)
-    if public.manifest["backbone"] != private.manifest["backbone"]:
+    if _made_by(public) != _made_by(private):
         raise ValueError(
-            f"{folder} was embedded by another backbone, or other weights, than the private cache: "
-            "use the same dpfc extract options for both."
+            f"{folder} was embedded by another backbone, other weights or another schema than the "
+            "private cache: use the same dpfc extract, or import, options for both."
         )
     return {"public_features": public}
+
+
+def _made_by(cache: FeatureCache) -> dict[str, Any]:
+    """What made a cache's features: of a table its schema, whichever file the rows came from."""
+    backbone: dict[str, Any] = cache.manifest["backbone"]
+    if cache.manifest["preprocessing"].get("schema") is None:
+        return backbone
+    return {key: value for key, value in backbone.items() if key != "sources"}

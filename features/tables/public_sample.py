@@ -33,6 +33,8 @@ from dpfc.features.tables.values import (
 __all__ = ["schema_from_public_sample"]
 
 _MOST_VALUES = 50
+# From so many rows on, texts of which most stand there once are names or notes.
+_MANY_ROWS = 20
 _HEAVY_TAIL = 20.0  # the largest of positive numbers over their median
 _WEEK = 7
 
@@ -48,7 +50,8 @@ def schema_from_public_sample(
     """Write down what a public sample shows of its columns.
 
     Bounds are rounded outwards to two digits of their span. A text column with more than 50
-    different values is left out, as are columns whose names say that they number rows. Read what
+    different values, or more than half as many as rows, is left out, as are columns whose names
+    say that they number rows. Read what
     it wrote: it knows of the rows in the sample only.
 
     Parameters
@@ -110,7 +113,7 @@ def _column(name: str, values: Values) -> dict[str, Any]:
         except _NotOfThisKindError:
             continue
     found = _different(present)
-    if len(found) > _MOST_VALUES:
+    if len(found) > _MOST_VALUES or 2 * len(found) > len(present) >= _MANY_ROWS:
         return {"role": "ignore"}
     return {"type": "category", "values": found} | missing
 

@@ -317,6 +317,10 @@ class TableSchema(_Part):
         ValueError
             If it is none; the message names the column and the key.
         """
+        if not isinstance(content, Mapping):
+            raise ValueError(
+                f"{where} is no schema: it needs columns: and a line for each of them."
+            )
         try:
             return cls.model_validate(content)
         except ValidationError as error:

@@ -152,3 +152,21 @@ def test_a_table_needs_a_model_of_tables(dpfc, sample, tmp_path):
     assert dpfc(*fit, "--out", tmp_path / "m").code == 0
     run = dpfc("predict", "--model", tmp_path / "m", "--table", sample, "--out", "-")
     assert run.code == 1 and "was not trained on a table" in run.err
+
+
+def test_public_rows_of_the_same_schema_help_a_fit(dpfc, sample, tmp_path):
+    schema = tmp_path / "s.yaml"
+    dpfc("schema", "--from-public", sample, "--label-column", "ill", "--out", schema)
+    (tmp_path / "public.csv").write_text(table(200))
+    other = schema.read_text(encoding="utf-8").replace("min: 21", "min: 20")
+    (tmp_path / "other.yaml").write_text(other, encoding="utf-8")
+    for name, rows, by in (("c", sample, schema), ("same", "public.csv", schema),
+                           ("other", "public.csv", tmp_path / "other.yaml")):  # fmt: skip
+        run = dpfc("features", "import", tmp_path / rows, "--schema", by, "--out", tmp_path / name)
+        assert run.code == 0, run.err
+    fit = ["fit", "--features", tmp_path / "c", "--epsilon", "1", "--out", tmp_path / "m"]
+    run = dpfc(*fit, "--public-features", tmp_path / "other")
+    assert run.code == 1 and "another schema" in run.err
+    run = dpfc(*fit, "--public-features", tmp_path / "same")
+    assert run.code == 0, run.err
+    assert "public_features hold no private rows" in run.out

@@ -115,8 +115,8 @@ def test_a_fault_is_named_with_its_column(columns, words):
     ("text", "words"),
     [
         ("columns:\n  a: {type: boolean}\n  a: {type: boolean}\n", "line 3: column 'a' stands"),
-        ("", "schema.yaml: "),
-        ("- 1\n", "schema.yaml: "),
+        ("", "schema.yaml is no schema: it needs columns"),
+        ("- 1\n", "schema.yaml is no schema: it needs columns"),
         ("columns: 3\n", "schema.yaml: columns: "),
         ("columns: {a: {type: boolean}}\ncolour: red\n", "colour is not known"),
         ("columns: [\n", "not YAML"),
