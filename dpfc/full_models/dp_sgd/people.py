@@ -86,4 +86,4 @@ class People:
         ranks, several = np.zeros_like(drawn), sizes > 1
         coins = noise.uniform(int(several.sum()))
         ranks[several] = np.floor(coins * sizes[several])  # below the size, also as rounded
-        return self.order[starts + ranks]
+        return np.asarray(self.order[starts + ranks])
