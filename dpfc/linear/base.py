@@ -265,6 +265,7 @@ class PrivateLinearClassifier(LinearPredictor):
         epsilons: Sequence[float] = EPSILONS,
         public_features: Any = None,
         public_labels: ArrayLike | None = None,
+        same_source: bool = False,
         n_features: int | None = None,
         n_classes: int | None = None,
         accuracy: float | None = None,
@@ -290,6 +291,9 @@ class PrivateLinearClassifier(LinearPredictor):
             Rows of a similar public data set, from the same backbone.
         public_labels : array-like of shape (n_public,), optional
             Their labels; left out for a feature cache, which has its own.
+        same_source : bool, default=False
+            Whether public and private rows are random parts of one whole. Intervals are narrow
+            then; otherwise they allow for a data set that is alike, and not the same.
         n_features, n_classes : int, optional
             Without public rows: width of a row, and number of classes.
         accuracy : float, optional
@@ -320,6 +324,7 @@ class PrivateLinearClassifier(LinearPredictor):
         source = row_source(
             public_features=public_features,
             public_labels=public_labels,
+            same_source=same_source,
             classes=self.classes,
             n_features=n_features,
             n_classes=n_classes,

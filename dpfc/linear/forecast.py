@@ -148,7 +148,8 @@ class Outcomes(NamedTuple):
     @property
     def growth(self) -> float:
         """What the missing rows add: a - b m^-c through a quarter and all of those at hand."""
-        return self.gained * (1.0 - self.share**_GROWTH) / (4.0**_GROWTH - 1.0)
+        grown = (1.0 - self.share**_GROWTH) / (4.0**_GROWTH - 1.0)
+        return float(self.gained * grown)
 
     @property
     def mean(self) -> float:
@@ -251,7 +252,7 @@ def _mu(estimator: PrivateLinearClassifier, epsilon: float) -> float:
         plan = clone(estimator).set_params(epsilon=epsilon).privacy_plan()
     if plan.mu is None:
         raise ValueError("a forecast needs full-batch releases: set sampling_probability to 1.")
-    return plan.mu
+    return float(plan.mu)
 
 
 class _Fit(NamedTuple):

@@ -11,12 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from dpfc._support.memory import check_memory
-from dpfc._support.validation import Interval, check
+from dpfc._support.validation import Flag, Interval, check
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanism.rows import BlockSource, cache_labels
 from dpfc.mechanism.user_rows import as_matrix
 
 __all__ = [
+    "ANOTHER_SOURCE",
+    "SAME_SOURCE",
+    "SIMULATED",
     "SPECTRUM_DECAY",
     "PublicRows",
     "RowSource",
@@ -25,6 +28,9 @@ __all__ = [
     "row_source",
 ]
 
+# What is allowed for the difference between these rows and private ones, in units of √(p (1 - p));
+# chosen by experiments/benchmarks/forecast.py.
+SAME_SOURCE, ANOTHER_SOURCE, SIMULATED = 0.02, 0.25, 0.1
 # Measured on the principal axes of pixels, measurements and embeddings: 1.0 to 1.9.
 SPECTRUM_DECAY = 1.3
 
@@ -91,6 +97,8 @@ class PublicRows:
     classes : array-like or None
         As the estimator's; None reads them from the public labels.
     random_state : int
+    same_source : bool
+        Whether public and private rows are random parts of one whole.
 
     Raises
     ------
@@ -98,10 +106,16 @@ class PublicRows:
         If they are no rows with labels, or too few to say anything.
     """
 
-    # Chosen by experiments/benchmarks/forecast.py.
-    allowance = 0.02
-
-    def __init__(self, features: Any, labels: ArrayLike | None, classes: Any, random_state: int):
+    def __init__(
+        self,
+        features: Any,
+        labels: ArrayLike | None,
+        classes: Any,
+        random_state: int,
+        *,
+        same_source: bool = False,
+    ):
+        self.allowance = SAME_SOURCE if same_source else ANOTHER_SOURCE
         if isinstance(features, BlockSource):
             if labels is not None:
                 raise ValueError("public_labels must be left out where public_features is a cache.")
@@ -173,8 +187,7 @@ class SimulatedRows:
         If a number is not allowed, or the accuracy is below the share of the largest class.
     """
 
-    # Chosen by experiments/benchmarks/forecast.py.
-    allowance = 0.1
+    allowance = SIMULATED
     n_scored = math.inf
 
     def __init__(
@@ -268,6 +281,7 @@ def row_source(
     *,
     public_features: Any,
     public_labels: ArrayLike | None,
+    same_source: bool,
     classes: Any,
     n_features: int | None,
     n_classes: int | None,
@@ -283,6 +297,7 @@ def row_source(
     ValueError
         If both are asked for, or neither in full.
     """
+    check("same_source", same_source, Flag())
     check("random_state", random_state, Interval(0, 2**32, closed="left", integer=True))
     if public_features is not None:
         extra = {
@@ -293,7 +308,11 @@ def row_source(
         }
         if given := [name for name, value in extra.items() if value is not None]:
             raise ValueError(f"public_features tell {given[0]}: leave it out, or the public rows.")
-        return PublicRows(public_features, public_labels, classes, random_state)
+        return PublicRows(
+            public_features, public_labels, classes, random_state, same_source=same_source
+        )
+    if same_source:
+        raise ValueError("same_source goes with public_features.")
     if public_labels is not None:
         raise ValueError("public_labels go with public_features.")
     listed = None if classes is None else public_classes(classes, [])

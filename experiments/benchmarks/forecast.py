@@ -34,7 +34,14 @@ from dpfc.experiments.estimators import make_estimator
 from dpfc.experiments.studies.data import Data
 from dpfc.experiments.studies.named_data import DATA_SETS, LARGEST_PIXELS, load_named
 from dpfc.linear.forecast import Outcomes, interval, outcomes_of
-from dpfc.linear.forecast_rows import PublicRows, RowSource, SimulatedRows
+from dpfc.linear.forecast_rows import (
+    ANOTHER_SOURCE,
+    SAME_SOURCE,
+    SIMULATED,
+    PublicRows,
+    RowSource,
+    SimulatedRows,
+)
 
 __all__ = ["calibrated", "coverage", "main", "split_rows"]
 
@@ -44,9 +51,9 @@ _TRUTHS = 2
 _ALLOWANCES = tuple(round(0.01 * step, 2) for step in range(31))
 _SOURCES = ("public rows", "simulated", "another data set")
 _SHIPPED = {
-    "public rows": PublicRows.allowance,
-    "simulated": SimulatedRows.allowance,
-    "another data set": PublicRows.allowance,
+    "public rows": SAME_SOURCE,
+    "simulated": SIMULATED,
+    "another data set": ANOTHER_SOURCE,
 }
 _GOAL = 0.8
 

@@ -49,6 +49,13 @@ def forecast(
             "Never the private one.",
         ),
     ] = None,
+    same_source: Annotated[
+        bool,
+        typer.Option(
+            "--same-source",
+            help="Public and private rows are random parts of one whole: narrow intervals.",
+        ),
+    ] = False,
     n_features: Annotated[
         int | None, typer.Option(metavar="D", help="Without public rows: width of a row.")
     ] = None,
@@ -118,6 +125,7 @@ def forecast(
         [_whole(number) for number in parse_numbers(n_samples, "--n-samples")],
         epsilons=parse_numbers(epsilons, "--epsilons"),
         public_features=_open_public(public_features),
+        same_source=same_source,
         n_features=n_features,
         n_classes=n_classes,
         accuracy=accuracy,

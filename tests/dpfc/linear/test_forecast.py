@@ -138,6 +138,16 @@ def test_every_learner_forecasts_from_numbers_alone(kind):
     assert found.to_dict()["cells"][0]["n_samples"] == 500
 
 
+def test_rows_of_one_whole_have_a_narrower_interval_around_the_same_accuracy():
+    model = DPLeastSquaresClassifier(classes=range(10))
+    (one,), (other,) = (
+        model.forecast(250, epsilons=[4.0], repeats=2, same_source=same, **PUBLIC).cells
+        for same in (True, False)
+    )
+    assert one.accuracy == other.accuracy
+    assert other.low < one.low - 0.02 and one.high < other.high - 0.02
+
+
 def test_classes_keep_their_names_and_weights():
     named = DPLeastSquaresClassifier(classes=["b", "a"], class_weight={"a": 1.0, "b": 0.5})
     found = named.forecast(200, n_features=6, accuracy=0.9, epsilons=[8.0], repeats=2)
@@ -186,6 +196,7 @@ def test_the_same_number_gives_the_same_forecast():
         ({**MOMENTS, "epsilons": []}, "epsilons must"),
         ({**MOMENTS, "random_state": -1}, "random_state must be"),
         ({**PUBLIC, "n_features": 64}, "public_features tell n_features"),
+        ({**MOMENTS, "same_source": True}, "same_source goes with"),
         ({"public_labels": Y}, "go with public_features"),
         ({"public_features": X}, "y must be given"),
         ({"public_features": X[:19], "public_labels": Y[:19]}, "20 rows or more"),
