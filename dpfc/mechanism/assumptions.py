@@ -66,7 +66,9 @@ def fit_assumptions(
         _classes(classes_stated, classes_in_cache),
         *_columns(columns_named),
         *(["public_features hold no private rows"] if public_features else []),
-        _count(neighboring_relation, n_samples_stated),
+        _count(
+            neighboring_relation, n_samples_stated, "row" if max_group_rows is None else "group"
+        ),
         "the search's candidates, and all other hyperparameters, were chosen without looking at "
         "these rows"
         if searched
@@ -248,6 +250,7 @@ def _counted(unit_of_privacy: str, row: str, *, grouped: bool) -> str:
 
 def _group(unit_of_privacy: str) -> str:
     person = _person(unit_of_privacy)
+    person = "person" if person == "group of rows" else person
     return (
         f"all rows of a {person} are in one group, and no other row is; neighbouring data differ "
         f"in one {person} with all rows"

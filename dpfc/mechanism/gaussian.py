@@ -85,6 +85,12 @@ class GaussianMechanism:
         """Width of a mapped row."""
         return self.row_map.n_columns(self._source.n_features)
 
+    @property
+    def counted(self) -> str:
+        """What `n_samples` is a number of, in a word."""
+        several = self._shares is not None and self._shares.units is not None
+        return "groups" if several else "rows"
+
     def n_samples(self) -> float:
         """Number of rows: as stated, or released with noise as "count"; at least 1."""
         if self._public_n_samples is None:

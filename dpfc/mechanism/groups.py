@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -71,8 +72,14 @@ def group_codes(X: Any, groups: Any, n_rows: int) -> NDArray[np.int64] | None:
     try:
         known = as_labels(groups, n_rows, "a call")
     except (TypeError, ValueError) as error:
-        said = str(error).replace("labels", "groups").replace("label", "group")
-        raise type(error)(f"groups, one a row, say whose rows are: {said}") from None
+        said, row = str(error), re.search("missing label.* in row ([0-9]+)", str(error))
+        if row is not None:
+            raise ValueError(
+                f"groups: row {row[1]} has none (None, NaN or masked). Say whose it is, or leave "
+                "the row out."
+            ) from None
+        said = re.sub(r"\by\b", "groups", said).replace("label", "group")
+        raise type(error)(f"{said} A group says whose a row is.") from None
     return np.unique(known, return_inverse=True)[1].astype(np.int64)
 
 

@@ -50,9 +50,10 @@ def fit_notes(mechanism: GaussianMechanism) -> list[str]:
         return []
     epsilon = gaussian_epsilon(needed * mu / n_samples, mechanism.run.plan.target_delta)
     return _warned(
-        f"{_TOO_SMALL}there are about {n_samples:.0f} rows in {mechanism.n_classes} classes, and "
+        f"{_TOO_SMALL}there are about {n_samples:.0f} {mechanism.counted} in "
+        f"{mechanism.n_classes} classes, and "
         f"{needed:.0f} are the least with which classes that could not be clearer would stand out "
-        f"from the noise; with these rows, epsilon would have to be {epsilon:.2g} at least"
+        f"from the noise; with so many, epsilon would have to be {epsilon:.2g} at least"
     )
 
 
