@@ -138,9 +138,14 @@ def _rows_each(budget: Budget) -> str:
     if rows is None:
         return f"every run was told rightly whose each row is, so that all rows of {unit} are one"
     if rows > 1:
+        replaced = (
+            ""
+            if budget.neighboring_relation != "replace_one"
+            else (", and takes the place of one with as many")
+        )
         return (
-            f"{unit} has at most {rows} rows in it: a spend whose noise covers one row is charged "
-            f"with its noise multipliers divided by {rows}"
+            f"{unit} has at most {rows} rows in it{replaced}: a spend whose noise covers one row "
+            f"is charged with its noise multipliers divided by {rows}"
         )
     if unit == "one row":
         return "nobody has more than one row in it: what is hidden is one row"

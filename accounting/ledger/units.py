@@ -41,8 +41,12 @@ def resolve_rows_per_unit(rows_per_unit: int | str | None, unit_of_privacy: str)
     if rows_per_unit is None:
         return None
     if rows_per_unit == AUTO:
-        return 1 if unit_of_privacy.casefold() in _ROWS else None
+        return 1 if _is_row(unit_of_privacy) else None
     return check_rows(rows_per_unit)
+
+
+def _is_row(unit_of_privacy: str) -> bool:
+    return unit_of_privacy.casefold() in _ROWS
 
 
 def check_rows(rows_per_unit: object) -> int:
@@ -82,9 +86,21 @@ def charged_event(budget: Budget, event: dp_accounting.DpEvent, unit: str) -> dp
     Raises
     ------
     LedgerError
-        As in `rows_charged`; also if the event samples rows, and a unit has several.
+        As in `rows_charged`; also if the event samples rows, and a unit has several, or if its
+        noise covers groups, and the unit is a row.
     """
     rows = rows_charged(budget, unit)
+    if unit == "group" and budget.rows_per_unit == 1 and _is_row(budget.unit_of_privacy):
+        # One row more changes the weights of all others of its group: the group is another one,
+        # which is two sensitivities, one to remove and one to add.
+        word = budget.unit_of_privacy
+        raise LedgerError(
+            f"the budget of {budget.dataset!r} protects {word}, and the noise of this spend covers "
+            "groups with all their rows: one row more or less can move what its group adds by "
+            "twice as much. Leave groups out, or make another ledger whose unit is what a group "
+            'is, if nothing was spent from this one yet, with dpfc budget create … --unit "one '
+            'person" --rows-per-unit many. Nothing was spent.'
+        )
     try:
         return event_of_group(event, rows)
     except UnsupportedEventError as error:

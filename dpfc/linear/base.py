@@ -56,6 +56,7 @@ from dpfc.mechanism.groups import (
     has_groups,
     rows_of_people,
     unit_of,
+    weight_assumptions,
 )
 from dpfc.mechanism.labels import as_labels, encode_labels, public_classes
 from dpfc.mechanism.noise import NoiseSource, noise_source
@@ -254,7 +255,7 @@ class PrivateLinearClassifier(LinearPredictor):
             draws = sum(release.count for release in plan.releases)
             with release_progress(draws) if self.verbose else nullcontext() as run.on_release:
                 mechanism = self._train(rows, run)
-            self.privacy_ = self._state(mechanism, X, grouped=grouped)
+            self.privacy_ = self._state(mechanism, X, sample_weight, grouped=grouped)
             run.finish(self.privacy_)
         return self
 
@@ -481,13 +482,16 @@ class PrivateLinearClassifier(LinearPredictor):
         self.coef_ = features * math.sqrt(row_map.feature_share / longer)
         self.length_coef_ = lengths if row_map.n_length_columns else None
 
-    def _state(self, mechanism: GaussianMechanism, X: Any, *, grouped: bool) -> PrivacyStatement:
+    def _state(
+        self, mechanism: GaussianMechanism, X: Any, sample_weight: Any, *, grouped: bool
+    ) -> PrivacyStatement:
         """Put together what ran."""
         run = mechanism.run
         return run.statement(
             type(self).__name__,
             [
                 *self._assumptions(run.unit_of_privacy, X, grouped=grouped),
+                *weight_assumptions(sample_weight, self.max_sample_weight),
                 *label_gaps(X),
                 *gaps_around_fit(),
                 *delta_notes(run.plan, mechanism.known_n_samples),

@@ -195,12 +195,13 @@ def evaluation_assumptions(
         else "a row's linear scores are sums of whole numbers, the same to the last bit whatever "
         "rows are beside it"
     )
+    unit = "group" if grouped else "test row"
     count = (
-        "the number of test rows is public (replacing a row keeps it)"
+        f"the number of {unit}s is public (replacing a {unit.removeprefix('test ')} keeps it)"
         if neighboring_relation == "replace_one"
         else "n_samples was stated as public knowledge"
         if n_samples_stated
-        else "the number of test rows is private; only noisy counts were released"
+        else f"the number of {unit}s is private; only noisy counts were released"
     )
     return [
         _counted(unit_of_privacy, "test row", grouped=grouped),
@@ -217,10 +218,11 @@ def summary_assumptions(
     *, unit_of_privacy: str, neighboring_relation: str, grouped: bool = False
 ) -> list[str]:
     """List the assumptions behind private counts and means; parameters as for a fit."""
+    unit = "group" if grouped else "row"
     count = (
-        "the number of rows is public (replacing a row keeps it)"
+        f"the number of {unit}s is public (replacing a {unit} keeps it)"
         if neighboring_relation == "replace_one"
-        else "the number of rows is private; only a noisy count was released"
+        else f"the number of {unit}s is private; only a noisy count was released"
     )
     return [
         _counted(unit_of_privacy, "row", grouped=grouped),

@@ -31,6 +31,7 @@ __all__ = [
     "rows_of_people",
     "shares_of",
     "unit_of",
+    "weight_assumptions",
 ]
 
 _BLOCK_ROWS = 4096
@@ -122,7 +123,8 @@ def rows_of_people(
     drawn = SelectedRows(rows, drawn_rows(units, max_group_rows, noise))
     if max_group_rows == 1 and drawn.shares is not None:
         drawn.shares = None if weights is None else replace(drawn.shares, units=None)
-    return _averaged(drawn) if method == "average" and drawn.shares is not None else drawn
+        return drawn
+    return _averaged(drawn) if method == "average" else drawn
 
 
 def bounded_weights(
@@ -158,6 +160,18 @@ def bounded_weights(
             "is. Raise max_sample_weight, or lower the weight."
         )
     return weights, float(largest)
+
+
+def weight_assumptions(sample_weight: Any, largest: float | None) -> list[str]:
+    """What a statement has to say of the largest weight, which noise is scaled by."""
+    if sample_weight is None:
+        return []
+    if largest is None:
+        return [
+            "NOT COVERED unless public: the largest sample_weight was read from the data, and "
+            "noise is scaled by it"
+        ]
+    return ["the largest sample_weight that a row may have is public knowledge"]
 
 
 def class_factors(class_weight: Mapping[Any, Any], classes: NDArray[Any]) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ from dpfc.linear.base import PrivateLinearClassifier
 from dpfc.linear.sklearn_guard import gaps_around_fit, warn_under_model_selection
 from dpfc.mechanism.assumptions import fit_assumptions
 from dpfc.mechanism.delta import delta_notes
-from dpfc.mechanism.groups import has_groups, unit_of
+from dpfc.mechanism.groups import has_groups, unit_of, weight_assumptions
 from dpfc.mechanism.noise import noise_source
 from dpfc.mechanism.paid_models import linear_room, reserve_room
 from dpfc.mechanism.private_run import PrivateRun
@@ -294,7 +294,9 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             model.set_params(**{name: getattr(self.estimator, name) for name in _RESTORED})
             model.set_params(ledger=self.ledger, dataset=self.dataset)
             grouped = has_groups(X, groups)
-            model.privacy_ = self._state(plan, records, run, X, model, grouped=grouped)
+            model.privacy_ = self._state(
+                plan, records, run, X, sample_weight, model, grouped=grouped
+            )
             self._publish(model, outcome, candidates, public)
             run.finish(self.privacy_)
         return self
@@ -311,6 +313,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
         records: Sequence[ReleaseRecord],
         run: PrivateRun,
         X: Any,
+        sample_weight: Any,
         model: PrivateLinearClassifier,
         *,
         grouped: bool,
@@ -333,6 +336,7 @@ class DPSearchCV(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):  # type: i
             type(model).__name__,
             [
                 *assumptions,
+                *weight_assumptions(sample_weight, self.estimator.max_sample_weight),
                 *label_gaps(X),
                 _SPLIT,
                 *([] if plan.law is None else [_SECRETS]),

@@ -94,6 +94,18 @@ def test_a_spend_of_groups_is_charged_as_it_is(make):
         )
 
 
+@pytest.mark.parametrize("unit", ["one row", "One Image"])
+def test_a_spend_of_groups_does_not_cover_a_row(make, unit):
+    """A row that is added to a group changes what all of it adds, by up to two sensitivities."""
+    ledger = make(1, unit_of_privacy=unit)
+    for use in (ledger.spend, ledger.check_spend):
+        with pytest.raises(LedgerError, match=r"covers groups .*--rows-per-unit many"):
+            use("ward", gaussian(20.0), unit="group", **KIND)
+    assert ledger.history("ward") == []
+    assert ledger.remaining("ward").epsilon > 0  # a row's own
+    make(4, unit_of_privacy=unit).spend("ward", gaussian(20.0), unit="group", **KIND)
+
+
 def test_an_unknown_unit_is_refused(make):
     with pytest.raises(ValueError, match="unit must be"):
         make(1).spend("ward", gaussian(20.0), unit="patient", **KIND)
@@ -170,7 +182,9 @@ def test_the_statement_says_what_it_takes_a_unit_to_have(make):
         k = rows or 1
         assert statement.mu == pytest.approx(math.sqrt(1 + k * k) / 100)
     assert said[1] == "one patient has at most one row in it"
-    assert said[5].startswith("one patient has at most 5 rows in it") and "divided by 5" in said[5]
+    assert said[5].startswith("one patient has at most 5 rows in it:") and "divided by 5" in said[5]
+    replaced = make_ledger_statement(make(5, neighboring_relation="replace_one"), "ward")
+    assert "takes the place of one with as many" in replaced.rests_on[1]
     assert "whose each row is" in said[None]
 
 

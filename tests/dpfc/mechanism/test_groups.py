@@ -151,6 +151,61 @@ def test_a_ledger_of_patients_with_many_rows_takes_grouped_spends_alone(call, tm
     assert called().privacy_.unit_of_privacy == "one group of rows"
 
 
+@pytest.mark.parametrize("relation", ["add_or_remove_one", "replace_one"])
+@pytest.mark.parametrize("call", CALLS, ids=CALLS)
+def test_how_many_rows_persons_have_is_not_said_to_be_public(call, relation):
+    X, y = data()
+    how = {"neighboring_relation": relation, "classes": [0, 1]}
+    if call in ("fit", "search"):
+        learner = dpfc.DPLeastSquaresClassifier(**how)
+        if call == "search":
+            learner = dpfc.DPSearchCV(learner, {"damping": [0.2]}, verbose=False)
+        done = learner.fit(X, y, groups=np.arange(40) // 4)
+    else:
+        groups = np.arange(40) // 4
+        how = {"neighboring_relation": relation, "epsilon": 1.0, "groups": groups}
+        if call == "summary":
+            how |= {"statistics": ["class_counts"], "classes": [0, 1]}
+            done = dpfc.summarize_privately(X, y, **how)
+        else:
+            done = dpfc.evaluate_privately(model(epsilon=math.inf).fit(X, y), X, y, **how)
+    said = [line for line in done.privacy_.rests_on if line.startswith("the number of")]
+    assert len(said) == 1
+    assert said[0].startswith("the number of groups is ")
+    assert ("public" in said[0]) == (relation == "replace_one")
+
+
+def test_a_statement_says_where_the_largest_weight_is_from():
+    X, y = data()
+    weights = np.linspace(0.1, 1.0, 40)
+    learners = (model, lambda **o: dpfc.DPSearchCV(model(**o), {"damping": [0.2]}, verbose=False))
+    for make in learners:
+        with pytest.warns(PrivacyWarning, match="max_sample_weight"):
+            read = make().fit(X, y, weights).privacy_
+        assert any(
+            line.startswith("NOT COVERED") and "sample_weight" in line for line in read.rests_on
+        )
+        stated = make(max_sample_weight=1.0).fit(X, y, weights).privacy_
+        assert any("largest sample_weight" in line for line in stated.rests_on)
+        assert not any(line.startswith("NOT COVERED") for line in stated.rests_on)
+        assert not any("sample_weight" in line for line in make().fit(X, y).privacy_.rests_on)
+
+
+def test_one_row_of_a_person_may_have_a_weight_and_be_averaged():
+    rows, units, weights = ArrayRows(np.eye(4), np.zeros(4, dtype=np.int64)), np.arange(4) // 2, 0.5
+    drawn = rows_of_people(
+        rows,
+        units,
+        np.full(4, weights),
+        1.0,
+        method="average",
+        max_group_rows=1,
+        noise=SeededNoise(0),
+    )
+    assert drawn.n_samples == 2
+    assert drawn.shares.weights.tolist() == [WHOLE // 2] * 2
+
+
 @pytest.mark.parametrize("relation, n_people", [("add_or_remove_one", 10), ("replace_one", 10)])
 def test_a_count_is_of_persons(relation, n_people):
     X, _ = data(4000)
