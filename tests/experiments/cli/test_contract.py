@@ -116,6 +116,7 @@ COMMANDS = {
     "budget remaining": "budget remaining ledger.db --dataset d",
     "budget head": "budget head ledger.db",
     "budget verify": "budget verify ledger.db",
+    "budget group": "budget group --rows 5 --epsilon 1",
     "budget calibrate": "budget calibrate --epsilon 1",
     "budget calibrate --method": "budget calibrate --epsilon 1 --method ls",
 }
