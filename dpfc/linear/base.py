@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from dpfc._support.validation import (
     declared,
 )
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate
+from dpfc.linear.calibration import calibrated_weights, is_worth_its_share
 from dpfc.linear.centering import mean_share
 from dpfc.linear.forecast import EPSILONS, Forecast, forecast_of
 from dpfc.linear.forecast_rows import SPECTRUM_DECAY, row_source
@@ -85,6 +86,7 @@ _MEAN_SHARE = 0.03
 _COUNT_SHARE = 0.005
 _SCALE_SHARE = 0.1  # likewise, until `scale_share`
 _CLASS_COUNTS_SHARE = 0.02
+_CLASS_SCORES_SHARE = 0.05
 _LABEL_ROWS = 4096
 _FURTHER = ("_columns_in",)
 _LOGIT_ROWS = 512  # rows in a block of logits; not the number of rows, which is private
@@ -119,6 +121,7 @@ class PrivateLinearClassifier(LinearPredictor):
     max_group_rows: Annotated[int, Interval(1, MOST_ROWS, closed="both", integer=True)] = 32
     class_weight: Mapping[Any, float] | str | None = None
     max_sample_weight: Annotated[float | None, Interval(0, 1e9, words=(None,))] = None
+    threshold: Annotated[str | None, Choice(("auto", None))] = "auto"
     random_state: int | np.random.Generator | np.random.RandomState | None = None
     verbose: Annotated[bool, Flag()] = False
 
@@ -185,6 +188,8 @@ class PrivateLinearClassifier(LinearPredictor):
             extra.append(ReleaseRequest("count", _COUNT_SHARE))
         if self.class_weight == "balanced":
             extra.append(ReleaseRequest("class_counts", _CLASS_COUNTS_SHARE))
+        if self._may_calibrate():
+            extra.append(ReleaseRequest("class_scores", _CLASS_SCORES_SHARE))
         rest = 1.0 - sum(request.share for request in extra)
         own = [
             ReleaseRequest(r.name, rest * r.share, r.count, r.sampling_probability)
@@ -357,8 +362,26 @@ class PrivateLinearClassifier(LinearPredictor):
                 self._center(mechanism, rows.n_features)
             self._weigh_classes(mechanism)
             self._prepare(mechanism)
-            self._set_model(self._solve(mechanism), mechanism)
+            calibrates = self._may_calibrate() and is_worth_its_share(mechanism)
+            weights = self._solve(mechanism)
+            if len(self.classes_) == 2 and len(weights) == 2:
+                weights = weights[1:] - weights[:1]
+            if calibrates:
+                weights = calibrated_weights(mechanism, weights, self._link)
+            self._set_model(weights, mechanism)
         return mechanism
+
+    def _may_calibrate(self) -> bool:
+        """Whether scores of two classes are set by noisy counts, as far as is known without data.
+
+        Classes that are not stated may be two where the plan can still be changed.
+        """
+        if self.threshold is None or not self.fit_intercept or math.isinf(self.epsilon):
+            return False
+        if isinstance(self.classes, Sized):
+            return len(self.classes) == 2
+        full_batch = all(request.sampling_probability == 1.0 for request in self._requests())
+        return full_batch and self.accountant in ("auto", "exact")
 
     def _scale(self, mechanism: GaussianMechanism) -> None:
         """Scale the columns where their histograms can be told from noise."""
@@ -464,10 +487,8 @@ class PrivateLinearClassifier(LinearPredictor):
         return ArrayRows(X, encode_labels(labels, self.classes_))
 
     def _set_model(self, weights: NDArray[np.float64], mechanism: GaussianMechanism) -> None:
-        """Split the last columns off, and keep one row of weights for two classes."""
+        """Split the last columns off."""
         row_map = mechanism.row_map
-        if len(self.classes_) == 2 and len(weights) == 2:
-            weights = weights[1:] - weights[:1]
         self.scale_ = row_map.scale
         self.center_, self.linear_map_ = (
             None if tensor is None else tensor.cpu().numpy()

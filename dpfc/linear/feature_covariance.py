@@ -95,6 +95,12 @@ class DPFCClassifier(PrivateLinearClassifier):
     max_sample_weight : float or None, default=None
         The largest that a `sample_weight` may be, public; noise is scaled by it. None reads it
         from the weights, with a `PrivacyWarning`.
+    threshold : {"auto"} or None, default="auto"
+        "auto": of two classes, 5% of the budget go to noisy counts of rows by class and score, by
+        which slope and intercept are set, and the threshold for the rarer class is lowered for as
+        long as accuracy is expected to lose no more than 0.2 points. Nothing is spent where
+        counts would be lost in their noise, nor without `fit_intercept`
+        (`dpfc.linear.calibration`).
     length_scaling : float in [0, 1), default=0.2
         Norm of two columns that say how long a row was before it was scaled, which tells
         classes apart where features are measurements; 0 leaves them out. Used with

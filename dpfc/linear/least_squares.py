@@ -92,6 +92,12 @@ class DPLeastSquaresClassifier(PrivateLinearClassifier):
     max_sample_weight : float or None, default=None
         The largest that a `sample_weight` may be, public; noise is scaled by it. None reads it
         from the weights, with a `PrivacyWarning`.
+    threshold : {"auto"} or None, default="auto"
+        "auto": of two classes, 5% of the budget go to noisy counts of rows by class and score, by
+        which slope and intercept are set, and the threshold for the rarer class is lowered for as
+        long as accuracy is expected to lose no more than 0.2 points. Nothing is spent where
+        counts would be lost in their noise, nor without `fit_intercept`
+        (`dpfc.linear.calibration`).
     alpha : float in (0, inf) or None, default=None
         Weight of all rows in the paper's form; None pools the classes.
     sums_share : float in (0, 1), default=0.7

@@ -69,7 +69,8 @@ class LinearPredictor(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities of each class, shape (n_samples, n_classes)."""
-        return self._head().probabilities(self._scores(X))
+        scores = self._scores(X)
+        return self._head().probabilities(scores)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Most likely class of each row, shape (n_samples,)."""

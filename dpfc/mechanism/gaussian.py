@@ -195,7 +195,7 @@ class GaussianMechanism:
             return rows.sum(query, coins if units is None else coins[units])
 
         drawn = self.run.release(name, self._sum(query), total)
-        if query.reads != "digits" or self.run.exact:
+        if query.reads != "digits" or not query.turned or self.run.exact:
             return drawn
         # Noise is the same in any direction: that of a turned sum is the sum's own, turned.
         rotation = query.grid(self.row_map, self.n_features).rotation

@@ -15,6 +15,7 @@ one by one (`dpfc.mechanism.integer_rows`), and so are residuals ρ with ||ρ|| 
 | ClassGrams | e_y ⊗ q qᵀ | L² | √2 |
 | GradientSum | ρ qᵀ | cL | 2 |
 | HessianSum | h ⊗ q qᵀ, 0 <= h_k <= H | √K H L² | √2 |
+| ClassScores | e_y ⊗ e_(bin of a linear score of q) | 1 | √2 |
 
 One added or removed row moves the sum by its v, exactly: integers add without rounding, in any
 order, so ||v|| is the sensitivity. One replaced row moves it by ||v - v'|| <= 2 ||v||; where
@@ -59,6 +60,7 @@ __all__ = [
     "GradientSum",
     "Gram",
     "HessianSum",
+    "LinearQuery",
     "Query",
     "Summand",
 ]
@@ -103,6 +105,8 @@ class Query:
         rows on their grid.
     whole : int
         What W times a row's own part is, where rows are weighed, in parts.
+    turned : bool
+        The last axis of a sum of digits is that of rows, which are turned on their grid.
     """
 
     name: ClassVar[str]
@@ -111,6 +115,7 @@ class Query:
     symmetric: ClassVar[bool] = False
     reads: ClassVar[Literal["codes", "rows", "digits"]] = "digits"
     whole: ClassVar[int] = WHOLE
+    turned: ClassVar[bool] = True
 
     def shape(self, n_columns: int, n_classes: int) -> tuple[int, ...]:
         """Shape of the sum."""
@@ -338,7 +343,7 @@ class ClassGrams(Gram):
 
 
 @dataclass(frozen=True)
-class _LinearQuery(Query):
+class LinearQuery(Query):
     """A sum of what a linear model says of rows; its weights are public.
 
     Parameters
@@ -382,7 +387,7 @@ class _LinearQuery(Query):
 
 
 @dataclass(frozen=True)
-class GradientSum(_LinearQuery):
+class GradientSum(LinearQuery):
     """Clipped gradient of a loss with respect to linear weights, shape (n_outputs, n_columns).
 
     A row's gradient is r xᵀ with ||r xᵀ||_F = ||r|| ||x||, so bounding the residual r
@@ -463,7 +468,7 @@ class GradientSum(_LinearQuery):
 
 
 @dataclass(frozen=True)
-class HessianSum(_LinearQuery):
+class HessianSum(LinearQuery):
     """Hessians of one-versus-rest logistic losses, shape (n_outputs, n_columns, n_columns).
 
     Parameters

@@ -341,7 +341,7 @@ def test_the_statement_is_what_the_plan_promised(
 ):
     options = {"neighboring_relation": relation, "n_samples": n_samples, "epsilon": 1.0}
     model = fit(estimator_class, three_classes, **options)
-    plan = estimator_class(epsilon=1.0, neighboring_relation=relation,
+    plan = estimator_class(epsilon=1.0, neighboring_relation=relation, classes=range(3),
                            n_samples=n_samples).privacy_plan()  # fmt: skip
     statement = model.privacy_
     assert statement.private

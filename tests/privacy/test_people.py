@@ -11,6 +11,7 @@ from mechanisms import RELATIONS, Transcript, length, random_rows, squared_moves
 import dpfc
 from dpfc.evaluation.counts import ConfusionCounts, HitCounts, ScoreHistogram
 from dpfc.mechanism.bounded_sums import BoundedRows
+from dpfc.mechanism.class_scores import ClassScores
 from dpfc.mechanism.column_histograms import ColumnHistograms
 from dpfc.mechanism.losses import LOSSES
 from dpfc.mechanism.people import MOST_ROWS, WHOLE, Members, Shares, drawn_rows
@@ -43,6 +44,7 @@ def queries(n_columns):
             yield GradientSum(weights_of(n_columns, scale), LOSSES[loss], clip)
     for scale in (0.0, 100.0):
         yield HessianSum(weights_of(n_columns, scale))
+        yield ClassScores(weights_of(n_columns, scale)[:1], scale * np.linspace(-0.5, 0.5, 5))
 
 
 N_QUERIES = len(list(queries(44)))
