@@ -95,16 +95,20 @@ def _plain(bound: float) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words, or None where it is among them."""
+    """One of a few words, or, where that is allowed, None."""
 
-    options: tuple[str | None, ...]
+    options: tuple[str, ...]
+    or_none: bool = False
 
     def accepts(self, value: object) -> bool:
         """Whether the value is one of the options."""
-        return (value is None or isinstance(value, str)) and value in self.options
+        return (self.or_none and value is None) or (
+            isinstance(value, str) and value in self.options
+        )
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(repr(option) for option in self.options)
+        words = ", ".join(repr(option) for option in self.options)
+        return f"one of {words}" + " or None" * self.or_none
 
 
 @dataclass(frozen=True)

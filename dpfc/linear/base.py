@@ -112,7 +112,7 @@ class PrivateLinearClassifier(LinearPredictor):
     dataset: Annotated[str | None, Text()] = None
     l2_clip_norm: Annotated[float, BOUND] = 1.0
     normalize: Annotated[bool, Flag()] = True
-    scale: Annotated[str | None, Choice(("private", None))] = None
+    scale: Annotated[str | None, Choice(("private",), or_none=True)] = None
     center: Annotated[bool, Flag()] = True
     fit_intercept: Annotated[bool, Flag()] = True
     intercept_scaling: Annotated[float, Interval(0, 1)] = 0.1

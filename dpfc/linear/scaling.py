@@ -9,7 +9,7 @@ taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -33,15 +33,15 @@ _LOG_SPREADS = (0.7, 1.3, 2.2)
 _ZERO_SHARES = (0.2, 0.5, 0.8)
 _WIDEST = 2.0  # spread of a skewed column, in units of its median
 
-_Masses = NDArray[np.float64]
+_Numbers = NDArray[np.float64]
 
 
 class _Shapes(NamedTuple):
     """What columns may look like: shares of bins (n, N_BINS), centres (n,), spreads (n,)."""
 
-    shares: _Masses
-    centers: NDArray[np.float64]
-    spreads: NDArray[np.float64]
+    shares: _Numbers
+    centers: _Numbers
+    spreads: _Numbers
 
 
 def scale_share(signal_to_noise: float, n_features: int) -> float:
@@ -66,9 +66,7 @@ def scale_share(signal_to_noise: float, n_features: int) -> float:
     return 0.0 if ratio > _HOPELESS else min(_MOST_SHARE, max(_LEAST_SHARE, _NEEDED * ratio))
 
 
-def column_scales(
-    histograms: NDArray[np.float64], n_samples: float, noise: float
-) -> NDArray[np.float64]:
+def column_scales(histograms: _Numbers, n_samples: float, noise: float) -> _Numbers:
     """What to subtract from each column, and what to multiply it with then.
 
     Parameters
@@ -100,40 +98,42 @@ def _shapes() -> _Shapes:
     return _Shapes(np.array(shares), np.array(centers), np.array(spreads))
 
 
-def _all_shapes() -> Iterator[tuple[_Masses, float, float]]:
+def _all_shapes() -> Iterator[tuple[_Numbers, float, float]]:
     """Share of each bin, centre and spread: two of them to each power of two, of either sign."""
     for scale in 2.0 ** (np.arange(*EXPONENTS, 0.5) + 0.25):
-        yield _shares_of(lambda x, s=scale: ndtr(x / s)), 0.0, scale
+        yield _shares_of(partial(_normal, 0.0, scale)), 0.0, scale
         for shares, center, spread in _positive_shapes(scale):
             yield shares, center, spread
             yield _mirrored(shares), -center, spread
 
 
-def _positive_shapes(scale: float) -> Iterator[tuple[_Masses, float, float]]:
+def _positive_shapes(scale: float) -> Iterator[tuple[_Numbers, float, float]]:
     for width in _RELATIVE_SPREADS:
-        yield _normal(scale, width), scale, scale * width
+        spread = scale * width
+        yield _shares_of(partial(_normal, scale, spread)), scale, spread
     for width in _LOG_SPREADS:
-        skewed = _shares_of(lambda x, w=width: _log_normal(x / scale, w))
+        skewed = _shares_of(partial(_log_normal, scale, width))
         spread = scale * min(_WIDEST, float(np.sinh(width)))
         yield skewed, scale, spread
         for share in _ZERO_SHARES:
             yield _with_zeros(skewed, share), (1.0 - share) * scale, spread
     for share in _ZERO_SHARES:  # two values
-        mixed = _with_zeros(_normal(scale, 0.1), share)
+        mixed = _with_zeros(_shares_of(partial(_normal, scale, 0.1 * scale)), share)
         yield mixed, (1.0 - share) * scale, scale * float(np.sqrt(share * (1.0 - share)))
 
 
-def _normal(center: float, width: float) -> _Masses:
-    return _shares_of(lambda x: ndtr((x / center - 1.0) / width))
+def _normal(center: float, spread: float, x: _Numbers) -> _Numbers:
+    """Distribution function of a normal law."""
+    return np.asarray(ndtr((x - center) / spread))
 
 
-def _log_normal(x: NDArray[np.float64], width: float) -> NDArray[np.float64]:
-    """Distribution function of a log-normal law of median 1."""
-    positive = np.maximum(x, np.finfo(np.float64).tiny)
+def _log_normal(median: float, width: float, x: _Numbers) -> _Numbers:
+    """Distribution function of a log-normal law; the logarithm has this width."""
+    positive = np.maximum(x / median, np.finfo(np.float64).tiny)
     return np.where(x > 0.0, ndtr(np.log(positive) / width), 0.0)
 
 
-def _shares_of(distribution: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> _Masses:
+def _shares_of(distribution: Callable[[_Numbers], _Numbers]) -> _Numbers:
     """Share of every bin under a distribution function."""
     lower, upper = bin_edges()
     positive = distribution(upper) - distribution(lower)
@@ -141,12 +141,12 @@ def _shares_of(distribution: Callable[[NDArray[np.float64]], NDArray[np.float64]
     return np.concatenate([[0.0], positive, negative])
 
 
-def _with_zeros(shares: _Masses, share: float) -> _Masses:
+def _with_zeros(shares: _Numbers, share: float) -> _Numbers:
     mixed = (1.0 - share) * shares
     mixed[0] += share
     return mixed
 
 
-def _mirrored(shares: _Masses) -> _Masses:
+def _mirrored(shares: _Numbers) -> _Numbers:
     half = N_BINS // 2
     return np.concatenate([shares[:1], shares[half + 1 :], shares[1 : half + 1]])

@@ -189,7 +189,7 @@ def test_public_features_are_on_no_private_scale():
     model = DPFCClassifier(scale="private", public_features=X, classes=[0, 1])
     with pytest.raises(ValueError, match="do not go together"):
         model.fit(X, y)
-    with pytest.raises(ValueError, match="scale must be one of 'private', None"):
+    with pytest.raises(ValueError, match="scale must be one of 'private' or None"):
         DPFCClassifier(scale="public", classes=[0, 1]).fit(X, y)
 
 
