@@ -137,9 +137,8 @@ def train(
 ) -> None:
     """Train a whole network on a feature cache by DP-SGD, spending (ε, δ) once.
 
-    Images come from dpfc extract --backbone pixels. Where there is a backbone for the data, try
-    dpfc fit first: it takes seconds. Stopped, the same command goes on from --checkpoint. All rows
-    of a group are protected together where the cache has groups: steps draw groups, one row each.
+    Images come from dpfc extract --backbone pixels. Where there is a backbone, dpfc fit takes
+    seconds. Stopped, the same command goes on from --checkpoint. A cache's groups are protected.
 
     Example: dpfc train --features pixels/train --network cnn --epsilon 8 --out cnn.safetensors
     """
