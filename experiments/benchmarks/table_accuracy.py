@@ -12,6 +12,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,13 +134,12 @@ def _bound(table: Table) -> float:
 
 def _logistic_of_diffprivlib() -> Any:
     try:
-        from diffprivlib.models import LogisticRegression  # type: ignore[import-not-found]
+        return import_module("diffprivlib.models").LogisticRegression
     except ImportError as error:  # its forests need what scikit-learn took away
         raise MissingDependencyError(
             "--diffprivlib needs diffprivlib, and a scikit-learn that it works with: run "
             "pip install diffprivlib 'scikit-learn<1.8'."
         ) from error
-    return LogisticRegression
 
 
 def _diffprivlib(data: Data, bound: float, epsilon: float, seeds: int) -> NDArray[np.float64]:

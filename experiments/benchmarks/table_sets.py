@@ -147,7 +147,9 @@ def _adult_like() -> Table:
     labels = (rng.random(n) < 1 / (1 + np.exp(-1.2 * logits))).astype(np.int64)
 
     def holed(values: NDArray[Any], share: float) -> NDArray[Any]:
-        return np.where(rng.random(n) < share, None, values.astype(object))
+        found = values.astype(object)
+        found[rng.random(n) < share] = None
+        return found
 
     columns = {
         "age": holed(age, 0.02),
