@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from dpfc._support.callers import warn_caller
 from dpfc._support.fitted import fitted_or_nothing
 from dpfc._support.late import torch
 from dpfc._support.memory import check_memory
@@ -36,6 +37,7 @@ from dpfc._support.validation import (
     declared,
 )
 from dpfc.accounting import PrivacyPlan, PrivacyStatement, ReleaseRequest, calibrate
+from dpfc.exceptions import BudgetWarning
 from dpfc.linear.calibration import calibrated_weights, is_worth_its_share
 from dpfc.linear.centering import mean_share
 from dpfc.linear.forecast import EPSILONS, Forecast, forecast_of
@@ -384,7 +386,7 @@ class PrivateLinearClassifier(LinearPredictor):
         return full_batch and self.accountant in ("auto", "exact")
 
     def _scale(self, mechanism: GaussianMechanism) -> None:
-        """Scale the columns where their histograms can be told from noise."""
+        """Scale the columns where their histograms can be told from noise, or say so."""
         plan, query = mechanism.run.plan, ColumnHistograms(mechanism.n_features)
         if plan.mu is not None and not mechanism.run.exact:
             factor = ColumnHistograms.relation_factor(plan.neighboring_relation)
@@ -392,6 +394,11 @@ class PrivateLinearClassifier(LinearPredictor):
             share = scale_share(plan.mu * n_samples / factor, mechanism.n_features)
             mechanism.run.reallocate(query.name, share)
             if share == 0.0:
+                warn_caller(
+                    'scale="private" was left out: the histograms of so few rows would be lost in '
+                    "their noise. State the columns' ranges, or spend a larger epsilon.",
+                    BudgetWarning,
+                )
                 return
         drawn = mechanism.release(query.name, query)
         scale = column_scales(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpfc import DPFCClassifier, load_model
+from dpfc import BudgetWarning, DPFCClassifier, load_model
 from dpfc.linear.scaling import column_scales, scale_share
 from dpfc.mechanism.column_histograms import N_BINS, ColumnHistograms, bin_edges
 from dpfc.mechanism.integer_rows import RowGrid
@@ -172,7 +172,9 @@ def test_the_plan_holds_the_histograms_and_the_fit_pays_no_more(estimator_class)
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_few_rows_are_not_scaled_and_pay_nothing_for_it():
-    model = DPFCClassifier(0.1, scale="private", classes=[0, 1], random_state=0).fit(*table(40))
+    model = DPFCClassifier(0.1, scale="private", classes=[0, 1], random_state=0)
+    with pytest.warns(BudgetWarning, match="was left out"):
+        model.fit(*table(40))
     assert model.scale_ is None
     assert "column_histograms" not in {r.name for r in model.privacy_.releases}
 
