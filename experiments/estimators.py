@@ -25,6 +25,7 @@ __all__ = [
     "make_grid",
     "make_network_classifier",
     "make_study_estimator",
+    "parse_class_weight",
     "parse_classes",
 ]
 
@@ -190,6 +191,31 @@ def parse_classes(text: str | None, cache: FeatureCache) -> list[str] | list[int
         ) from None
 
 
+def parse_class_weight(
+    text: str | None, cache: FeatureCache
+) -> dict[str, float] | dict[int, float] | str | None:
+    """Weights of classes as ``NAME=WEIGHT,…``, or "balanced"; names as the cache has them.
+
+    Raises
+    ------
+    ValueError
+        If it is neither, or a class is named twice.
+    """
+    if text is None or text == "balanced":
+        return text
+    parts = [part.rpartition("=") for part in text.split(",")]
+    try:
+        weights = [float(weight) for _, _, weight in parts]
+    except ValueError:
+        weights = []
+    if not weights or not all(equals for _, equals, _ in parts):
+        raise ValueError(f"--class-weight takes balanced or NAME=WEIGHT,…, got {text!r}.")
+    names = parse_classes(",".join(name for name, _, _ in parts), cache) or []
+    if len(set(names)) < len(names):
+        raise ValueError(f"--class-weight names a class twice: {text!r}.")
+    return dict(zip(names, weights, strict=True))  # type: ignore[arg-type]
+
+
 def _parse(
     settings: Iterable[str],
     defaults: Mapping[str, Any],
@@ -221,8 +247,8 @@ def _typed(name: str, text: str, default: object) -> Any:
         if text.lower() not in _FLAGS:
             raise ValueError(f"{name} must be true or false, got {text!r}.")
         return _FLAGS[text.lower()]
-    if default is None and text.lower() == "none":
-        return None
+    if (default is None or isinstance(default, str)) and text.lower() == "none":
+        return None  # the estimator knows whether it may be
     # Words ("auto") may stand where numbers are meant; the estimator knows which are allowed.
     for kind in (int, float):
         try:

@@ -90,7 +90,7 @@ class DPNewtonClassifier(PrivateLinearClassifier):
     threshold : {"auto"} or None, default="auto"
         "auto": of two classes, 5% of the budget go to noisy counts of rows by class and score, by
         which slope and intercept are set, and the threshold for the rarer class is lowered for as
-        long as accuracy is expected to lose no more than 0.2 points. Nothing is spent where
+        long as accuracy is expected to lose no more than 0.1 points. Nothing is spent where
         counts would be lost in their noise, nor without `fit_intercept`
         (`dpfc.linear.calibration`).
     hessian_share : float in (0, 1), default=0.5

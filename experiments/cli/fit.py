@@ -13,6 +13,7 @@ from dpfc.experiments.cli.ledger_options import Said, open_ledger, record_model,
 from dpfc.experiments.cli.options import (
     Accountant,
     Classes,
+    ClassWeight,
     Delta,
     Epsilon,
     Features,
@@ -26,7 +27,12 @@ from dpfc.experiments.cli.options import (
     Seed,
     Settings,
 )
-from dpfc.experiments.estimators import fitted_report, make_estimator, parse_classes
+from dpfc.experiments.estimators import (
+    fitted_report,
+    make_estimator,
+    parse_class_weight,
+    parse_classes,
+)
 
 if TYPE_CHECKING:
     from dpfc.features import FeatureCache
@@ -44,6 +50,7 @@ def fit(
     neighboring_relation: Relation = "add_or_remove_one",
     n_samples: PublicSize = None,
     classes: Classes = None,
+    class_weight: ClassWeight = None,
     public_features: PublicFeatures = None,
     seed: Seed = None,
     accountant: Accountant = "auto",
@@ -85,6 +92,7 @@ def fit(
         ledger=book,
         dataset=said.dataset,
         classes=parse_classes(classes, cache),
+        class_weight=parse_class_weight(class_weight, cache),
         random_state=seed,
         verbose=sys.stderr.isatty(),
     )

@@ -11,6 +11,7 @@ import typer
 
 __all__ = [
     "Accountant",
+    "ClassWeight",
     "Classes",
     "Delta",
     "Epsilon",
@@ -101,6 +102,13 @@ Classes = Annotated[
     typer.Option(
         metavar="A,B,C",
         help="Public list of classes; needed only where the cache names none.",
+    ),
+]
+ClassWeight = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=W,…",
+        help="How much rows of a class count, as public numbers; or 'balanced', from noisy counts.",
     ),
 ]
 Seed = Annotated[

@@ -32,7 +32,9 @@ def rows_of(slope, intercept, rare=1, n=200_000):
 
 @pytest.mark.parametrize("rare", [0, 1])
 @pytest.mark.parametrize("slope, intercept", [(2.0, -5.0), (0.5, -2.5), (1.0, -3.0)])
-def test_flat_or_steep_scores_are_set_right_and_a_point_in_five_buys_recall(slope, intercept, rare):
+def test_flat_or_steep_scores_are_set_right_and_a_tenth_of_a_point_buys_recall(
+    slope, intercept, rare
+):
     logits, y = rows_of(slope, intercept, rare)
     sign = 1.0 if rare == 1 else -1.0
     found, shift = calibrated(counts_of(sign * logits, y), 0.0, EDGES, 0.0)
