@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpfc._support.callers import warn_caller
+from dpfc._support.memory import check_memory
 from dpfc._support.validation import Interval, check
 from dpfc.exceptions import PrivacyWarning
 from dpfc.mechanism.bounded_sums import LabeledRows
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _BLOCK_ROWS = 4096
+_PAIR_BYTES = 5 * 8  # two places and a product, and what is worked out of them
 _WEIGHT = Interval(0, 1e9, closed="both")
 
 
@@ -70,6 +72,10 @@ def group_codes(X: Any, groups: Any, n_rows: int) -> NDArray[np.int64] | None:
         return cache_groups(X)
     if getattr(X, "has_groups", False):
         raise ValueError("groups must be left out when X is a feature cache that has its own.")
+    if isinstance(groups, list | tuple) or getattr(groups, "dtype", None) == "O":
+        for row, name in enumerate(groups):
+            if isinstance(name, str) and name.endswith("\0"):  # NumPy's strings lose it
+                raise ValueError(f"groups: row {row}'s ends with a NUL character. Take it off.")
     try:
         known = as_labels(groups, n_rows, "a call")
     except (TypeError, ValueError) as error:
@@ -121,6 +127,12 @@ def rows_of_people(
     if units is None:
         return rows
     drawn = SelectedRows(rows, drawn_rows(units, max_group_rows, noise))
+    sizes = np.bincount(units[drawn.selected])
+    check_memory(
+        _PAIR_BYTES * int((sizes * (sizes + 1) // 2).sum()),
+        "products of the rows of each group with one another",
+        "Lower max_group_rows.",
+    )
     if max_group_rows == 1 and drawn.shares is not None:
         drawn.shares = None if weights is None else replace(drawn.shares, units=None)
         return drawn

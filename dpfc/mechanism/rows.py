@@ -164,7 +164,7 @@ class SelectedRows:
 
     def __init__(self, source: LabeledRows, selected: NDArray[np.bool_]):
         self._source = source
-        self._selected = selected
+        self.selected = selected
         self.codes = source.codes[selected]
         self.n_samples = len(self.codes)
         self.n_features = source.n_features
@@ -175,7 +175,7 @@ class SelectedRows:
         """Yield (rows, codes) of at most `block_rows` rows, as many blocks as the source has."""
         start = 0
         for rows, codes in self._source.blocks(block_rows):
-            keep = self._selected[start : start + len(rows)]
+            keep = self.selected[start : start + len(rows)]
             start += len(rows)
             if not isinstance(rows, np.ndarray):
                 yield rows[torch.from_numpy(keep).to(rows.device)], codes[keep]

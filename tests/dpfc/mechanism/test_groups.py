@@ -58,6 +58,7 @@ REFUSED = {
     "a number that is none": (np.where(np.arange(40) == 3, np.nan, 1.0), "row 3 has none"),
     "numbers and strings": ([1] * 39 + ["a"], "row 39"),
     "a table": (np.zeros((40, 2)), "group"),
+    "a name that NumPy cuts": (["p\0" if i == 4 else "p" for i in range(40)], "row 4"),
 }
 
 
@@ -237,6 +238,19 @@ def test_an_evaluation_counts_a_person_once():
         public, X[rows], labels, epsilon=1e4, metrics=["accuracy"], groups=groups
     )
     assert result.accuracy == pytest.approx(0.9, abs=0.02)
+
+
+def test_pairs_of_rows_that_memory_does_not_hold_are_refused_before_a_spend(monkeypatch, tmp_path):
+    monkeypatch.setattr("dpfc._support.memory.available_memory", lambda *_: 2**20)
+    X, y = data(4000)
+    ledger = PrivacyLedger(tmp_path / "ledger.db")
+    ledger.create_budget(
+        "ward", epsilon=3.0, delta=1e-5, unit_of_privacy="one patient", rows_per_unit=None
+    )
+    fit = model(ledger=ledger, dataset="ward", max_group_rows=256).fit
+    with pytest.raises(dpfc.exceptions.InsufficientMemoryError, match="max_group_rows"):
+        fit(X, y, groups=np.arange(4000) // 256)
+    assert not ledger.history("ward")
 
 
 def test_of_many_rows_some_are_drawn_and_means_of_classes_weigh_as_many_as_they_are_of():
