@@ -38,6 +38,7 @@ __all__ = [
 _BLOCK_ROWS = 4096
 _PAIR_BYTES = 5 * 8  # two places and a product, and what is worked out of them
 _WEIGHT = Interval(0, 1e9, closed="both")
+_LARGEST_RATIO = 40  # of "balanced" weights: the least is three parts of `WHOLE`
 
 
 def has_groups(X: Any, groups: Any) -> bool:
@@ -192,7 +193,8 @@ def class_factors(class_weight: Mapping[Any, Any], classes: NDArray[Any]) -> NDA
     Raises
     ------
     ValueError
-        If it names other classes, or a weight is not a finite number >= 0, or all are 0.
+        If it names other classes, or a weight is not a finite number >= 0, or all are 0, or one
+        is so small beside another that it would be rounded to 0.
     """
     factors = np.ones(len(classes))
     if len(class_weight):
@@ -207,15 +209,22 @@ def class_factors(class_weight: Mapping[Any, Any], classes: NDArray[Any]) -> NDA
             factors[place] = float(weight)
     if not factors.any():
         raise ValueError("class_weight must leave a class with a weight above 0.")
+    if ((factors > 0.0) & (factors < factors.max() / WHOLE)).any():
+        raise ValueError(
+            f"class_weight must not make a class count {WHOLE} times as much as another: the other "
+            "would not count at all. Take a smaller weight, or 0 for the other."
+        )
     return factors
 
 
 def balanced_factors(counts: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
     """N / (K n_k) from noisy counts, scikit-learn's "balanced"; shape (n_classes,).
 
-    A count that is lost in its noise is taken for the noise.
+    A count that is lost in its noise is taken for the noise. Noise grows with the largest factor,
+    and weights are whole parts of it (`WHOLE`): no class gets more than 40 times another's.
     """
     known = np.maximum(counts, max(noise, 1.0))
+    known = np.maximum(known, known.max() / _LARGEST_RATIO)
     return np.asarray(known.sum() / (len(known) * known))
 
 

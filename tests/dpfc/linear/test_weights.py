@@ -13,6 +13,7 @@ from sklearn.preprocessing import Normalizer
 
 import dpfc
 from dpfc import DPFCClassifier, DPLeastSquaresClassifier, DPNewtonClassifier, DPSearchCV
+from dpfc.mechanism.groups import balanced_factors
 
 EXACT = {"epsilon": math.inf, "center": False, "nonnegative_root": False}
 
@@ -124,3 +125,24 @@ def test_scikit_learn_routes_weights_and_groups_to_a_search(rows, weights):
         pipeline = make_pipeline(Normalizer(), search)
         pipeline.fit(*rows, sample_weight=weights, groups=groups)
     assert "all rows of a person" in " ".join(pipeline[-1].privacy_.to_text().split())
+
+
+def test_a_class_that_would_not_count_beside_another_is_refused(rows):
+    model = DPFCClassifier(classes=range(3), class_weight={0: 121.0})
+    with pytest.raises(ValueError, match="would not count at all"):
+        model.fit(*rows)
+    DPFCClassifier(classes=range(3), class_weight={0: 119.0, 1: 0.0}).fit(*rows)
+
+
+@pytest.mark.parametrize("noise", [0.0, 5.0, 1e6])
+@pytest.mark.parametrize("counts", [[1e6, 10.0], [1e6, -50.0], [-3.0, -4.0], [500.0, 500.0]])
+def test_balanced_weights_stay_in_bounds_whatever_noise_says(counts, noise):
+    factors = balanced_factors(np.array(counts), noise)
+    assert (factors > 0.0).all()
+    assert factors.max() <= 40.0 * factors.min() * (1 + 1e-12)
+    assert factors.min() <= 1.0 <= factors.max() <= 20.5 + 1e-9
+
+
+def test_balanced_weights_are_scikit_learns_where_counts_are_known():
+    counts = np.array([800.0, 150.0, 50.0])
+    np.testing.assert_allclose(balanced_factors(counts, 1.0), 1000.0 / (3 * counts))
