@@ -14,6 +14,7 @@ from dpfc.experiments.cli.options import Force, Json
 
 if TYPE_CHECKING:
     from dpfc.features import TableSchema
+    from dpfc.features.importing.rows import Rows
 
 __all__ = ["schema_app", "told_source"]
 
@@ -48,7 +49,9 @@ def _schema(
         Path | None, typer.Option(metavar="FILE", help="Schema to write, .yaml.")
     ] = None,
     label_column: Annotated[str | None, _role("with the classes")] = None,
-    group_column: Annotated[str | None, _role("that says whose rows they are")] = None,
+    group_column: Annotated[
+        str | None, _role("that says whose rows they are; a public sample may lack it")
+    ] = None,
     id_column: Annotated[str | None, _role("with a name for each row")] = None,
     ignore: Annotated[
         list[str] | None,
@@ -125,11 +128,24 @@ def check(
 
     known = read_schema(schema)
     if table is not None:
-        for _ in TableFile(table, known).rows():
-            pass
+        for rows in TableFile(table, known).rows():
+            _check_roles(rows, known)
     _print(known, "schema check", schema, json=json)
     if table is not None and not json:
         print(f"\nEvery value of {table} fits.")
+
+
+def _check_roles(rows: Rows, schema: TableSchema) -> None:
+    """Refuse a row without its group or label, or of a class that is not listed."""
+    for row, group in enumerate(rows.groups or ()):
+        if group is None:
+            raise ValueError(f"{rows.place(row)} has no group.")
+    classes = schema.class_names
+    for row, label in enumerate(rows.labels or ()):
+        if label is None:
+            raise ValueError(f"{rows.place(row)} has no label.")
+        if classes is not None and label not in classes:
+            raise ValueError(f"{rows.place(row)} has a label outside the schema's classes.")
 
 
 def _print(schema: TableSchema, command: str, path: Path, *, json: bool) -> None:
@@ -153,11 +169,19 @@ def _print(schema: TableSchema, command: str, path: Path, *, json: bool) -> None
         return
     longest = max(len(shown(name)) for name in schema.columns)
     for name, column in schema.to_dict()["columns"].items():
-        what = column.get("role") or f"{column['type']}, {counted(widths[name], 'feature')}"
+        what = _role_of(column) or f"{column['type']}, {counted(widths[name], 'feature')}"
         print(f"{shown(name):<{longest}}  {what}{_bounds(column)}")
     print(
         f"\n{counted(sum(widths.values()), 'feature')} from {path} ({told_source(schema.source)})"
     )
+
+
+def _role_of(column: dict[str, Any]) -> str | None:
+    role: str | None = column.get("role")
+    # Classes that are read from private labels are covered by no noise.
+    if role == "label" and not column["values"]:
+        return "label: list its public classes as values"
+    return role
 
 
 def _bounds(column: dict[str, Any]) -> str:

@@ -92,14 +92,14 @@ class TableFile:
         return [None if is_missing(value, words) else value for value in values]
 
     def _labels(self, values: Sequence[Any]) -> list[object]:
-        """As texts, so that 1 is the class that the schema calls 1; None where there is none."""
-        listed = {comparable(name) for name in self.class_names or ()}
+        """As the schema writes them, where 1.0 is 1 and True true; None where there is none."""
+        listed = {comparable(name): name for name in self.class_names or ()}
         words = self._schema.missing_values
         return [
             None
             if comparable(value) not in listed and is_missing(value, words)
             # What is no plain value is refused by the reader of labels.
-            else comparable(value)
+            else listed.get(comparable(value), comparable(value))
             if isinstance(value, str | int | float)
             else value
             for value in values

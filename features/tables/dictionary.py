@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dpfc._support.files import sha256_of_file
+from dpfc._support.suggestions import did_you_mean
 from dpfc._support.words import counted, shown
 from dpfc.features.datasets.base import printable
 from dpfc.features.datasets.tables import table_columns, table_rows
@@ -117,7 +118,8 @@ def roles_of(
     roles |= {name: role for role, name in named.items() if name is not None}
     for name in roles:
         if name not in names:
-            raise DatasetError(f"{where} has no column {name!r}; it has {', '.join(names)}.")
+            hint = did_you_mean(name, names)
+            raise DatasetError(f"{where} has no column {name!r}; it has {', '.join(names)}.{hint}")
     return roles
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from dpfc._support.column_names import is_id_name, is_index_name
 from dpfc._support.files import sha256_of_file
+from dpfc._support.suggestions import did_you_mean
 from dpfc._support.words import counted, shown
 from dpfc.features.datasets.base import printable
 from dpfc.features.datasets.tables import table_columns, table_rows
@@ -59,7 +60,7 @@ def schema_from_public_sample(
     path : path
         A table that is public. Nothing can check that: a schema is published with the model.
     label_column, group_column, id_column : str, optional
-        Columns with these roles.
+        Columns with these roles. The sample may lack the group, which published tables often do.
     ignore : collection of str
         Columns to leave out.
 
@@ -72,13 +73,21 @@ def schema_from_public_sample(
     """
     file = Path(path)
     names = table_columns(file)
+    # A name that is nearly one of the sample's is a slip of the pen.
+    group = group_column if group_column is not None and group_column not in names else None
+    absent = {} if group is None or did_you_mean(group, names) else {group: {"role": "group"}}
     roles = roles_of(
-        names, str(file), label=label_column, group=group_column, id=id_column, ignore=ignore
+        names,
+        str(file),
+        label=label_column,
+        group=None if absent else group_column,
+        id=id_column,
+        ignore=ignore,
     )
     rows = list(table_rows(file, names))
     if not rows:
         raise DatasetError(f"{file} holds no rows.")
-    columns: dict[str, Any] = {}
+    columns: dict[str, Any] = dict(absent)
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
         if name in roles:
             columns[name] = {"role": roles[name]}

@@ -451,9 +451,17 @@ def _explain(fault: Any) -> str:
             + ", ".join(sorted(_ROLES))
         )
     if fault["type"] == "extra_forbidden":
-        message = "is not known." + did_you_mean(key[0], _KEYS)
-        return f"{where} {message}".rstrip(".")
+        return f"{where} {_not_here(str(key[0]), fault['loc'])}".rstrip(".")
     return f"{where}: {message}" if where else message
+
+
+def _not_here(key: str, place: tuple[Any, ...]) -> str:
+    """Words for a key that is not this column's: another kind's, or nobody's."""
+    kind = next((part for part in place if part in _FEATURES | _ROLES), None)
+    if kind is None or key not in _KEYS:
+        return "is not known." + did_you_mean(key, _KEYS)
+    classes = "; values lists its classes" if kind == "label" else ""
+    return f"does not go with {'role' if kind in _ROLES else 'type'}: {kind}{classes}"
 
 
 _KEYS = sorted(

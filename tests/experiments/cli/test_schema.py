@@ -1,6 +1,7 @@
 """`dpfc schema`, and a table's way from CSV to predictions."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +49,45 @@ def test_a_public_sample_becomes_a_schema_that_says_so(dpfc, sample, tmp_path):
     # A code with zeros before it is no number; a text of many values is left out.
     assert known["code"]["values"] == [f"0{i}" for i in range(7)]
     assert known["notes"] == {"role": "ignore"} and known["who"] == {"role": "ignore"}
+
+
+def test_a_public_sample_may_lack_whose_rows_they_are(dpfc, sample, tmp_path):
+    out = tmp_path / "s.yaml"
+    write = ["schema", "--from-public", sample, "--out", out, "--group-column"]
+    run = dpfc(*write, "patient")
+    assert run.code == 0, run.err
+    assert read_schema(out).with_role("group") == "patient"
+    run = dpfc(*write, "whom", "--force")
+    assert run.code == 1 and "Did you mean 'who'?" in run.err
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("p,50,SECRET", "row 1 of new.csv has a label outside the schema's classes."),
+        ("p,50,", "row 1 of new.csv has no label."),
+        (",50,yes", "row 1 of new.csv has no group."),
+        ("p,50,true", "Every value of new.csv fits."),
+    ],
+)
+def test_a_check_looks_at_labels_and_groups_too(dpfc, tmp_path, monkeypatch, row, message):
+    monkeypatch.chdir(tmp_path)
+    Path("s.yaml").write_text(
+        "columns:\n  who: {role: group}\n  age: {type: number, min: 0, max: 99}\n"
+        "  ill: {role: label, values: [no, yes, True]}\n"
+    )
+    Path("new.csv").write_text(f"who,age,ill\np,40,no\n{row}\n")
+    run = dpfc("schema", "check", "s.yaml", "--table", "new.csv")
+    assert message in (run.err or run.out) and "SECRET" not in run.err
+    # The import is of the same mind.
+    taken = dpfc("features", "import", "new.csv", "--schema", "s.yaml", "--out", "cache")
+    assert run.code == taken.code
+
+
+def test_a_label_without_its_classes_is_pointed_out(dpfc, tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("columns: {age: {type: boolean}, ill: {role: label}}")
+    assert "label: list its public classes as values" in dpfc("schema", "check", path).out
 
 
 def test_bounds_are_rounded_outwards(dpfc, tmp_path):

@@ -87,6 +87,12 @@ def test_listed_values_and_names_are_the_texts_that_stand_in_the_file(tmp_path):
         ({"age": {"type": "number", "min": 0}}, "column 'age': max: Field required"),
         ({"age": {**AGE, "bounds": 3}}, "column 'age': bounds is not known"),
         ({"age": {**AGE, "knot": 3}}, "knot is not known. Did you mean 'knots'?"),
+        ({"age": {**AGE, "values": ["a"]}}, "values does not go with type: number"),
+        (
+            {"ill": {"role": "label", "type": "boolean"}},
+            "type does not go with role: label; values lists its classes",
+        ),
+        ({"who": {"role": "group", "min": 0}}, "min does not go with role: group"),
         ({"age": {**AGE, "knots": 1}}, "column 'age': knots"),
         ({"age": {**AGE, "min": -1, "scale": "log"}}, "scale: log needs a min of 0 or more"),
         ({"age": {"type": "text"}}, "column 'age': type must be one of boolean, category"),
