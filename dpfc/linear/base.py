@@ -123,7 +123,7 @@ class PrivateLinearClassifier(LinearPredictor):
     max_group_rows: Annotated[int, Interval(1, MOST_ROWS, closed="both", integer=True)] = 32
     class_weight: Mapping[Any, float] | str | None = None
     max_sample_weight: Annotated[float | None, Interval(0, 1e9, words=(None,))] = None
-    threshold: Annotated[str | None, Choice(("auto", None))] = "auto"
+    threshold: Annotated[str | None, Choice(("auto",), or_none=True)] = "auto"
     random_state: int | np.random.Generator | np.random.RandomState | None = None
     verbose: Annotated[bool, Flag()] = False
 
