@@ -199,10 +199,12 @@ def _lines(evaluation: PrivateEvaluation) -> Iterator[str]:
     if evaluation.auc is not None and evaluation.auc_interval is not None:
         yield f"AUC {_figure(evaluation.auc, *evaluation.auc_interval)}"
     low, high = evaluation.n_samples_interval
-    if low == high:
-        yield f"test rows {evaluation.n_samples:,.0f}"
-    else:
-        yield f"test rows about {evaluation.n_samples:,.0f} ({low:,.0f} to {high:,.0f})"
+    figure = f"{evaluation.n_samples:,.0f}"
+    if low != high:
+        figure = f"about {figure} ({low:,.0f} to {high:,.0f})"
+    unit = evaluation.privacy_.unit_of_privacy
+    # Of people, who may have several rows, each is counted once.
+    yield f"test rows {figure}" if unit == "one row" else f"test size {figure}, {unit} counts as 1"
     if evaluation.recall is not None and evaluation.recall_intervals is not None:
         yield ""
         yield "recall of each class"

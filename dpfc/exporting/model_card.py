@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["model_card"]
 
 _MOST_CLASSES = 50
+_MOST_COLUMNS = 200
 
 
 def model_card(model: Any, *, license: str | None = None) -> str:  # noqa: A002  # the field's name
@@ -77,9 +78,14 @@ def _plain(number: float) -> float | str:
 
 def _about(model: Any) -> list[str]:
     """What goes in, what comes out, and how to load it."""
-    classes = [escape(clean(str(label))) for label in model.classes_[:_MOST_CLASSES].tolist()]
-    more = len(model.classes_) - len(classes)
-    listed = ", ".join(classes) + (f" and {more} more" if more else "")
+    origin = getattr(model, "features_from_", None)
+    schema = None if origin is None else origin["preprocessing"].get("schema")
+    rows = ["model.predict(X)"]
+    if schema is not None:
+        rows = [
+            'encoder = dpfc.TableEncoder(model.features_from_["preprocessing"]["schema"])',
+            "model.predict(encoder.transform(table))  # a data frame with these columns",
+        ]
     lines = [
         "## Use",
         "",
@@ -87,14 +93,23 @@ def _about(model: Any) -> list[str]:
         "import dpfc",
         "",
         'model = dpfc.load_model("model.safetensors")',
-        "model.predict(X)",
+        *rows,
         "```",
         "",
         escape_line(f"Rows have {model.n_features_in_:,} numbers."),
-        f"Classes: {listed}.",
+        f"Classes: {_listed([str(name) for name in model.classes_.tolist()], _MOST_CLASSES)}.",
     ]
-    origin = getattr(model, "features_from_", None)
     if origin is None:
         return lines
+    if schema is not None:
+        columns = schema["columns"].items()
+        kinds = [f"{name} ({column['type']})" for name, column in columns if "type" in column]
+        made = f"Rows are made of a table's columns by a public schema: {schema['source']}."
+        return [*lines, escape_line(clean(made)), f"Columns: {_listed(kinds, _MOST_COLUMNS)}."]
     spec, weights = clean(origin["spec"] or "a network in a file"), origin["weights_sha256"]
     return [*lines, f"Features: {escape(spec)}, weights with SHA-256 {escape(clean(weights))}."]
+
+
+def _listed(names: list[str], most: int) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(escape(clean(name)) for name in names[:most]) + more

@@ -96,14 +96,16 @@ def summarize(
 
 
 def _print_summary(report: dict[str, Any]) -> None:
-    noise = report["noise_standard_deviation"]
+    noise, unit = report["noise_standard_deviation"], report["privacy"]["unit_of_privacy"]
+    # Of people, who may have several rows, each is counted once.
+    rows = "rows" if unit == "one row" else f"count ({unit} counts as 1)"
     if report["count"] is not None:
-        print(f"rows {report['count']:,.1f} ± {noise['count']:,.1f}")
+        print(f"{rows} {report['count']:,.1f} ± {noise['count']:,.1f}")
     if report["class_counts"] is not None:
-        print(f"rows by class, each ± {noise['class_counts']:,.1f}:")
+        print(f"{rows} by class, each ± {noise['class_counts']:,.1f}:")
         width = max(len(shown(name)) for name in report["class_counts"])
-        for name, rows in report["class_counts"].items():
-            print(f"  {shown(name):<{width}}  {rows:,.1f}")
+        for name, number in report["class_counts"].items():
+            print(f"  {shown(name):<{width}}  {number:,.1f}")
     if report["mean"] is not None:
         features = counted(len(report["mean"]), "feature")
         print(f"mean of {features}, each ± {noise['mean']:.3g}: see --json")

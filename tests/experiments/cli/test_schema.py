@@ -2,11 +2,12 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from dpfc import load_model
+from dpfc import load_model, model_card
 from dpfc.features.tables.schema import read_schema
 
 N = 400
@@ -168,13 +169,25 @@ def test_from_csv_to_predictions(dpfc, sample, strict_json, tmp_path):
     assert "schema of 9 columns (public sample sample.csv" in dpfc("features", "info", cache).out
     run = dpfc("fit", "--features", cache, "--epsilon", "50", "--out", model)
     assert "the table's schema is public" in run.out and "public sample sample.csv" in run.out
-    assert load_model(model).features_from_["spec"] == "table"
+    opened = load_model(model)
+    assert opened.features_from_["spec"] == "table"
+    card = model_card(opened)
+    assert (
+        "public sample sample.csv, 400 rows" in card
+        and "weights" not in card.split("## Privacy")[0]
+    )
+    assert "Columns: age (number), sex (category), seen (date), " in card
     (tmp_path / "new.csv").write_text(table(4, ages=[25, 75, 300, 28], labels=False))
     predict = ["predict", "--model", model, "--out", "-"]
     run = dpfc(*predict, "--table", tmp_path / "new.csv")
     assert run.code == 0, run.err
     rows = list(csv.DictReader(run.out.splitlines()))
     assert [row["predicted_class"] for row in rows] == ["no", "yes", "yes", "no"]
+    # As the card says that it is done in Python.
+    code = card.split("```python")[1].split("```")[0].replace("model.safetensors", str(model))
+    names: dict[str, Any] = {"table": list(csv.DictReader((tmp_path / "new.csv").open()))}
+    exec(code.replace("model.predict", "answer = model.predict"), names)
+    assert names["answer"].tolist() == ["no", "yes", "yes", "no"]
     # A label that is there is not read.
     (tmp_path / "new.csv").write_text(table(4, ages=[25, 75, 300, 28]).replace("no\n", "SECRET\n"))
     assert dpfc(*predict, "--table", tmp_path / "new.csv").out == run.out

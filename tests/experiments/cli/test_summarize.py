@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pytest
 
 from dpfc.accounting import PrivacyLedger
+from dpfc.features import CacheDescription, FeatureCacheWriter
 
 
 def test_it_prints_noisy_counts_by_class_name(dpfc, cache_path, strict_json):
@@ -28,6 +32,21 @@ def test_a_mean_needs_a_clip_norm_and_a_ledger_pays(dpfc, cache_path, tmp_path, 
     )  # fmt: skip
     assert len(strict_json(done.out)["mean"]) == 6
     assert [spend.statement.kind for spend in PrivacyLedger(ledger).history("ants")] == ["summary"]
+
+
+def test_of_people_each_is_counted_once_and_the_words_say_so(dpfc, cache_path, tmp_path):
+    grouped, model = tmp_path / "grouped", tmp_path / "model"
+    description = CacheDescription(2, class_names=("a", "b"), has_labels=True, has_groups=True)
+    y = np.arange(60) % 2
+    with FeatureCacheWriter(grouped, description) as writer:
+        writer.write(np.eye(2, dtype=np.float32)[y], y, groups=[f"p{n // 4}" for n in range(60)])
+        writer.finish()
+    words = ["--features", grouped, "--epsilon", "1e4"]
+    out = dpfc("summarize", *words).out
+    assert re.search(r"count \(one group of rows counts as 1\) 1[45]\.\d ± ", out)
+    assert dpfc("fit", *words, "--out", model).code == 0
+    out = dpfc("evaluate", "--model", model, *words).out
+    assert re.search(r"test size about 15 \(.*\), one group of rows counts as 1", out)
 
 
 @pytest.mark.parametrize("statistics", ["", "median", "count,count"])
