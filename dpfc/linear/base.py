@@ -380,8 +380,9 @@ class PrivateLinearClassifier(LinearPredictor):
         """
         if self.threshold is None or not self.fit_intercept or math.isinf(self.epsilon):
             return False
-        if isinstance(self.classes, Sized):
-            return len(self.classes) == 2
+        stated: Any = self.classes
+        if isinstance(stated, Sized):
+            return (stated.size if isinstance(stated, np.ndarray) else len(stated)) == 2
         full_batch = all(request.sampling_probability == 1.0 for request in self._requests())
         return full_batch and self.accountant in ("auto", "exact")
 
