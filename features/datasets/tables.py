@@ -61,6 +61,8 @@ def table_columns(path: Path, *, header: bool = True) -> list[str]:
 
 def shown_columns(path: object, names: Sequence[str]) -> str:
     """A table's columns for a message, unless they look like a row: values are never shown."""
+    if not names:
+        return "it has no columns at all"
     is_csv = isinstance(path, Path) and path.suffix.lower() in (".csv", ".tsv")
     numbered = [str(i + 1) for i in range(len(names))]
     if is_csv and list(names) != numbered and not looks_like_names(Path(str(path))):

@@ -93,7 +93,7 @@ def as_numbers(
     for row, value in enumerate(values):
         number = math.nan if is_missing(value, words) else _number(value)
         if number is None:
-            fail(row, "holds no number")
+            fail(row, "holds no number such as 12.5")
         found[row] = number
     return found, np.isnan(found)
 
@@ -177,7 +177,8 @@ def as_days(
             continue
         day = _day(value, layout)
         if day is None:
-            fail(row, "holds no date" + ("" if layout is None else f" as {layout!r}"))
+            iso = " such as 2026-01-31; for other forms give the schema a format"
+            fail(row, "holds no date" + (iso if layout is None else f" as {layout!r}"))
         found[row] = (day - date(1970, 1, 1)).days
     return found, missing
 

@@ -223,3 +223,10 @@ def test_public_rows_of_the_same_schema_help_a_fit(dpfc, sample, tmp_path):
     run = dpfc(*fit, "--public-features", tmp_path / "same")
     assert run.code == 0, run.err
     assert "public_features hold no private rows" in run.out
+
+
+def test_an_empty_table_is_told_as_such(dpfc, tmp_path):
+    (tmp_path / "s.yaml").write_text("columns: {age: {type: boolean}}")
+    (tmp_path / "empty.csv").write_text("")
+    run = dpfc("schema", "check", tmp_path / "s.yaml", "--table", tmp_path / "empty.csv")
+    assert run.code == 1 and "it has no columns at all" in run.err
