@@ -237,7 +237,7 @@ def _column(X: Any, array: NDArray[Any], place: int, name: object) -> NDArray[An
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"X's column {_shown(name)} cannot be a feature: {error} Leave it out, or make it "
-            "numbers."
+            "numbers: dpfc.TableEncoder does, by a public schema."
         ) from None
 
 

@@ -34,6 +34,10 @@ _MANY = (
     "Only fits with groups may spend from it, for nobody said how many rows {unit} has: write the\n"
     "features with --group-column, or make another ledger with --rows-per-unit (1: one row each)."
 )
+_SEVERAL = (
+    "A fit without groups is charged as {rows} rows, which takes much more of the budget than its\n"
+    "--epsilon says; one with groups is not. `dpfc budget remaining` tells what either may have."
+)
 _NO_HEAD = "none yet: an earlier version wrote this file, and the next write adds it"
 
 _Ledger = Annotated[Path, typer.Argument(metavar="LEDGER", help="Ledger: one SQLite file.")]
@@ -126,6 +130,8 @@ def create(
     print(f"  {_fit_command(ledger, budget, '…')}")
     if budget.rows_per_unit is None:
         print(f"\n{_MANY.format(unit=budget.unit_of_privacy)}")
+    elif budget.rows_per_unit > 1:
+        print(f"\n{_SEVERAL.format(rows=budget.rows_per_unit)}")
     if budget.filter.kind == "gdp":
         print(f"\n{_GDP_ONLY}\n  {_create_command(ledger, budget)}")
 

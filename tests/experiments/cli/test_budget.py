@@ -343,7 +343,8 @@ def test_a_budget_of_patients_refuses_a_fit_of_rows_before_it_spends(
 def test_a_fit_of_rows_is_charged_as_the_rows_that_a_unit_has(dpfc, cache_path, tmp_path):
     path, model = tmp_path / "l.db", tmp_path / "m.safetensors"
     create = ("budget", "create", path, "--dataset", "w", "--epsilon", 3, "--unit", "one patient")
-    assert dpfc(*create, "--rows-per-unit", 5).code == 0
+    done = dpfc(*create, "--rows-per-unit", 5)
+    assert done.code == 0 and "A fit without groups is charged as 5 rows" in done.out
     out = dpfc("budget", "remaining", path, "--dataset", "w").out
     (line,) = [line for line in out.splitlines() if "without groups" in line]
     epsilon = line.rsplit("= ", 1)[1].rstrip(".")
