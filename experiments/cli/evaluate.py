@@ -98,6 +98,7 @@ def evaluate(
     Example: dpfc evaluate --model model.safetensors --features features/test --epsilon 1
     """
     from dpfc import load_model
+    from dpfc.experiments.cli.new_rows import check_same_columns
     from dpfc.features import FeatureCache
 
     options = {
@@ -118,6 +119,7 @@ def evaluate(
             raise ValueError(f"{name} needs --epsilon: without it nothing is private or spent.")
     classifier = load_model(model)
     cache = FeatureCache.open(features)
+    check_same_columns(classifier, cache, labels=True)
     origin = {"command": "evaluate", "model": str(model), "features": str(features)}
     if epsilon is None:
         _show_own_look(origin, classifier, cache, json)

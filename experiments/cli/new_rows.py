@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dpfc.features import Backbone, FeatureCache
     from dpfc.features.datasets.base import Dataset
 
-__all__ = ["embed_new_rows", "encode_new_table", "load_matching_backbone"]
+__all__ = ["check_same_columns", "embed_new_rows", "encode_new_table", "load_matching_backbone"]
 
 
 def embed_new_rows(
@@ -168,3 +168,48 @@ def load_matching_backbone(origin: dict[str, Any] | None, spec: str | None) -> B
 def _settings(preprocessing: dict[str, Any]) -> dict[str, Any]:
     """What must agree: all but what products are computed in, which the device decides."""
     return {key: value for key, value in preprocessing.items() if key != "compute_dtype"}
+
+
+def check_same_columns(model: Any, cache: FeatureCache, *, labels: bool = False) -> None:
+    """Refuse a table's rows that another schema encoded than the rows that the model was fitted on.
+
+    As wide as these they may be, and mean something else.
+
+    Parameters
+    ----------
+    labels : bool
+        Refuse labels of another column, too.
+
+    Raises
+    ------
+    ValueError
+        The message names the first column that differs.
+    """
+    ours, theirs = (
+        None if origin is None else origin["preprocessing"].get("schema")
+        for origin in (getattr(model, "features_from_", None), cache.origin)
+    )
+    if ours is None or theirs is None:
+        return
+    pairs = zip(_features(ours), _features(theirs), strict=False)
+    differs = [there[0] for here, there in pairs if here != there]
+    if not differs and labels and _label(ours) != _label(theirs):
+        differs = [_label(theirs) or _label(ours)]
+    general = [key for key in ("knots", "missing_values") if ours[key] != theirs[key]]
+    if differs or general:
+        what = f"column {differs[0]!r}" if differs else f"{general[0]}:"
+        raise ValueError(
+            f"{cache.path} was made by another schema than the model's rows: {what} differs. "
+            "Import the table again with the model's schema."
+        )
+
+
+def _features(schema: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What becomes features, in their order; a unit is for people."""
+    columns = schema["columns"].items()
+    return [(name, {**column, "unit": None}) for name, column in columns if "type" in column]
+
+
+def _label(schema: dict[str, Any]) -> str | None:
+    columns = schema["columns"].items()
+    return next((name for name, column in columns if column.get("role") == "label"), None)

@@ -95,7 +95,7 @@ def predict(
     dpfc predict --model model.safetensors --table new-patients.csv --out out.csv
     """
     from dpfc import load_model
-    from dpfc.experiments.cli.new_rows import embed_new_rows, encode_new_table
+    from dpfc.experiments.cli.new_rows import check_same_columns, embed_new_rows, encode_new_table
     from dpfc.features import FeatureCache
 
     if out == "-" and json:
@@ -107,7 +107,9 @@ def predict(
         check_writable(Path(out), reads=reads, force=force, suffixes=(".csv", ".parquet"))
     classifier = load_model(model)
     if features is not None:
-        _predict(classifier, FeatureCache.open(features), out, proba, json)
+        cache = FeatureCache.open(features)
+        check_same_columns(classifier, cache)
+        _predict(classifier, cache, out, proba, json)
         return
     with tempfile.TemporaryDirectory(prefix="dpfc-predict-") as folder:
         if table is not None:

@@ -225,6 +225,38 @@ def test_public_rows_of_the_same_schema_help_a_fit(dpfc, sample, tmp_path):
     assert "public_features hold no private rows" in run.out
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "evaluate", "predict", "named"),
+    [
+        ("unit: y", "unit: years", 0, 0, ""),
+        ("max: 99", "max: 200", 1, 1, "column 'age' differs"),
+        ("knots: 3", "knots: 5", 1, 1, "knots: differs"),
+        ("a: {role: label", "b: {role: label", 1, 0, "column 'b' differs"),
+    ],
+)
+def test_rows_of_another_schema_are_refused(
+    dpfc, tmp_path, monkeypatch, old, new, evaluate, predict, named
+):
+    monkeypatch.chdir(tmp_path)
+    text = (
+        "knots: 3\nother_columns: ignore\ncolumns:\n"
+        "  age: {type: number, min: 0, max: 99, unit: y}\n  a: {role: label, values: [n, y]}\n"
+    )
+    Path("t.csv").write_text("age,a,b\n" + "1,n,n\n90,y,y\n1,y,n\n40,n,n\n" * 15)
+    for name, schema in {"own": text, "other": text.replace(old, new)}.items():
+        Path(f"{name}.yaml").write_text(schema)
+        made = dpfc("features", "import", "t.csv", "--schema", f"{name}.yaml", "--out", name)
+        assert made.code == 0, made.err
+    assert dpfc("fit", "--features", "own", "--epsilon", "1", "--out", "m").code == 0
+    rows = ["--model", "m", "--features", "other"]
+    for run, code in (
+        (dpfc("evaluate", *rows, "--epsilon", "1"), evaluate),
+        (dpfc("predict", *rows, "--out", "-"), predict),
+    ):
+        assert run.code == code, run.err
+        assert not code or named in run.err
+
+
 def test_an_empty_table_is_told_as_such(dpfc, tmp_path):
     (tmp_path / "s.yaml").write_text("columns: {age: {type: boolean}}")
     (tmp_path / "empty.csv").write_text("")
