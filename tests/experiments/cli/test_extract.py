@@ -71,7 +71,7 @@ def test_the_help_explains_every_option(dpfc):
     for option in ("batch-size", "dtype", "workers", "on-error", "overwrite", "text-column"):
         assert f"--{option} " in text
     for words in (
-        "on CUDA where PyTorch finds a GPU",
+        "CUDA if it can",
         "Halved where the GPU's memory is short",
         "processes that decode",
         "How features are stored in the cache",

@@ -235,7 +235,7 @@ def test_no_runs_time_has_the_loading_of_libraries_in_it(monkeypatch):
         privacy_ = SimpleNamespace(private=False, model_dump=lambda mode: {})
         fits: ClassVar[list[int]] = []
 
-        def fit(self, X, y):
+        def fit(self, X, y, groups=None):
             time.sleep(0.0 if Model.fits else 0.5)
             Model.fits.append(len(X))
 
