@@ -193,8 +193,12 @@ def class_factors(class_weight: Mapping[Any, Any], classes: NDArray[Any]) -> NDA
     Raises
     ------
     ValueError
-        If it names other classes, or a weight is not a finite number >= 0, or all are 0, or one
-        is so small beside another that it would be rounded to 0.
+        If it names other classes, or a weight is not a finite number >= 0, or all are 0.
+
+    Warns
+    -----
+    UserWarning
+        If one is so small beside another that it is rounded to 0.
     """
     factors = np.ones(len(classes))
     if len(class_weight):
@@ -210,9 +214,10 @@ def class_factors(class_weight: Mapping[Any, Any], classes: NDArray[Any]) -> NDA
     if not factors.any():
         raise ValueError("class_weight must leave a class with a weight above 0.")
     if ((factors > 0.0) & (factors < factors.max() / WHOLE)).any():
-        raise ValueError(
-            f"class_weight must not make a class count {WHOLE} times as much as another: the other "
-            "would not count at all. Take a smaller weight, or 0 for the other."
+        warn_caller(
+            f"class_weight makes a class count more than {WHOLE} times as much as another, which "
+            "then does not count at all: whole weights are rounded down.",
+            UserWarning,
         )
     return factors
 
