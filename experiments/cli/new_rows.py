@@ -194,7 +194,7 @@ def check_same_columns(model: Any, cache: FeatureCache, *, labels: bool = False)
     pairs = zip(_features(ours), _features(theirs), strict=False)
     differs = [there[0] for here, there in pairs if here != there]
     if not differs and labels and _label(ours) != _label(theirs):
-        differs = [_label(theirs) or _label(ours)]
+        differs = [_label(theirs) or str(_label(ours))]
     general = [key for key in ("knots", "missing_values") if ours[key] != theirs[key]]
     if differs or general:
         what = f"column {differs[0]!r}" if differs else f"{general[0]}:"
