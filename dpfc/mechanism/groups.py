@@ -208,8 +208,8 @@ def class_factors(class_weight: Mapping[Any, Any], classes: NDArray[Any]) -> NDA
             raise ValueError(
                 f"class_weight must name classes of {classes.tolist()}, got {list(class_weight)}."
             ) from None
-        for place, weight in zip(places, class_weight.values(), strict=True):
-            check("class_weight", weight, _WEIGHT)
+        for place, (name, weight) in zip(places, class_weight.items(), strict=True):
+            check(f"class_weight[{name!r}]", weight, _WEIGHT)
             factors[place] = float(weight)
     if not factors.any():
         raise ValueError("class_weight must leave a class with a weight above 0.")
