@@ -85,7 +85,8 @@ def hockey_stick(epsilon, p, q, low, high):
 
 
 @pytest.mark.parametrize(
-    ("rows", "probability", "z"), [(1, 0.3, 1.0), (3, 0.1, 1.0), (5, 0.5, 4.0)]
+    ("rows", "probability", "z"),
+    [(1, 0.3, 1.0), (3, 0.1, 1.0), pytest.param(5, 0.5, 4.0, marks=pytest.mark.slow)],
 )
 def test_one_sampled_release_is_the_mixture_that_integration_finds(rows, probability, z):
     delta = 1e-4
@@ -106,6 +107,7 @@ def test_one_sampled_release_is_the_mixture_that_integration_finds(rows, probabi
     assert worst[0] <= delta * (1 + 1e-6) < worst[1]
 
 
+@pytest.mark.slow
 def test_a_sample_of_nearly_all_rows_is_a_full_batch():
     found = group_epsilon(sampled(1 - 1e-9, 8.0, 3), 4, 1e-5, neighboring_relation=ADD_REMOVE)
     expected = gaussian_epsilon(math.sqrt(3) * 4 / 8, 1e-5)

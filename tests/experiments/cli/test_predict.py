@@ -36,7 +36,7 @@ def fitted(tmp_path_factory):
     write_images(folder / "train", 200, sort=True, seed=0)
     extract = ["extract", "--data", str(folder / "train"), "--out", str(folder / "cache")]
     assert main([*extract, *PIXELS]) == 0
-    fit = ["fit", "--features", str(folder / "cache"), "--epsilon", "50", "--method", "ls"]
+    fit = ["fit", "--features", str(folder / "cache"), "--epsilon", "50", "--method", "fc"]
     assert main([*fit, "--out", str(folder / "model")]) == 0
     return folder
 
