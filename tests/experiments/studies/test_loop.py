@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from study_workers import die_for_half, sleep_for_long
 
 from dpfc.experiments.studies import loop as sweeping
 from dpfc.experiments.studies import worker as sweep_worker
@@ -192,13 +193,6 @@ def test_real_noise_is_drawn_without_seeds(tmp_path):
     assert outcome.new == 1 and row["seed"] is None and row["private"] is True
 
 
-def die_for_half(spec):
-    """Kill the process at ε = 0.5."""
-    if spec.epsilon == 0.5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return sweeping.failed_record("small", spec, "lived")
-
-
 @pytest.mark.slow
 def test_a_run_that_kills_its_process_is_the_only_one_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeping, "partial", lambda *_: die_for_half)
@@ -250,10 +244,6 @@ def test_no_runs_time_has_the_loading_of_libraries_in_it(monkeypatch):
     sweep_worker._warm_up.cache_clear()
     assert all(record["seconds"] < 0.4 for record in records)
     assert len(Model.fits) == 3  # once for made-up rows, then the runs
-
-
-def sleep_for_long(spec):
-    time.sleep(600)
 
 
 def test_a_second_ctrl_c_leaves_no_worker(tmp_path, monkeypatch):
