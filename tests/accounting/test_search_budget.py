@@ -182,6 +182,7 @@ def test_draws_follow_the_law_and_a_law_of_another_mean_is_told_apart(law):
     assert p_value(RunLaw(1.2 * law.mean, law.shape)) < 1e-6
 
 
+@pytest.mark.slow
 @given(
     mean=st.floats(1, 1000),
     shape=st.sampled_from([0.0, 0.3, 1.0, 5.0, math.inf]),

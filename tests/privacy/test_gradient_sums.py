@@ -127,7 +127,9 @@ def rows_against(name, kind, n_rows):
     return X, codes
 
 
-@pytest.mark.parametrize("kind", ["extreme", "large", "boundary"])
+@pytest.mark.parametrize(
+    "kind", ["extreme", *(pytest.param(k, marks=pytest.mark.slow) for k in ("large", "boundary"))]
+)
 @pytest.mark.parametrize("clipping", CLIPPINGS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_row_that_goes_moves_the_sum_by_its_stated_sensitivity_at_most(name, clipping, kind):

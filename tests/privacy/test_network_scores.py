@@ -102,6 +102,7 @@ def test_rows_on_the_boundary_are_predicted_alike_in_any_place(width):
     assert_rows_stand_alone(public_model(module, (width,)), on_the_boundary(module[1], width, 100))
 
 
+@pytest.mark.slow
 def test_scores_of_a_row_of_any_width_are_the_same_bits_in_any_place():
     for width in WIDTHS:
         X = np.random.default_rng(width).normal(size=(7, width)).astype(np.float32)

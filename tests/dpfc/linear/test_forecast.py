@@ -55,6 +55,7 @@ def test_more_rows_than_there_are_have_the_noise_of_their_number():
     assert wanted.gained > 0.0 and here.gained == 0.0
 
 
+@pytest.mark.slow
 def test_accuracy_grows_with_epsilon_and_with_rows():
     found = DPFCClassifier(classes=range(10)).forecast(
         [100, 3_000], epsilons=[0.1, 8.0], repeats=4, **PUBLIC

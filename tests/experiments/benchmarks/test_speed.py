@@ -14,6 +14,7 @@ def test_fit_speed_prints_ratios_of_both_solvers_and_memory(capsys):
     assert "bytes an entry of X" in out
 
 
+@pytest.mark.slow
 def test_fit_speed_reads_a_cache(cache_path, capsys):
     assert fit_speed.main(["--features", str(cache_path), "--repeats", "1"]) == 0
     assert "90 rows × 6 features, 3 classes" in capsys.readouterr().out
