@@ -20,7 +20,7 @@ from dpfc.exceptions import PrivacyWarning
 from dpfc.mechanism.bounded_sums import LabeledRows
 from dpfc.mechanism.labels import as_labels, encode_labels, row_weights
 from dpfc.mechanism.noise import NoiseSource
-from dpfc.mechanism.people import WHOLE, Shares, drawn_rows
+from dpfc.mechanism.people import WHOLE, Shares, drawn_rows, ranks_within
 from dpfc.mechanism.rows import ArrayRows, BlockSource, CacheRows, SelectedRows, cache_groups
 
 __all__ = [
@@ -264,6 +264,5 @@ def _averaged(rows: LabeledRows) -> ArrayRows:
 def _turns(cells: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
     """Places of the first row of every cell, then of the second, and so on."""
     order = np.argsort(cells, kind="stable")
-    sizes = np.unique(cells, return_counts=True)[1]
-    ranks = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    ranks, sizes = ranks_within(cells[order])
     return (order[ranks == rank] for rank in range(int(sizes.max(initial=0))))

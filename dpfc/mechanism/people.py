@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from dpfc._support.late import torch
 from dpfc.mechanism.noise import NoiseSource
 
-__all__ = ["MOST_ROWS", "WHOLE", "Alike", "Members", "Shares", "drawn_rows"]
+__all__ = ["MOST_ROWS", "WHOLE", "Alike", "Members", "Shares", "drawn_rows", "ranks_within"]
 
 WHOLE = 120  # the weight of a row that counts fully: halves, thirds, quarters, … tenths are exact
 MOST_ROWS = 256  # of a person
@@ -76,9 +76,7 @@ class Shares:
         if self.units is None:
             return None
         order = np.argsort(self.units, kind="stable")
-        sizes = np.bincount(self.units, minlength=self.n_units)
-        ranks = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        of_row = np.repeat(sizes, sizes)
+        ranks, of_row = ranks_within(self.units[order])
         # Wholes of W r/n, of which each row gets what comes on top of the one before.
         weights = np.empty(len(order), dtype=np.int64)
         weights[order] = WHOLE * (ranks + 1) // of_row - WHOLE * ranks // of_row
@@ -218,11 +216,12 @@ class Members:
 
         weights = self.weights.astype(np.float64)
         for _ in range(_TRIES):
-            above = (squares(weights) > limit) & ~alone
+            squared = squares(weights)
+            above = (squared > limit) & ~alone
             if not above.any():
                 return weights.astype(np.float32)
             with np.errstate(all="ignore"):
-                factors = np.sqrt(limit / squares(weights))
+                factors = np.sqrt(limit / squared)
             # Rounding down may undo what cancels out: then once more, from what is left.
             weights = np.where(above[units], np.floor(weights * factors[units]), weights)
         above = (squares(weights) > limit) & ~alone
@@ -235,12 +234,17 @@ def drawn_rows(
     """Keep at most so many rows of each person, drawn by secret coins; a mask (n_samples,)."""
     keys = np.frombuffer(noise.random_bytes(8 * len(units)), dtype=np.uint64)
     order = np.lexsort((keys, units))
-    sizes = np.bincount(units)
-    sizes = sizes[sizes > 0]
-    ranks = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    ranks, _ = ranks_within(units[order])
     keep = np.zeros(len(order), dtype=bool)
     keep[order[ranks < max_group_rows]] = True
     return keep
+
+
+def ranks_within(units: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of ascending units, each place's number among its unit's, from 0; and how many those are."""
+    sizes = np.unique(units, return_counts=True)[1]
+    ranks = np.arange(len(units)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return ranks, np.repeat(sizes, sizes)
 
 
 def _pairs(units: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
